@@ -1,0 +1,55 @@
+"""The one door to checks and tests: `nox` runs lint, test, budget and system.
+
+Sessions use the environment that nox itself runs in (scripts/setup makes it as .venv), so nothing
+is installed twice.
+"""
+
+import sys
+from pathlib import Path
+
+import nox
+
+nox.options.default_venv_backend = "none"
+nox.options.sessions = ["lint", "test", "budget", "system"]
+
+CODE = ("store", "boot", "converter", "bench", "sample", "tests", "noxfile.py")
+
+
+def python(session: nox.Session, *arguments: str) -> None:
+    """Run a module of the environment that nox runs in."""
+    session.run(sys.executable, "-m", *arguments, external=True)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, format, types and the direction of imports."""
+    python(session, "ruff", "check", *CODE)
+    python(session, "ruff", "format", "--check", *CODE)
+    python(session, "mypy", "store", "boot", "converter", "bench", "sample/demo")
+    session.run(str(Path(sys.executable).with_name("lint-imports")), external=True)
+
+
+@nox.session
+def test(session: nox.Session) -> None:
+    """Run what needs neither an engine nor privileges."""
+    parts = [f"tests/{part}" for part in ("unit", "contract", "format", "property")]
+    python(session, "pytest", *parts, *session.posargs)
+
+
+@nox.session
+def budget(session: nox.Session) -> None:
+    """Hold imports, sizes and requests of a boot to their limits."""
+    python(session, "pytest", "tests/budget", *session.posargs)
+
+
+@nox.session
+def system(session: nox.Session) -> None:
+    """Run against a real engine, real servers and real mounts."""
+    python(session, "pytest", "tests/system", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure, and write bench/results: minutes to hours; not part of the gate."""
+    for what in ("convert", "filesystem", "startup"):
+        python(session, f"bench.{what}", *session.posargs)

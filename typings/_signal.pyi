@@ -1,0 +1,20 @@
+"""The C half of `signal`, without its enums."""
+
+from collections.abc import Iterable
+from signal import NSIG as NSIG
+from signal import struct_siginfo
+
+SIG_BLOCK: int
+SIG_SETMASK: int
+SIG_DFL: int
+SIGCHLD: int
+SIGIO: int
+SIGKILL: int
+SIGPIPE: int
+SIGSTOP: int
+SIGXFSZ: int
+
+def pthread_sigmask(how: int, mask: Iterable[int], /) -> set[int]: ...
+def sigtimedwait(sigset: Iterable[int], timeout: float, /) -> struct_siginfo | None: ...
+def sigwaitinfo(sigset: Iterable[int], /) -> struct_siginfo: ...
+def signal(signalnum: int, handler: int, /) -> object: ...
