@@ -1,0 +1,1 @@
+"""Where converted images keep their bytes: formats, reading, writing."""

@@ -1,0 +1,325 @@
+"""The chunk index: place in the data region -> chunk -> place in a pack.
+
+Implements docs/format.md, "Chunk index, version 1".  Columns, not rows: what is
+regular (offsets of neighbours, order of chunks) becomes runs of a few bytes, and
+the digests, which nothing can shrink, stand alone.  Parsed whole or refused:
+every number a caller gets from a `ChunkIndex` has been checked, so a reader
+needs no bounds checks of its own.  Nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+from array import array
+from itertools import accumulate
+from struct import Struct
+
+from store.errors import FormatError, IntegrityError, UnsupportedVersion
+from store.format.digest import DIGEST_SIZE, digest_of
+from store.format.packfile import CHUNK_LIMIT
+from store.format.packfile import HEADER as PACK_HEADER
+from store.format.zstdframe import decompress
+
+MAGIC = b"bootfsCI"
+VERSION = 1
+HOLE = 0xFFFFFFFF
+"""Chunk number of a place that no chunk fills: it reads as zeros, by intent."""
+BLOCK = 4096
+"""Unit of holes, of alignment in the data region, and of EROFS."""
+FRAME = 256 << 10
+"""Plain bytes of a bootstrap frame; the last one is shorter."""
+REGION_ALIGNMENT = 2 << 20
+"""The data region starts at a multiple of this: of a huge page, and of any read-ahead."""
+BODY_LIMIT = 1 << 30
+"""A plain body larger than this is refused: about 24 million chunks, 1.5 TB of data."""
+IMAGE_LIMIT = 1 << 44
+"""``image.erofs`` is smaller than this: EROFS counts blocks in 32 bits."""
+PLACE_LIMIT = 1 << 26
+"""No more places than this, of all runs together: 4 TiB at the average size of a chunk."""
+FRAME_STORED_LIMIT = FRAME + (FRAME >> 8) + 64
+"""No stored bootstrap frame is larger: what zstd makes of bytes that it cannot shrink."""
+
+# ------  ----  ------------------------------------------------
+# offset  size  header field (little-endian)
+# ------  ----  ------------------------------------------------
+#      0     8  magic "bootfsCI"
+#      8     2  version, 1
+#     10     2  zero
+#     12     4  plain bytes of a bootstrap frame
+#     16     8  plain size of the bootstrap
+#     24     8  start of the data region in image.erofs
+#     32     8  size of the data region
+#     40     4  number of bootstrap frames
+#     44     4  number of packs
+#     48     4  number of chunks
+#     52     4  number of pack runs
+#     56     4  number of place runs
+#     60     4  plain size of the body
+#     64     4  stored size of the body
+#     68     4  zero
+#     72    32  BLAKE3 digest of the stored body
+# ------  ----  ------------------------------------------------
+HEADER = Struct("<8sHHIQQQIIIIIIII32s")
+
+
+class ChunkIndex:
+    """What lies where in ``image.erofs``; offsets and sizes are bytes.
+
+    Places tile the data region from 0 to ``data_size``: place ``i`` covers
+    ``starts[i]`` to ``starts[i + 1]`` and shows chunk ``place_chunks[i]``, or
+    zeros where that is `HOLE`.  Chunk ``c`` has ``digests[32*c : 32*c + 32]``,
+    ``plain_sizes[c]``, and lies in pack ``packs[c]`` at ``offsets[c]`` with
+    ``stored_sizes[c]``.  Bootstrap frame ``f`` is the bytes ``frame_starts[f]``
+    to ``frame_starts[f + 1]`` of the bootstrap file.  Not to be changed.
+    """
+
+    __slots__ = (
+        "bootstrap_size",
+        "data_size",
+        "data_start",
+        "digests",
+        "frame_digests",
+        "frame_starts",
+        "offsets",
+        "pack_digests",
+        "pack_sizes",
+        "packs",
+        "place_chunks",
+        "plain_sizes",
+        "starts",
+        "stored_sizes",
+    )
+
+    def __init__(self) -> None:
+        self.bootstrap_size = 0
+        self.data_start = 0
+        self.data_size = 0
+        self.frame_starts: array[int] = array("Q", [0])
+        self.frame_digests: list[bytes] = []
+        self.pack_digests: list[bytes] = []
+        self.pack_sizes: array[int] = array("Q")
+        self.digests = b""
+        self.plain_sizes: array[int] = array("I")
+        self.stored_sizes: array[int] = array("I")
+        self.packs: array[int] = array("I")
+        self.offsets: array[int] = array("Q")
+        self.starts: array[int] = array("Q", [0])
+        self.place_chunks: array[int] = array("I")
+
+    @property
+    def chunk_count(self) -> int:
+        """Number of distinct chunks."""
+        return len(self.plain_sizes)
+
+    def digest(self, chunk: int) -> bytes:
+        """Return the raw digest of chunk number ``chunk``."""
+        return self.digests[chunk * DIGEST_SIZE : (chunk + 1) * DIGEST_SIZE]
+
+
+class _Columns:
+    """A cursor over the plain body, column after column."""
+
+    __slots__ = ("at", "body")
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        self.at = 0
+
+    def take(self, size: int) -> bytes:
+        at = self.at
+        self.at = at + size
+        return self.body[at : at + size]
+
+    def numbers(self, kind: str, count: int) -> array[int]:
+        column = array(kind)
+        column.frombytes(self.take(count * column.itemsize))
+        return column
+
+    def digests(self, count: int) -> list[bytes]:
+        column = self.take(count * DIGEST_SIZE)
+        return [column[i : i + DIGEST_SIZE] for i in range(0, len(column), DIGEST_SIZE)]
+
+
+def _refuse(offset: int, problem: str) -> FormatError:
+    return FormatError("chunk index", offset, problem)
+
+
+def parse_chunk_index(data: bytes) -> ChunkIndex:
+    """Return the chunk index that ``data`` is, or nothing of it.
+
+    Raises:
+        UnsupportedVersion: a version this release does not read.
+        FormatError: damaged, or a number in it cannot be right.
+
+    """
+    if len(data) < HEADER.size or data[:8] != MAGIC:
+        raise _refuse(0, "no magic; not a chunk index, or cut short")
+    (
+        _, version, zero, frame_size, bootstrap_size, data_start, data_size,
+        frames, packs, chunks, pack_runs, place_runs, plain, stored, zero2, digest,
+    ) = HEADER.unpack_from(data)  # fmt: skip
+    if version != VERSION:
+        raise UnsupportedVersion("chunk index", 8, f"version {version}, this reads {VERSION}")
+    if zero or zero2 or frame_size != FRAME:
+        raise _refuse(10, "a field that version 1 fixes has another value")
+    if frames != -(-bootstrap_size // FRAME) or not frames:
+        raise _refuse(40, f"{frames} frames for a bootstrap of {bootstrap_size} bytes")
+    if data_start != -(-bootstrap_size // REGION_ALIGNMENT) * REGION_ALIGNMENT or data_size % BLOCK:
+        raise _refuse(24, f"data region of {data_size} bytes misplaced at {data_start}")
+    if data_start + data_size >= IMAGE_LIMIT:
+        raise _refuse(32, f"data region of {data_size} bytes, over the limit of 16 TiB")
+    expected = frames * 36 + packs * 40 + chunks * 40 + pack_runs * 16 + place_runs * 8
+    if plain != expected or plain > BODY_LIMIT or len(data) != HEADER.size + stored:
+        raise _refuse(60, f"body of {len(data) - HEADER.size} stored, {plain} plain bytes")
+    if chunks * DIGEST_SIZE > stored:
+        # Digests cannot be compressed: a small body that claims many is a bomb.
+        raise _refuse(48, f"{chunks} chunks in a body of {stored} stored bytes")
+    body = data[HEADER.size :]
+    if digest_of(body) != digest:
+        raise _refuse(72, "digest mismatch; the chunk index is damaged")
+    try:
+        body = decompress(body, plain, "body")
+    except IntegrityError as error:
+        raise _refuse(HEADER.size, str(error)) from None
+
+    columns = _Columns(body)
+    index = ChunkIndex()
+    index.bootstrap_size = bootstrap_size
+    index.data_start = data_start
+    index.data_size = data_size
+    frame_sizes = columns.numbers("I", frames)
+    if not 0 < min(frame_sizes) <= max(frame_sizes) <= FRAME_STORED_LIMIT:
+        raise _refuse(HEADER.size, "a bootstrap frame of no bytes, or over the limit")
+    index.frame_starts = array("Q", accumulate(frame_sizes, initial=0))
+    index.frame_digests = columns.digests(frames)
+    index.pack_digests = columns.digests(packs)
+    index.pack_sizes = columns.numbers("Q", packs)
+    index.digests = columns.take(chunks * DIGEST_SIZE)
+    index.plain_sizes = columns.numbers("I", chunks)
+    index.stored_sizes = columns.numbers("I", chunks)
+    if chunks:
+        if not min(index.stored_sizes) > 0 or max(index.plain_sizes) > CHUNK_LIMIT:
+            raise _refuse(HEADER.size, "a chunk of no bytes, or over the limit")
+        if any(map(int.__gt__, index.stored_sizes, index.plain_sizes)):
+            raise _refuse(HEADER.size, "a chunk is larger stored than plain")
+    _place_in_packs(
+        index,
+        columns.numbers("I", pack_runs),
+        columns.numbers("I", pack_runs),
+        columns.numbers("Q", pack_runs),
+    )
+    _place_in_region(index, columns.numbers("I", place_runs), columns.numbers("I", place_runs))
+    return index
+
+
+def _place_in_packs(
+    index: ChunkIndex, firsts: array[int], packs: array[int], offsets: array[int]
+) -> None:
+    """Fill ``packs`` and ``offsets`` from runs of chunks that lie back to back in one pack."""
+    count = index.chunk_count
+    if (firsts[0] if firsts else 0) != 0 or (count and not firsts):
+        raise _refuse(HEADER.size, "pack runs do not start at chunk 0")
+    stored = index.stored_sizes
+    for run, first in enumerate(firsts):
+        end = firsts[run + 1] if run + 1 < len(firsts) else count
+        if not first < end <= count or packs[run] >= len(index.pack_sizes):
+            raise _refuse(HEADER.size, f"pack run {run} out of order or of an unknown pack")
+        places = list(accumulate(stored[first:end], initial=offsets[run]))
+        if offsets[run] < PACK_HEADER.size or places.pop() > index.pack_sizes[packs[run]]:
+            raise _refuse(HEADER.size, f"pack run {run} leaves its pack")
+        index.offsets.extend(places)
+        index.packs.extend(array("I", [packs[run]]) * (end - first))
+
+
+def _place_in_region(index: ChunkIndex, firsts: array[int], lengths: array[int]) -> None:
+    """Fill ``starts`` and ``place_chunks`` from runs of neighbouring chunks, and holes."""
+    at = 0
+    starts = index.starts
+    count = sum(
+        1 if first == HOLE else length for first, length in zip(firsts, lengths, strict=True)
+    )
+    if count > min(index.data_size // BLOCK, PLACE_LIMIT):
+        # Runs name chunks again and again for 8 bytes each: count before making lists.
+        # A stream of whole blocks is never cut into more places than blocks.
+        raise _refuse(HEADER.size, f"{count} places in a data region of {index.data_size} bytes")
+    for run, first in enumerate(firsts):
+        length = lengths[run]
+        if not length:
+            raise _refuse(HEADER.size, f"place run {run} is empty")
+        if first == HOLE:
+            at += length * BLOCK
+            ends = iter((at,))
+            chunks = range(HOLE, HOLE + 1)
+        else:
+            if first + length > index.chunk_count:
+                raise _refuse(HEADER.size, f"place run {run} names an unknown chunk")
+            ends = accumulate(index.plain_sizes[first : first + length], initial=at)
+            next(ends)
+            chunks = range(first, first + length)
+            at += sum(index.plain_sizes[first : first + length])
+        if at > index.data_size:
+            raise _refuse(HEADER.size, f"place run {run} leaves the data region")
+        starts.extend(ends)
+        index.place_chunks.extend(chunks)
+    if at != index.data_size:
+        raise _refuse(HEADER.size, f"places end at {at} of {index.data_size}")
+
+
+def encode_chunk_index(index: ChunkIndex, compressed: CompressBody) -> bytes:
+    """Return the bytes of a chunk index; ``compressed`` makes a zstd frame of the body.
+
+    The compressor is the caller's so that the boot path does not import one.
+    """
+    pack_firsts, pack_numbers, pack_offsets = array("I"), array("I"), array("Q")
+    expected = (-1, -1)
+    for chunk, (pack, offset) in enumerate(zip(index.packs, index.offsets, strict=True)):
+        if (pack, offset) != expected:
+            pack_firsts.append(chunk)
+            pack_numbers.append(pack)
+            pack_offsets.append(offset)
+        expected = (pack, offset + index.stored_sizes[chunk])
+    place_firsts, place_lengths = array("I"), array("I")
+    following = -1
+    for place, chunk in enumerate(index.place_chunks):
+        if chunk == HOLE:
+            place_firsts.append(HOLE)
+            place_lengths.append((index.starts[place + 1] - index.starts[place]) // BLOCK)
+            following = -1
+        elif chunk == following:
+            place_lengths[-1] += 1
+            following += 1
+        else:
+            place_firsts.append(chunk)
+            place_lengths.append(1)
+            following = chunk + 1
+    starts = index.frame_starts
+    frame_sizes = array("I", [starts[i + 1] - starts[i] for i in range(len(starts) - 1)])
+    body = b"".join(
+        (
+            frame_sizes.tobytes(),
+            *index.frame_digests,
+            *index.pack_digests,
+            index.pack_sizes.tobytes(),
+            index.digests,
+            index.plain_sizes.tobytes(),
+            index.stored_sizes.tobytes(),
+            pack_firsts.tobytes(),
+            pack_numbers.tobytes(),
+            pack_offsets.tobytes(),
+            place_firsts.tobytes(),
+            place_lengths.tobytes(),
+        )
+    )
+    stored = compressed(body)
+    header = HEADER.pack(
+        MAGIC, VERSION, 0, FRAME, index.bootstrap_size, index.data_start, index.data_size,
+        len(index.frame_digests), len(index.pack_digests), index.chunk_count,
+        len(pack_firsts), len(place_firsts), len(body), len(stored), 0, digest_of(stored),
+    )  # fmt: skip
+    return header + stored
+
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    CompressBody = Callable[[bytes], bytes]

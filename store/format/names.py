@@ -1,0 +1,32 @@
+"""Names of the objects in a store (docs/format.md, "Store").
+
+The only place that turns a digest into a name, so that nothing taken from an
+image or a server can become a path.
+"""
+
+from __future__ import annotations
+
+STORE_MARK = "bootfs-store"
+"""Object that says "this is a store" and of which version."""
+STORE_MARK_TEXT = b"bootfs store 1\n"
+
+
+def pack_name(digest: bytes) -> str:
+    """Return the name of the pack with this raw SHA-256 digest."""
+    text = digest.hex()
+    return f"packs/{text[:2]}/{text}"
+
+
+def chunk_index_name(digest: bytes) -> str:
+    """Return the name of the chunk index with this raw BLAKE3 digest."""
+    return f"indexes/{digest.hex()}"
+
+
+def bootstrap_name(digest: bytes) -> str:
+    """Return the name of the bootstrap that the chunk index of this raw digest describes."""
+    return f"bootstraps/{digest.hex()}"
+
+
+def manifest_name(digest: bytes) -> str:
+    """Return the name of the manifest of the image with the chunk index of this raw digest."""
+    return f"manifests/{digest.hex()}"

@@ -1,0 +1,82 @@
+"""What a store is to those who read it and to those who write it.
+
+For type checkers and the converter; the boot path names these types and never
+imports them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+
+class Source(Protocol):
+    """Where objects are read from, by ranges.  May be used by many threads at once."""
+
+    location: str
+    """As the user wrote it, for messages."""
+    read_ahead: int
+    """Bytes that arrive in the time one request takes: so many more are worth a guess."""
+
+    def fetch(
+        self, name: str, offset: int, size: int, arrived: Callable[[memoryview], None] | None = None
+    ) -> bytes:
+        """Return exactly ``size`` bytes of object ``name`` from ``offset``.
+
+        Not verified: a caller knows the digest.  ``arrived`` is called with all
+        bytes there are so far, at least once when they are all there; on another
+        try it may see fewer bytes than before, and others.
+
+        Raises:
+            PackNotFound: the store has no object of this name.
+            AccessDenied: it may not be read.
+            RemoteError: no answer, or a wrong one, after the retries.
+            SizeMismatch: the object ends before that.
+
+        """
+
+    def dial(self) -> None:
+        """Prepare for a fetch to come, where that takes time; never raises."""
+
+    def close(self) -> None:
+        """Let go of what is open; no fetch may be under way or follow."""
+
+
+class Backend(Source, Protocol):
+    """Read-write access to the objects of one store.
+
+    Objects are immutable: a name is written once, and appears whole or not at all.
+    """
+
+    def create(self) -> None:
+        """Make the store where there is none yet; do nothing where there is one.
+
+        Raises:
+            UsageError: something else is in its place.
+
+        """
+
+    def has(self, name: str) -> bool:
+        """Whether the object exists."""
+
+    def size(self, name: str) -> int:
+        """Return the object's size in bytes.
+
+        Raises:
+            PackNotFound: there is none of this name.
+
+        """
+
+    def iter_names(self, prefix: str) -> Iterator[str]:
+        """Yield the names below ``prefix`` (``packs/``), sorted."""
+
+    def write(self, name: str, pieces: Iterator[bytes]) -> None:
+        """Write an object from its bytes in order; visible when all of them are safe.
+
+        Writing a name that exists does nothing and uses no piece.
+
+        Raises:
+            StorageFull: no space is left; nothing of it remains.
+            AccessDenied: the store may not be written.
+
+        """

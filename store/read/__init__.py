@@ -1,0 +1,1 @@
+"""Ranges, cache and fetching; lean enough for the boot path."""

@@ -1,0 +1,353 @@
+"""Chunks by number: from memory, from the cache, or over the network, always verified.
+
+Concurrent wants of one chunk share one fetch (single flight), wants that lie
+near one another in a pack share one request.  Decisions are made under the
+lock, I/O outside it.
+"""
+
+from __future__ import annotations
+
+from _queue import Empty, SimpleQueue
+from _thread import allocate_lock, start_new_thread
+
+from store.errors import BootfsError
+from store.format.digest import check_digest, digest_of, printable
+from store.format.names import pack_name
+from store.format.zstdframe import decompress
+
+GAP_LIMIT = 64 << 10
+"""Unwanted bytes between two chunks that are cheaper to fetch than a second request."""
+RANGE_LIMIT = 1 << 20
+"""Longest range of one request: 902 MB/s on loopback, and longer ones gain nothing."""
+FETCHER_LIMIT = 16
+"""Requests under way at once: with 30 ms each and 1 MiB ranges, 844 MB/s."""
+MEMORY_LIMIT = 8 << 20
+"""Plain bytes of verified chunks kept in memory, least recently used dropped first."""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from store.format.chunkindex import ChunkIndex
+    from store.interfaces import Source
+    from store.read.cache import Cache
+
+
+class Flight:
+    """A fetch under way.  ``landed`` is held until ``result`` or ``error`` is set."""
+
+    __slots__ = ("error", "landed", "result")
+
+    def __init__(self) -> None:
+        self.landed = allocate_lock()
+        self.landed.acquire()
+        self.result: bytes | None = None
+        self.error: BootfsError | None = None
+
+
+class Range:
+    """Chunks to fetch in one request: bytes ``start`` to ``end`` of a pack."""
+
+    __slots__ = ("chunks", "end", "pack", "start")
+
+    def __init__(self, pack: int, start: int, end: int, chunks: list[int]) -> None:
+        self.pack = pack
+        self.start = start
+        self.end = end
+        self.chunks = chunks
+
+
+class Counters:
+    """What was done so far; numbers of chunks, requests and bytes."""
+
+    __slots__ = ("cache_bad", "cache_hits", "fetched_bytes", "fetched_chunks", "requests")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.fetched_bytes = 0
+        self.fetched_chunks = 0
+        self.cache_hits = 0
+        self.cache_bad = 0
+
+
+def plan_ranges(index: ChunkIndex, chunks: list[int]) -> list[Range]:
+    """Return the ranges that hold ``chunks``, merged over gaps, in order of their first chunk."""
+    packs, offsets, stored = index.packs, index.offsets, index.stored_sizes
+    ranges: list[Range] = []
+    for chunk in sorted(chunks, key=lambda c: (packs[c], offsets[c])):
+        start = offsets[chunk]
+        end = start + stored[chunk]
+        last = ranges[-1] if ranges else None
+        if (
+            last is not None
+            and last.pack == packs[chunk]
+            and start - last.end <= GAP_LIMIT
+            and end - last.start <= RANGE_LIMIT
+        ):
+            last.end = max(last.end, end)
+            last.chunks.append(chunk)
+        else:
+            ranges.append(Range(packs[chunk], start, end, [chunk]))
+    return ranges
+
+
+def plain_of(stored: bytes | memoryview, plain_size: int, digest: bytes, where: str) -> bytes:
+    """Return the verified plain bytes of a chunk body.
+
+    Raises:
+        IntegrityError: the body is not the chunk ``digest`` of ``plain_size`` bytes.
+
+    """
+    is_plain = len(stored) == plain_size
+    plain = bytes(stored) if is_plain else decompress(stored, plain_size, where)
+    check_digest(plain, digest, where)
+    return plain
+
+
+class ChunkReader:
+    """The chunks of one image.  May be used by many threads at once."""
+
+    def __init__(
+        self,
+        index: ChunkIndex,
+        source: Source,
+        cache: Cache | None,
+        log: Callable[[str], None],
+        memory_limit: int = MEMORY_LIMIT,
+    ) -> None:
+        self.index = index
+        self.counters = Counters()
+        self._source = source
+        self._cache = cache
+        self._log = log
+        self._lock = allocate_lock()
+        self._flights: dict[int, Flight] = {}
+        self._memory: dict[int, bytes] = {}
+        self._memory_left = memory_limit
+        self._queue: SimpleQueue[Range] = SimpleQueue()
+        self._fetchers = 0
+        self._spare = 0
+        """Fetchers that are free, less ranges that are queued."""
+
+    def read(self, chunks: list[int], joins_failures: bool = False) -> dict[int, bytes]:
+        """Return the verified plain bytes of ``chunks``.
+
+        When a fetch that others began before fails, it is tried once more for this
+        want; with ``joins_failures`` its failure is this want's too.
+
+        Raises:
+            BootfsError: one of them can be had from nowhere, or not unharmed.
+
+        """
+        found: dict[int, bytes] = {}
+        joined: list[tuple[int, Flight]] = []
+        mine: list[tuple[int, Flight]] = []
+        with self._lock:
+            for chunk in chunks:
+                plain = self._memory.pop(chunk, None)
+                if plain is not None:
+                    found[chunk] = self._memory[chunk] = plain
+                elif chunk in self._flights:
+                    joined.append((chunk, self._flights[chunk]))
+                else:
+                    flight = self._flights[chunk] = Flight()
+                    mine.append((chunk, flight))
+        if mine:
+            try:
+                self._start([chunk for chunk, _ in mine])
+            except BaseException as error:
+                # Nobody else lands these: who waits for them must not wait for ever.
+                self._crash_unlanded(mine, error)
+                raise
+        for chunk, flight in mine:
+            with flight.landed:
+                if flight.result is None:
+                    raise flight.error or BootfsError(f"chunk {chunk}: fetch ended without result")
+                found[chunk] = flight.result
+        failed = []
+        for chunk, flight in joined:
+            with flight.landed:
+                if flight.result is not None:
+                    found[chunk] = flight.result
+                elif joins_failures:
+                    raise flight.error or BootfsError(f"chunk {chunk}: fetch ended without result")
+                else:
+                    failed.append(chunk)
+        if failed:
+            # Somebody else's fetch, perhaps a guess that began long ago, ran into its
+            # limit: this want has a limit of its own.  Whatever flight it finds now
+            # began after this want, so a second failure is an answer; without that,
+            # the last of fifty readers would wait for fifty limits.
+            found.update(self.read(failed, joins_failures=True))
+        return found
+
+    def want(self, chunks: list[int]) -> None:
+        """Begin to fetch those of ``chunks`` that are not here, without waiting for them."""
+        with self._lock:
+            missing = [c for c in chunks if c not in self._flights and not self.has_here(c)]
+            mine = [(chunk, Flight()) for chunk in dict.fromkeys(missing)]
+            self._flights.update(mine)
+        if mine:
+            try:
+                self._queue_ranges(plan_ranges(self.index, [chunk for chunk, _ in mine]))
+            except BaseException as error:
+                self._crash_unlanded(mine, error)
+                raise
+
+    def has_here(self, chunk: int) -> bool:
+        """Whether a read of the chunk would need no fetch, as far as one knows without it."""
+        return chunk in self._memory or (self._cache is not None and self._cache.has(chunk))
+
+    def _start(self, chunks: list[int]) -> None:
+        """See that the flights of ``chunks`` land: from the cache here, else by fetchers."""
+        missing = [chunk for chunk in chunks if not self._land_from_cache(chunk)]
+        if not missing:
+            return
+        ranges = plan_ranges(self.index, missing)
+        if self._source.read_ahead:
+            self._extend(ranges[-1])
+        self._queue_ranges(ranges)
+
+    def _queue_ranges(self, ranges: list[Range]) -> None:
+        """Give ``ranges`` to fetchers, and see that there are enough of them."""
+        with self._lock:
+            self._spare -= len(ranges)
+            wanted = max(min(-self._spare, FETCHER_LIMIT - self._fetchers), 0)
+            self._spare += wanted
+            self._fetchers += wanted
+        for one in ranges:
+            self._queue.put(one)
+        for started in range(wanted):
+            try:
+                start_new_thread(self._work, ())
+            except RuntimeError:
+                # The container may have no more threads (--pids-limit).
+                self._do_without(wanted - started)
+                return
+
+    def _do_without(self, fetchers: int) -> None:
+        """Go on after so many fetchers could not be started; without any, fetch here."""
+        with self._lock:
+            self._fetchers -= fetchers
+            self._spare -= fetchers
+            if self._fetchers:
+                return
+        while True:
+            try:
+                wanted = self._queue.get_nowait()
+            except Empty:
+                return
+            with self._lock:
+                self._spare += 1
+            self._fetch(wanted)
+
+    def _extend(self, wanted: Range) -> None:
+        """Add the chunks that follow ``wanted`` in its pack, as far as a guess is worth it.
+
+        They come in the same request, after what is wanted now.  A reader that got
+        here by reading on gets twice as much.
+        """
+        index = self.index
+        budget = self._source.read_ahead
+        before = wanted.chunks[0] - 1
+        with self._lock:
+            if before in self._memory or before in self._flights:
+                budget *= 2
+            chunk = wanted.chunks[-1] + 1
+            while (
+                chunk < index.chunk_count
+                and index.packs[chunk] == wanted.pack
+                and index.offsets[chunk] == wanted.end
+                and index.stored_sizes[chunk] <= budget
+                and chunk not in self._memory
+                and chunk not in self._flights
+                and not (self._cache is not None and self._cache.has(chunk))
+            ):
+                budget -= index.stored_sizes[chunk]
+                wanted.end += index.stored_sizes[chunk]
+                wanted.chunks.append(chunk)
+                self._flights[chunk] = Flight()
+                chunk += 1
+
+    def _land_from_cache(self, chunk: int) -> bool:
+        plain = None if self._cache is None else self._cache.read(chunk)
+        if plain is None or self._cache is None:
+            return False
+        expected = self.index.digest(chunk)
+        if digest_of(plain) != expected:
+            self.counters.cache_bad += 1
+            self._cache.forget(chunk)
+            self._log(f"cache: chunk {printable(expected)} is damaged; fetching it again")
+            return False
+        self.counters.cache_hits += 1
+        self._land(chunk, plain)
+        return True
+
+    def _work(self) -> None:
+        """Fetch what is queued, for ever: a fetcher thread."""
+        while True:
+            self._fetch(self._queue.get())
+            with self._lock:
+                self._spare += 1
+
+    def _fetch(self, wanted: Range) -> None:
+        """Fetch one range; land each of its chunks as soon as its bytes are there."""
+        index = self.index
+        pack = pack_name(index.pack_digests[wanted.pack])
+        waiting = wanted.chunks[::-1]
+
+        def arrived(body: memoryview) -> None:
+            while waiting:
+                chunk = waiting[-1]
+                at = index.offsets[chunk] - wanted.start
+                end = at + index.stored_sizes[chunk]
+                if end > len(body):
+                    return
+                digest = index.digest(chunk)
+                where = f"chunk {printable(digest)} in {self._source.location}/{pack}"
+                plain = plain_of(body[at:end], index.plain_sizes[chunk], digest, where)
+                waiting.pop()
+                # Before its reader goes on: that may be the last thing the workload waited
+                # for, and the next start is to find the chunk here.
+                if self._cache is not None:
+                    self._cache.write(chunk, plain)
+                self._land(chunk, plain)
+                self.counters.fetched_chunks += 1
+
+        try:
+            self._source.fetch(pack, wanted.start, wanted.end - wanted.start, arrived)
+            self.counters.requests += 1
+            self.counters.fetched_bytes += wanted.end - wanted.start
+            if waiting:
+                raise BootfsError(f"{pack}: the source ended before its bytes did")
+        except BootfsError as error:
+            self._log(str(error))
+            self._crash(waiting, error)
+        except Exception as error:
+            # A fault of ours: the readers get EIO and not a wait without end.
+            self._log(f"{pack}: {error!r}")
+            self._crash(waiting, BootfsError(f"{pack}: {error!r}"))
+
+    def _land(self, chunk: int, plain: bytes) -> None:
+        with self._lock:
+            flight = self._flights.pop(chunk)
+            self._memory[chunk] = plain
+            self._memory_left -= len(plain)
+            while self._memory_left < 0:
+                oldest = next(iter(self._memory))
+                self._memory_left += len(self._memory.pop(oldest))
+        flight.result = plain
+        flight.landed.release()
+
+    def _crash_unlanded(self, flights: list[tuple[int, Flight]], error: BaseException) -> None:
+        """End those of ``flights`` that are still ours to end."""
+        with self._lock:
+            left = [chunk for chunk, flight in flights if self._flights.get(chunk) is flight]
+        self._crash(left, BootfsError(f"fetch not begun: {error!r}"))
+
+    def _crash(self, chunks: list[int], error: BootfsError) -> None:
+        for chunk in chunks:
+            with self._lock:
+                flight = self._flights.pop(chunk)
+            flight.error = error
+            flight.landed.release()

@@ -1,0 +1,1 @@
+"""Packs out, backends, commit."""

@@ -1,0 +1,23 @@
+"""One store kind a module; `open_backend` finds the one that a URL names."""
+
+from __future__ import annotations
+
+from store.errors import UsageError
+from store.interfaces import Backend
+
+
+def open_backend(url: str) -> Backend:
+    """Return read-write access to the store at ``url``, a directory or ``file://``.
+
+    Raises:
+        UsageError: such a store cannot be written.
+
+    """
+    scheme = url.partition("://")[0] if "://" in url else ""
+    if scheme in ("", "file") and url:
+        from store.write.backends.directory import DirectoryBackend
+
+        return DirectoryBackend(url[len("file://") :] if scheme else url)
+    if scheme in ("http", "https"):
+        raise UsageError(f"{url}: a web server cannot be written to; give the directory it serves")
+    raise UsageError(f"{url!r}: not a store that can be written; give a directory")

@@ -1,0 +1,138 @@
+"""A store in a directory of this machine."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from errno import EDQUOT, EFBIG, ENOSPC, EROFS
+from pathlib import Path
+from threading import Lock
+
+from store.errors import AccessDenied, BootfsError, PackNotFound, StorageFull, UsageError
+from store.format.names import STORE_MARK, STORE_MARK_TEXT
+from store.read.local import DirectorySource
+
+PART = ".part"
+"""End of the name of a file that is still being written."""
+
+
+class DirectoryBackend:
+    """Objects as files below ``path``, readable by any web server that is pointed at it."""
+
+    read_ahead = 0
+
+    def __init__(self, path: str) -> None:
+        self.location = path
+        self._root = Path(path)
+        self._source: DirectorySource | None = None
+        self._lock = Lock()
+
+    def create(self) -> None:
+        """Make the store; see `Backend`."""
+        mark = self._root / STORE_MARK
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+            if mark.exists():
+                found = mark.read_bytes()
+                if found != STORE_MARK_TEXT:
+                    raise UsageError(
+                        f"{self.location}: a store of another version ({found[:40]!r}); "
+                        "use another directory"
+                    )
+                return
+            # A .part is the mark that a creation before was killed at.
+            if any(entry.suffix != PART for entry in self._root.iterdir()):
+                raise UsageError(
+                    f"{self.location}: not empty and not a bootfs store; use another directory"
+                )
+            self._write_file(mark, iter((STORE_MARK_TEXT,)))
+        except OSError as error:
+            raise _translated(error, self.location) from None
+
+    def dial(self) -> None:
+        """Do nothing: a directory is always near."""
+
+    def close(self) -> None:
+        """Let the directory go."""
+        if self._source is not None:
+            self._source.close()
+            self._source = None
+
+    def fetch(
+        self, name: str, offset: int, size: int, arrived: Callable[[memoryview], None] | None = None
+    ) -> bytes:
+        """Return bytes of an object; see `Source`."""
+        with self._lock:
+            source = self._source = self._source or DirectorySource(self.location)
+        return source.fetch(name, offset, size, arrived)
+
+    def has(self, name: str) -> bool:
+        """Whether the object exists."""
+        return (self._root / name).is_file()
+
+    def size(self, name: str) -> int:
+        """Return the object's size; see `Backend`."""
+        try:
+            return (self._root / name).stat().st_size
+        except OSError as error:
+            raise _translated(error, f"{self.location}/{name}") from None
+
+    def iter_names(self, prefix: str) -> Iterator[str]:
+        """Yield names below ``prefix``; a file still being written has none."""
+        base = self._root / prefix
+        found = (path for path in base.rglob("*") if path.is_file() and path.suffix != PART)
+        yield from sorted(str(path.relative_to(self._root)) for path in found)
+
+    def write(self, name: str, pieces: Iterator[bytes]) -> None:
+        """Write an object; see `Backend`."""
+        path = self._root / name
+        try:
+            if path.exists():
+                return
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._write_file(path, pieces)
+        except OSError as error:
+            raise _translated(error, str(path)) from None
+
+    def _write_file(self, path: Path, pieces: Iterator[bytes]) -> None:
+        fd, part = tempfile.mkstemp(dir=path.parent, suffix=PART)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                for piece in pieces:
+                    file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
+                # mkstemp gives 0600; a web server runs as somebody else.
+                os.fchmod(file.fileno(), 0o644)
+            os.rename(part, path)
+        except BaseException:
+            os.unlink(part)
+            raise
+        # The names too must outlive a power cut, or a manifest could be there and its
+        # packs not.
+        for directory in {path.parent, path.parent.parent, self._root}:
+            _sync_directory(directory)
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _translated(error: OSError, where: str) -> BootfsError:
+    if isinstance(error, FileNotFoundError):
+        return PackNotFound(f"{where}: does not exist")
+    if isinstance(error, NotADirectoryError | FileExistsError):
+        return UsageError(f"{where}: not a directory; use another path for the store")
+    if error.errno in (ENOSPC, EDQUOT, EFBIG):
+        return StorageFull(
+            f"{where}: {error.strerror}; the store holds what it held before, "
+            "make room and convert again"
+        )
+    if isinstance(error, PermissionError) or error.errno == EROFS:
+        return AccessDenied(f"{where}: {error.strerror}; the store must be writable to convert")
+    return BootfsError(f"{where}: {error.strerror or error}")
