@@ -1,0 +1,1 @@
+"""The init of a boot image; runs in the container."""

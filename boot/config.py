@@ -1,0 +1,83 @@
+"""What this boot is told: by the boot config in the image, and by the environment."""
+
+from __future__ import annotations
+
+import os
+
+from store.errors import BootError
+from store.format.bootconfig import BootConfig, parse_boot_config
+
+HOME = "/.bootfs"
+IMAGE = f"{HOME}/image"
+CACHE = f"{HOME}/cache"
+WRITABLE = f"{HOME}/rw"
+MOUNTS = f"{HOME}/mnt"
+AUTHORITIES = f"{HOME}/runtime/ca-certificates.crt"
+"""Whom HTTPS trusts."""
+
+MODES = ("auto", "erofs", "fuse")
+READ_LIMIT_S = 30.0
+"""What one read may take, retries included, before it is EIO (BOOTFS_READ_LIMIT)."""
+
+
+class Settings:
+    """Decided values, for init and daemon."""
+
+    __slots__ = ("blob_store", "cache", "chunk_index", "keeps_admin", "mode", "read_limit_s")
+
+    def __init__(self, config: BootConfig, environment: dict[bytes, bytes]) -> None:
+        """Decide.
+
+        Raises:
+            BootError: a variable has a value that is none, or the store is not named.
+
+        """
+        self.chunk_index = config.chunk_index
+        self.cache = CACHE
+        self.mode = os.fsdecode(environment.get(b"BOOTFS_MODE", b"auto")) or "auto"
+        if self.mode not in MODES:
+            raise BootError(f"BOOTFS_MODE is {self.mode!r}; give one of {', '.join(MODES)}")
+        self.blob_store = os.fsdecode(environment.get(b"BLOB_STORE", b"") or config.blob_store)
+        if not self.blob_store:
+            raise BootError(
+                "no store: give -e BLOB_STORE=URL to docker run, "
+                "or convert the image with --blob-store URL"
+            )
+        limit = os.fsdecode(environment.get(b"BOOTFS_READ_LIMIT", b"")) or str(READ_LIMIT_S)
+        try:
+            self.read_limit_s = float(limit)
+        except ValueError:
+            self.read_limit_s = -1.0
+        if not 0 < self.read_limit_s < 86400:
+            raise BootError(f"BOOTFS_READ_LIMIT is {limit!r}; give seconds, for instance 30")
+        kept = environment.get(b"BOOTFS_KEEP_CAPS", b"")
+        if kept not in (b"", b"SYS_ADMIN"):
+            raise BootError(
+                f"BOOTFS_KEEP_CAPS is {os.fsdecode(kept)!r}; only SYS_ADMIN can be kept"
+            )
+        self.keeps_admin = bool(kept)
+
+
+def read_boot_config() -> BootConfig:
+    """Return the boot config of this boot image.
+
+    Raises:
+        BootError: there is none; FormatError: it is damaged.
+
+    """
+    path = f"{IMAGE}/config"
+    try:
+        with open(path, "rb", buffering=0) as file:
+            data = file.readall() or b""
+    except OSError as error:
+        raise BootError(f"{path}: {error.strerror}; this is not a boot image") from None
+    return parse_boot_config(data)
+
+
+def workload_environment(environment: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """Return the environment without what was meant for bootfs alone."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name != b"BLOB_STORE" and not name.startswith(b"BOOTFS_")
+    }

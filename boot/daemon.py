@@ -1,0 +1,151 @@
+"""The daemon: the image's bytes put together, and the process that serves them.
+
+Imported after the fork, so that the init stays as small as PID 1 should be.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from _thread import start_new_thread
+
+from boot.config import AUTHORITIES, IMAGE, Settings, read_boot_config
+from boot.fuse import OneFile
+from boot.log import log
+from boot.readahead import ReadAhead
+from boot.syscalls import keep_freed_memory
+from store.errors import BootError, BootfsError, SizeMismatch
+from store.format.chunkindex import ChunkIndex, parse_chunk_index
+from store.format.digest import check_digest
+from store.read.cache import Cache, CacheUnusable
+from store.read.fetch import ChunkReader
+from store.read.image import Bootstrap, ImageReader
+from store.read.order import StartOrder
+from store.read.source import open_source
+
+SWITCH_INTERVAL_S = 0.0002
+"""A request of the kernel must not stand behind 5 ms, Python's default, of another thread."""
+KEPT_MEMORY = 4 << 20
+"""Freed bytes that stay with the process: the buffers of a few reads under way."""
+REPAIR = "the boot image is damaged: pull it again, or convert the image again"
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from mmap import mmap
+    from typing import NoReturn
+
+
+def open_index(expected: bytes) -> ChunkIndex:
+    """Return the chunk index of this boot image.
+
+    Raises:
+        BootError: it is missing, damaged or not the one the boot config names.
+
+    """
+    path = f"{IMAGE}/chunk-index"
+    try:
+        with open(path, "rb", buffering=0) as file:
+            data = file.readall() or b""
+    except OSError as error:
+        raise BootError(f"{path}: {error.strerror}; {REPAIR}") from None
+    check_digest(data, expected, path)
+    return parse_chunk_index(data)
+
+
+def open_image(settings: Settings) -> tuple[ImageReader, StartOrder | None]:
+    """Return the image's bytes, bootstrap, cache and store put together, and its start order.
+
+    Raises:
+        BootfsError: the boot image is damaged, or the store's URL is none.
+
+    """
+    keep_freed_memory(KEPT_MEMORY)
+    index = open_index(settings.chunk_index)
+    source = open_source(settings.blob_store, settings.read_limit_s, AUTHORITIES)
+    start_new_thread(source.dial, ())
+    cache = order = None
+    try:
+        cache = Cache(settings.cache, settings.chunk_index.hex(), index.plain_sizes, log)
+        # Without chunks there is no cache directory, and nothing to order.
+        order = StartOrder(cache.path) if index.chunk_count else None
+    except CacheUnusable as error:
+        log(str(error))
+    except OSError as error:
+        log(f"cache: {error.strerror}; starting without an order of reads")
+    path = f"{IMAGE}/bootstrap"
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        size = os.fstat(fd).st_size
+    except OSError as error:
+        raise BootError(f"{path}: {error.strerror}; {REPAIR}") from None
+    if size != index.frame_starts[-1]:
+        raise SizeMismatch(path, index.frame_starts[-1], size)
+    bootstrap = Bootstrap(fd, index)
+    # Asked for in a moment anyway; here a damaged file is a line and not a failed mount.
+    bootstrap.frame(0)
+    return ImageReader(bootstrap, ChunkReader(index, source, cache, log)), order
+
+
+class AnswerCount:
+    """Number of reads answered, in memory that init and daemons share."""
+
+    def __init__(self, shared: mmap) -> None:
+        self._shared = shared
+
+    def add(self) -> None:
+        """Count one more; a race loses a count, and only whether it grows matters."""
+        count = int.from_bytes(self._shared[:8], "little") + 1
+        self._shared[:8] = count.to_bytes(8, "little")
+
+    def value(self) -> int:
+        """Return the count so far."""
+        return int.from_bytes(self._shared[:8], "little")
+
+
+class Service:
+    """``image.erofs`` on an open FUSE device, and what is done beside answering reads of it."""
+
+    def __init__(self, environment: dict[bytes, bytes], fuse: int, answers: AnswerCount) -> None:
+        """Open the image; ``environment`` is the one that the engine gave to the init.
+
+        Raises:
+            BootfsError: the image cannot be served at all.
+
+        """
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        image, order = open_image(Settings(read_boot_config(), environment))
+        self.file = OneFile(fuse, b"image.erofs", image.size, image.read, log)
+        self._image = image
+        self._order = order
+        self._read_ahead: ReadAhead | None = None
+        self._answers = answers
+        self.file.answered = self._answered
+
+    def read_ahead(self, own: int) -> None:
+        """Advise the kernel for ever, in this thread; ``own`` is image.erofs itself, open."""
+
+        def advise(offset: int, size: int) -> None:
+            os.posix_fadvise(own, offset, size, os.POSIX_FADV_WILLNEED)
+
+        self._read_ahead = ReadAhead(self._image, self._order, advise)
+        self._read_ahead.run()
+
+    def _answered(self, offset: int, size: int) -> None:
+        self._answers.add()
+        if self._read_ahead is not None:
+            self._read_ahead.saw(offset, size)
+
+
+def run(action: Callable[[], None], failed: Callable[[BaseException, str], None]) -> NoReturn:
+    """Run a daemon's ``action`` to its end, and end this process.
+
+    A failure goes to ``failed``, with a line that says it.
+    """
+    code = 0
+    try:
+        action()
+    except BaseException as error:
+        code = error.exit_code if isinstance(error, BootfsError) else 1
+        failed(error, str(error) if code > 1 else f"the daemon failed: {error!r}")
+    os._exit(code)

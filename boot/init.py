@@ -1,0 +1,43 @@
+"""The init of a boot image, PID 1 of its container: entry point and last resort.
+
+The daemon has most to import, so it is forked first, by a process that has
+imported next to nothing; the numbered steps (boot/sequence.py) are imported and
+run beside it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from boot.environment import read_environment
+from boot.modes import erofs
+from boot.supervise import block_signals
+
+
+def main(arguments: list[bytes]) -> int:
+    """Boot the workload with ``arguments`` after its entrypoint; return the exit code."""
+    environment = read_environment()
+    block_signals()
+    attempt = None
+    if environment.get(b"BOOTFS_MODE") != b"fuse":
+        attempt = erofs.Attempt(environment)
+
+    from boot.sequence import boot
+
+    return boot(arguments, environment, attempt)
+
+
+def run() -> None:
+    """Boot, and end this process as the workload ended."""
+    try:
+        code = main([os.fsencode(argument) for argument in sys.argv[1:]])
+    except Exception as error:
+        from boot.failure import report
+
+        code = report(error)
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,1 @@
+"""Ways to give the kernel a lazy root."""

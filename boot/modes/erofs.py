@@ -1,0 +1,159 @@
+"""Mode ``erofs``: the kernel's EROFS over one virtual file, which the daemon serves.
+
+Needs SYS_ADMIN, /dev/fuse and a kernel that mounts EROFS from a file (6.12, with
+CONFIG_EROFS_FS_BACKED_BY_FILE).  Python runs only when the kernel misses its
+page cache.  Imported before the daemon is forked: nothing that can wait.
+"""
+
+from __future__ import annotations
+
+import os
+from _thread import allocate_lock, start_new_thread
+from mmap import mmap
+
+from boot.spawn import open_fuse, respawn_daemon, spawn_daemon
+from boot.supervise import Daemon
+from boot.syscalls import (
+    CLONE_FILES,
+    MNT_DETACH,
+    MS_NODEV,
+    MS_NOSUID,
+    MS_PRIVATE,
+    MS_RDONLY,
+    mount,
+    unmount,
+    unshare,
+)
+from store.errors import MountFailed
+
+FUSE = b"/.bootfs/mnt/fuse"
+LOWER = b"/.bootfs/mnt/image"
+FILES = 1024
+"""More than a daemon that begins has open."""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from boot.daemon import Service
+
+
+class Attempt:
+    """A daemon on its way to serve the image and mount it at `LOWER`."""
+
+    __slots__ = ("_environment", "_fuse", "_namespace", "_shared", "_spawned")
+
+    def __init__(self, environment: dict[bytes, bytes]) -> None:
+        """Start the daemon; it imports, parses and mounts while the caller goes on.
+
+        Raises:
+            BootError: the container has no /dev/fuse.
+
+        """
+        self._environment = environment
+        self._fuse = open_fuse()
+        self._shared = mmap(-1, 4096)
+        """Number of reads answered, in its first 8 bytes."""
+        self._namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        self._spawned = spawn_daemon(self._serve_first)
+
+    def finish(self) -> Daemon:
+        """Return the daemon once the image is mounted.
+
+        Raises:
+            MountFailed: the kernel refuses; nothing is left mounted and no process runs.
+            BootError: the daemon cannot serve the image.
+
+        """
+        try:
+            # Without the device, a mount that waits for a daemon that is gone ends.
+            self._spawned.wait_until_mounted(failed=lambda: os.close(self._fuse))
+        except BaseException:
+            os.close(self._namespace)
+            raise
+        return Daemon(
+            self._spawned.pid,
+            respawn=lambda: respawn_daemon(self._namespace, self._serve_again),
+            give_up=lambda: os.close(self._fuse),
+            answers=lambda: int.from_bytes(self._shared[:8], "little"),
+        )
+
+    def _open_service(self) -> Service:
+        from boot.daemon import AnswerCount, Service
+
+        return Service(self._environment, self._fuse, AnswerCount(self._shared))
+
+    def _serve_first(self, told: Callable[[BaseException | None], None]) -> None:
+        service = self._open_service()
+        _mount_file(self._fuse)
+        gate = allocate_lock()
+        gate.acquire()
+        problems: list[MountFailed] = []
+
+        def mount_image() -> None:
+            # Waits for this very daemon, so it keeps nothing open: when the daemon dies,
+            # the init hears of it by the pipe's end, and by closing the device, the last
+            # one then, ends the wait.
+            unshare(CLONE_FILES)
+            os.closerange(3, FILES)
+            try:
+                _mount_image()
+            except MountFailed as error:
+                problems.append(error)
+            gate.release()
+
+        def go_on() -> None:
+            with gate:
+                if problems:
+                    told(problems[0])
+            # Asks nothing of this daemon: the kernel knows the name, and that it need not ask.
+            own = os.open(FUSE + b"/image.erofs", os.O_RDONLY | os.O_CLOEXEC)
+            # The mount of the image holds the file; by path nobody needs it any more.
+            unmount(FUSE, MNT_DETACH)
+            told(None)
+            service.read_ahead(own)
+
+        start_new_thread(mount_image, ())
+        start_new_thread(go_on, ())
+        service.file.serve()
+
+    def _serve_again(self) -> None:
+        service = self._open_service()
+        service.file.resend()
+        service.file.serve()
+
+
+def _mount_file(fuse: int) -> None:
+    """Mount ``image.erofs``, to be served on the device ``fuse``; it can be read from then on.
+
+    Raises:
+        MountFailed: the kernel refuses.
+
+    """
+    # FUSE lets in only processes with exactly these ids.
+    options = f"fd={fuse},rootmode=40000,user_id=0,group_id=0".encode()
+    try:
+        # Our mounts stay ours.  Not those of the user, which may be shared on purpose.
+        mount(None, b"/", None, MS_PRIVATE)
+        mount(b"bootfs", FUSE, b"fuse", MS_NOSUID | MS_NODEV | MS_RDONLY, options)
+    except OSError as error:
+        raise MountFailed(f"the kernel refuses to mount FUSE: {error.strerror}") from None
+
+
+def _mount_image() -> None:
+    """Mount the image in ``image.erofs``, which another thread serves.
+
+    Raises:
+        MountFailed: the kernel refuses.
+
+    """
+    file = FUSE + b"/image.erofs"
+    try:
+        mount(file, LOWER, b"erofs", MS_RDONLY)
+    except OSError as error:
+        unmount(FUSE, MNT_DETACH)
+        raise MountFailed(
+            f"the kernel refuses to mount EROFS from a file: {error.strerror}"
+        ) from None
+    # Here, where it may wait, the kernel learns that closing it needs no request either.
+    os.close(os.open(file, os.O_RDONLY | os.O_CLOEXEC))

@@ -1,0 +1,175 @@
+"""The daemon of mode ``fuse``: requests of pyfuse3 answered from the bootstrap."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+import pyfuse3
+import trio
+from pyfuse3 import EntryAttributes, FileInfo, FUSEError, Operations, ReaddirToken, RequestContext
+
+from boot.config import Settings
+from boot.daemon import open_image
+from boot.log import log
+from store.errors import BootfsError, MountFailed
+from store.format.erofs import Image, Inode
+from store.read.image import ImageReader
+
+CACHED_S = 1e9
+"""The tree never changes: the kernel may keep what it has been told."""
+READERS = 32
+"""Reads in threads at once."""
+INODES_KEPT = 4096
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+class Tree(Operations):
+    """The requests the kernel has of a read-only tree."""
+
+    supports_dot_lookup = False
+    enable_writeback_cache = False
+    enable_acl = False
+
+    def __init__(self, image: Image, reader: ImageReader) -> None:
+        super().__init__()
+        self._image = image
+        self._reader = reader
+        self._limiter = trio.CapacityLimiter(READERS)
+        self._inodes: dict[int, Inode] = {}
+
+    def _nid(self, number: int) -> int:
+        # FUSE's root is 1 whatever the image's is; nid 1 cannot be an inode of ours,
+        # since the superblock is there.
+        return self._image.root_nid if number == pyfuse3.ROOT_INODE else number
+
+    def _inode(self, number: int) -> Inode:
+        nid = self._nid(number)
+        inode = self._inodes.get(nid)
+        if inode is None:
+            if len(self._inodes) >= INODES_KEPT:
+                self._inodes.clear()
+            try:
+                inode = self._inodes[nid] = self._image.inode(nid)
+            except BootfsError as error:
+                log(str(error))
+                raise FUSEError(errno.EIO) from None
+        return inode
+
+    def _attributes(self, inode: Inode) -> EntryAttributes:
+        entry = EntryAttributes()
+        is_root = inode.nid == self._image.root_nid
+        entry.st_ino = pyfuse3.ROOT_INODE if is_root else inode.nid
+        entry.generation = 0
+        entry.entry_timeout = entry.attr_timeout = CACHED_S
+        entry.st_mode = inode.mode
+        entry.st_nlink = inode.nlink
+        entry.st_uid = inode.uid
+        entry.st_gid = inode.gid
+        entry.st_rdev = os.makedev(*inode.rdev)
+        entry.st_size = inode.size
+        entry.st_blksize = 4096
+        entry.st_blocks = (inode.size + 511) // 512
+        time_ns = inode.mtime_s * 10**9 + inode.mtime_ns
+        entry.st_atime_ns = entry.st_ctime_ns = entry.st_mtime_ns = time_ns
+        return entry
+
+    async def lookup(self, parent: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
+        """Return what ``name`` is; an unknown one is remembered by the kernel too."""
+        nid = self._image.lookup(self._inode(parent), name)
+        if nid is None:
+            entry = EntryAttributes()
+            entry.st_ino = 0
+            entry.entry_timeout = CACHED_S
+            return entry
+        return self._attributes(self._inode(nid))
+
+    async def forget(self, inodes: Sequence[tuple[int, int]]) -> None:
+        """Forget nothing: inodes are places in the bootstrap."""
+
+    async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
+        """Return an inode's attributes."""
+        return self._attributes(self._inode(inode))
+
+    async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
+        """Return a link's target."""
+        return self._image.readlink(self._inode(inode))
+
+    async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
+        """Return an extended attribute."""
+        try:
+            return self._image.xattrs(self._inode(inode))[name]
+        except KeyError:
+            raise FUSEError(errno.ENODATA) from None
+
+    async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
+        """Return the names of extended attributes."""
+        return list(self._image.xattrs(self._inode(inode)))
+
+    async def opendir(self, inode: int, ctx: RequestContext) -> int:
+        """Return a handle: the inode itself."""
+        return inode
+
+    async def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
+        """List a directory from a cookie on, with attributes."""
+        for name, nid, _, cookie in self._image.iter_dir_from(self._inode(fh), start_id):
+            if name in (b".", b".."):
+                continue
+            entry = self._attributes(self._inode(nid))
+            if not pyfuse3.readdir_reply(token, name, entry, cookie):
+                return
+
+    async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
+        """Return a handle: the inode itself; the kernel keeps its pages between opens."""
+        if not stat.S_ISREG(self._inode(inode).mode):
+            raise FUSEError(errno.EINVAL)
+        return FileInfo(fh=inode, keep_cache=True)
+
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        """Return bytes of a file, or EIO where they cannot be had unharmed."""
+        inode = self._inode(fh)
+        size = min(size, inode.size - off)
+        if size <= 0:
+            return b""
+        return await trio.to_thread.run_sync(
+            self._read, inode.data_offset + off, size, limiter=self._limiter
+        )
+
+    def _read(self, offset: int, size: int) -> bytes:
+        try:
+            return b"".join(self._reader.read(offset, size))
+        except Exception as error:
+            log(str(error) if isinstance(error, BootfsError) else f"read failed: {error!r}")
+            raise FUSEError(errno.EIO) from None
+
+    async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
+        """Return the size of the image; nothing is free."""
+        data = pyfuse3.StatvfsData()
+        data.f_bsize = data.f_frsize = 4096
+        data.f_blocks = self._image.size // 4096
+        data.f_files = self._image.inode_count
+        data.f_namemax = 255
+        return data
+
+
+def serve_tree(settings: Settings, place: bytes, mounted: Callable[[], None]) -> None:
+    """Mount the image's tree at ``place``, tell ``mounted``, and serve it until unmounted.
+
+    Raises:
+        MountFailed: libfuse could not mount it.
+        BootfsError: the image cannot be served at all.
+
+    """
+    reader, _ = open_image(settings)
+    tree = Tree(Image(reader.bootstrap.read_all()), reader)
+    options = {"fsname=bootfs", "ro", "allow_other", "default_permissions", "dev", "suid"}
+    try:
+        pyfuse3.init(tree, os.fsdecode(place), options)
+    except RuntimeError as error:
+        raise MountFailed(f"pyfuse3 cannot mount: {error}") from None
+    mounted()
+    trio.run(pyfuse3.main)

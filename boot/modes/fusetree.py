@@ -1,0 +1,43 @@
+"""Mode ``fuse``: the whole tree served by pyfuse3, for kernels that cannot mount EROFS from a file.
+
+The tree is the same bootstrap, parsed in memory, and file data comes the same
+way as in mode ``erofs``.  Slower, because every lookup is a request to Python, and
+not to be respawned: libfuse cannot take over a mount that another process made,
+so when the daemon dies, reads fail with EIO.
+
+Trio and pyfuse3 are imported here alone, in the daemon, after the fork.
+"""
+
+from __future__ import annotations
+
+import os
+
+from boot.config import MOUNTS, Settings
+from boot.spawn import open_fuse, spawn_daemon
+from boot.supervise import Daemon
+
+LOWER = f"{MOUNTS}/image".encode()
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def start(settings: Settings) -> Daemon:
+    """Mount the tree read-only at `LOWER`, served by a new daemon.
+
+    Raises:
+        MountFailed, BootError: the daemon could not mount it.
+
+    """
+
+    def act(told: Callable[[BaseException | None], None]) -> None:
+        from boot.modes.fuseserver import serve_tree
+
+        serve_tree(settings, LOWER, lambda: told(None))
+
+    # libfuse does not say that this is what it lacks.
+    os.close(open_fuse())
+    spawned = spawn_daemon(act)
+    spawned.wait_until_mounted(failed=lambda: None)
+    return Daemon(spawned.pid, respawn=None, give_up=lambda: None, answers=lambda: 0)

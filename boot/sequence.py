@@ -1,0 +1,186 @@
+"""From a bare engine to the workload, in the numbered steps of `boot`.
+
+What is imported here is paid at each container start, and all that PID 1 will
+ever need must be imported before its root is moved away from the runtime's files.
+"""
+
+from __future__ import annotations
+
+import os
+
+from boot import root
+from boot.config import Settings, read_boot_config, workload_environment
+from boot.failure import report
+from boot.joining import Joining
+from boot.log import log
+from boot.modes import erofs
+from boot.mounts import Mount, read_mounts
+from boot.spawn import NEEDS, detach_stdio
+from boot.supervise import Daemon, supervise
+from boot.syscalls import (
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    MS_PRIVATE,
+    PR_CAPBSET_READ,
+    PR_SET_DUMPABLE,
+    has_capability,
+    mount,
+    prctl,
+    setns,
+    unshare,
+)
+from boot.workload import Identity, become_workload
+from store.errors import BootError, MountFailed
+
+PR_GET_SECCOMP = 21
+CAP_SETGID, CAP_SETUID, CAP_SETPCAP = 6, 7, 8
+CAP_SYS_MODULE, CAP_SYS_CHROOT, CAP_SYS_ADMIN, CAP_SYS_BOOT = 16, 18, 21, 22
+_BOOTING = {
+    CAP_SETGID: "SETGID",
+    CAP_SETUID: "SETUID",
+    CAP_SETPCAP: "SETPCAP",
+    CAP_SYS_CHROOT: "SYS_CHROOT",
+    CAP_SYS_ADMIN: "SYS_ADMIN",
+}
+"""What a boot needs; SYS_ADMIN alone is not among what Docker gives without being asked."""
+
+
+def boot(arguments: list[bytes], given: dict[bytes, bytes], attempt: erofs.Attempt | None) -> int:
+    """Boot the workload with ``arguments`` after its entrypoint; return the exit code.
+
+    ``given`` is the environment from the engine, ``attempt`` the daemon of mode
+    ``erofs`` where that mode is wanted.
+
+    Raises:
+        BootfsError: there is no workload; the message says why.
+
+    """
+    # 1. What the image, the user and the engine want.
+    config = read_boot_config()
+    settings = Settings(config, given)
+    environment = workload_environment(given)
+    directory = os.getcwdb()
+    mounts = read_mounts()
+    command = [*config.entrypoint, *arguments]
+    if not command:
+        raise BootError(
+            "no command: the image has neither ENTRYPOINT nor CMD; give one to docker run"
+        )
+    identity = _identity(settings)
+
+    # 2. The image, lazily.  The daemon mounts it, in this first mount namespace, where it stays.
+    _check_rights(identity)
+    # FUSE lets in only processes whose every id is the owner's, and what is made in the
+    # root belongs to root.
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    lower, daemon = _mount_image(settings, attempt)
+    writable = root.Writable(root.container_name(mounts), settings.chunk_index.hex()[:32])
+
+    # 3. The workload is PID 1 of its own PID namespace; later children are not in it.
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    joining = Joining()
+    unshare(CLONE_NEWPID)
+    workload = os.fork()
+    if workload == 0:
+        try:
+            # A process that may wait for the daemon must not keep its device open, or
+            # it waits for ever when daemon and init are gone.
+            daemon.give_up()
+            joining.begin_child()
+            _make_root(lower, writable, mounts, directory)
+            joining.wait_for_parent()
+            become_workload(command, environment, directory, identity, mounts)
+        except Exception as error:
+            os._exit(report(error))
+    setns(own, CLONE_NEWPID)
+    os.close(own)
+    joining.begin_parent()
+    # What is in this process's memory is not for the workload.
+    prctl(PR_SET_DUMPABLE, 0)
+    detach_stdio()
+
+    # 7. Until it ends.
+    return supervise(workload, daemon, joining)
+
+
+def _make_root(
+    lower: bytes, writable: root.Writable, mounts: list[Mount], directory: bytes
+) -> None:
+    """Make the workload's root, in a mount namespace of its own.
+
+    Raises:
+        BootError: it cannot be made.
+
+    """
+    # 4. A writable layer over the image.
+    unshare(CLONE_NEWNS)
+    root.mount_overlay(lower, writable)
+
+    # 5. The engine's mounts go where the workload looks for them.
+    root.move_mounts(mounts)
+    if writable.fresh and any(m.root.endswith(b"/_data") for m in mounts):
+        from boot.volumes import fill_new_volumes
+
+        fill_new_volumes(mounts)
+    root.make_directory(directory)
+    if any(m.target == b"/" and b"ro" in m.options for m in mounts):
+        root.make_read_only()
+
+    # 6. The root itself: when the init has followed, `docker exec` lands in it.
+    root.enter()
+
+
+def _identity(settings: Settings) -> Identity:
+    """Return who the workload is to be.
+
+    The launcher made this process root by its effective id; the real one is still
+    the user's.  SYS_ADMIN beside capabilities that bootfs never asks for was given
+    by ``--privileged`` or ``--cap-add ALL``, so the workload keeps it.
+    """
+    privileged = bool(
+        prctl(PR_CAPBSET_READ, CAP_SYS_MODULE) and prctl(PR_CAPBSET_READ, CAP_SYS_BOOT)
+    )
+    keeps_admin = privileged or settings.keeps_admin
+    return Identity(os.getuid(), os.getgid(), keeps_admin, prctl(PR_GET_SECCOMP) == 2)
+
+
+def _check_rights(identity: Identity) -> None:
+    """Return when this process may do what a boot needs.
+
+    Raises:
+        BootError: it may not; the message names what to give to docker run.
+
+    """
+    needed = {CAP_SETPCAP, CAP_SYS_CHROOT, CAP_SYS_ADMIN}
+    if identity.uid:
+        needed.add(CAP_SETUID)
+    if identity.gid:
+        needed.add(CAP_SETGID)
+    missing = [number for number in sorted(needed) if not has_capability(number)]
+    if CAP_SYS_ADMIN in missing:
+        raise BootError(f"may not mount: start the container with {NEEDS}")
+    if missing:
+        options = " ".join(f"--cap-add {_BOOTING[number]}" for number in missing)
+        raise BootError(f"cannot boot with so few capabilities: add {options}")
+    try:
+        # Our mounts stay ours.  Not those of the user, which may be shared on purpose.
+        mount(None, b"/", None, MS_PRIVATE)
+    except OSError as error:
+        raise BootError(
+            f"may not mount ({error.strerror}): start the container with {NEEDS}"
+        ) from None
+
+
+def _mount_image(settings: Settings, attempt: erofs.Attempt | None) -> tuple[bytes, Daemon]:
+    """Mount the image in the first mode that works; return where, and its daemon."""
+    if attempt is not None:
+        try:
+            return erofs.LOWER, attempt.finish()
+        except MountFailed as error:
+            if settings.mode == "erofs":
+                raise
+            log(f"mode fuse: {error}")
+    from boot.modes import fusetree
+
+    return fusetree.LOWER, fusetree.start(settings)

@@ -1,0 +1,140 @@
+"""What PID 1 owes its container: signals forwarded, orphans reaped, the daemon kept alive."""
+
+from __future__ import annotations
+
+import os
+from _signal import (
+    NSIG,
+    SIG_BLOCK,
+    SIGCHLD,
+    SIGIO,
+    SIGKILL,
+    SIGSTOP,
+    pthread_sigmask,
+    sigtimedwait,
+    sigwaitinfo,
+)
+from errno import ESRCH
+from time import monotonic
+
+from boot.log import log
+
+IDLE_DEATHS = 10
+"""A daemon that dies so often in a row, without one answer or `SETTLED_S` between, is given up."""
+SETTLED_S = 10.0
+"""A daemon that lived for so long was in order, even if nobody asked it for anything."""
+RETRY_S = 1.0
+"""Pause before a daemon is started again when there was no process to be had for it."""
+
+ALL_SIGNALS = frozenset(range(1, NSIG)) - {SIGKILL, SIGSTOP, 32, 33}
+"""32 and 33 are glibc's own."""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from boot.joining import Joining
+
+
+def block_signals() -> None:
+    """Keep every signal pending from now on, so that none is lost before `supervise`."""
+    pthread_sigmask(SIG_BLOCK, ALL_SIGNALS)
+
+
+class Daemon:
+    """The serving process: its pid, how to start it again, and how to know that it works."""
+
+    __slots__ = ("answers", "deaths", "give_up", "pid", "respawn", "seen", "since_s", "wanted")
+
+    def __init__(
+        self,
+        pid: int,
+        respawn: Callable[[], int] | None,
+        give_up: Callable[[], None],
+        answers: Callable[[], int],
+    ) -> None:
+        self.pid = pid
+        self.respawn = respawn
+        """Starts another one and returns its pid; None where a mode cannot."""
+        self.give_up = give_up
+        """Makes all reads fail from now on, those waiting included."""
+        self.answers = answers
+        """Number of reads answered so far, by all daemons together."""
+        self.deaths = 0
+        self.seen = 0
+        self.since_s = monotonic()
+        self.wanted = False
+        """There is none, and `start` is to be called again."""
+
+    def died(self, status: int) -> None:
+        """Start it again, or give up when starting again does not help."""
+        code = os.waitstatus_to_exitcode(status)
+        how = f"with code {code}" if code >= 0 else f"by signal {-code}"
+        self.pid = 0
+        answers = self.answers()
+        settled = answers != self.seen or monotonic() - self.since_s >= SETTLED_S
+        self.deaths = 1 if settled else self.deaths + 1
+        self.seen = answers
+        if self.respawn is None:
+            log(f"the daemon ended {how}: reads of what is not in memory fail from now on (EIO)")
+            self.give_up()
+        elif self.deaths > IDLE_DEATHS:
+            log(
+                f"the daemon ended {how}, {IDLE_DEATHS} times without an answer: given up; "
+                "reads of what is not in memory fail from now on (EIO)"
+            )
+            self.give_up()
+        else:
+            self.start()
+
+    def start(self) -> None:
+        """Start it again; when there is no process to be had, leave it `wanted`."""
+        if self.respawn is None:
+            return
+        try:
+            self.pid = self.respawn()
+        except OSError as error:
+            log(f"cannot start the daemon again ({error.strerror}); readers wait until it can be")
+        self.since_s = monotonic()
+        self.wanted = self.pid == 0
+
+
+def supervise(workload: int, daemon: Daemon, joining: Joining) -> int:
+    """Serve as PID 1 until the workload ends; return the container's exit code."""
+    joined = False
+    while True:
+        if daemon.wanted:
+            information = sigtimedwait(ALL_SIGNALS, RETRY_S)
+            daemon.start()
+            if information is None:
+                continue
+        else:
+            information = sigwaitinfo(ALL_SIGNALS)
+        number = information.si_signo
+        if number == SIGIO and not joined:
+            joined = joining.follow(workload)
+            continue
+        if number != SIGCHLD:
+            _forward(workload, number)
+            continue
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            if pid == workload:
+                code = os.waitstatus_to_exitcode(status)
+                return code if code >= 0 else 128 - code
+            if pid == daemon.pid:
+                daemon.died(status)
+
+
+def _forward(workload: int, number: int) -> None:
+    try:
+        os.kill(workload, number)
+    except OSError as error:
+        # It has just ended; its SIGCHLD is on the way.
+        if error.errno != ESRCH:
+            raise

@@ -1,0 +1,165 @@
+"""The system calls that `os` of Python 3.11 lacks, under the names of the manual's section 2.
+
+Through `_ctypes`, the C half of `ctypes`: the Python half costs 3-4 ms of imports
+at every container start, and all it would add is argument types for eight calls.
+Integers are passed as C ints, bytes as pointers to them, None as NULL.
+"""
+
+from __future__ import annotations
+
+import _ctypes
+import os
+
+# linux/mount.h
+MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_REMOUNT = 32
+MS_NOATIME = 1024
+MS_NODIRATIME = 2048
+MS_BIND = 4096
+MS_MOVE = 8192
+MS_REC = 16384
+MS_PRIVATE = 1 << 18
+MS_RELATIME = 1 << 21
+MNT_DETACH = 2
+
+# linux/sched.h
+CLONE_FILES = 0x00000400
+CLONE_NEWNS = 0x00020000
+CLONE_NEWPID = 0x20000000
+
+# linux/prctl.h
+PR_SET_DUMPABLE = 4
+PR_SET_NAME = 15
+PR_SET_SECCOMP = 22
+PR_CAPBSET_READ = 23
+PR_CAPBSET_DROP = 24
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_LOWER = 3
+
+_FUNCFLAG_CDECL = 1
+_FUNCFLAG_USE_ERRNO = 8
+
+
+class _Int(_ctypes._SimpleCData):  # type: ignore[type-arg]  # generic in stubs alone
+    _type_ = "i"
+
+
+class _Char(_ctypes._SimpleCData):  # type: ignore[type-arg]  # generic in stubs alone
+    _type_ = "c"
+
+
+class _Function(_ctypes.CFuncPtr):
+    _flags_ = _FUNCFLAG_CDECL | _FUNCFLAG_USE_ERRNO
+    _restype_ = _Int
+
+
+_process = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]  # NULL: this process
+
+
+def _bind(name: str) -> Callable[..., int]:
+    return _Function(_ctypes.dlsym(_process, name))
+
+
+def _buffer(data: bytes) -> _ctypes.Array[_Char]:
+    """Return C memory that holds ``data``, for a call that writes to it or needs its address."""
+    kind = type("Buffer", (_ctypes.Array,), {"_type_": _Char, "_length_": len(data)})
+    return kind.from_buffer(bytearray(data))  # type: ignore[attr-defined,no-any-return]  # made by type()
+
+
+_mount = _bind("mount")
+_umount2 = _bind("umount2")
+_unshare = _bind("unshare")
+_setns = _bind("setns")
+_prctl = _bind("prctl")
+_mallopt = _bind("mallopt")
+_capget = _bind("capget")
+_capset = _bind("capset")
+
+
+def _check(result: int, what: str) -> int:
+    if result == -1:
+        number = _ctypes.get_errno()
+        raise OSError(number, os.strerror(number), what)
+    return result
+
+
+def mount(
+    source: bytes | None, target: bytes, kind: bytes | None, flags: int, data: bytes = b""
+) -> None:
+    """Mount something or change a mount; the error's ``filename`` is the target."""
+    _check(_mount(source, target, kind, flags, data or None), os.fsdecode(target))
+
+
+def unmount(target: bytes, flags: int) -> None:
+    """Take a mount away."""
+    _check(_umount2(target, flags), os.fsdecode(target))
+
+
+def unshare(flags: int) -> None:
+    """Leave the namespaces of ``flags`` for new ones."""
+    _check(_unshare(flags), "unshare")
+
+
+def setns(fd: int, kind: int) -> None:
+    """Enter the namespace behind ``fd``."""
+    _check(_setns(fd, kind), "setns")
+
+
+def prctl(operation: int, first: int | bytes = 0, second: int | bytes | None = None) -> int:
+    """Do one operation on this process, the arguments after the second zero."""
+    return _check(_prctl(operation, first, second, 0, 0), f"prctl {operation}")
+
+
+def keep_freed_memory(size: int) -> None:
+    """Let malloc keep up to ``size`` freed bytes, and take none from the kernel block by block.
+
+    By default glibc maps each buffer of 128 KiB or more anew, and gives the heap's end
+    back when that much is free: a process that makes and drops chunks all the time
+    spends more on page faults than on the chunks (mallopt(3)).
+    """
+    for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
+        _mallopt(option, size)
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_CAP_HEADER = b"\x22\x05\x08\x20\0\0\0\0"
+"""_LINUX_CAPABILITY_VERSION_3 and pid 0, the caller (linux/capability.h)."""
+
+
+def drop_capability(number: int) -> None:
+    """Remove a capability for good: ambient, bounding, effective, permitted, inheritable."""
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_LOWER, number)
+    prctl(PR_CAPBSET_DROP, number)
+    # Two struct __user_cap_data_struct {effective, permitted, inheritable}, 12 bytes each.
+    sets = _buffer(bytes(24))
+    _check(_capget(_CAP_HEADER, sets), "capget")
+    changed = bytearray(sets)
+    word, bit = divmod(number, 32)
+    for field in range(3):
+        changed[word * 12 + field * 4 + bit // 8] &= ~(1 << bit % 8)
+    _check(_capset(_CAP_HEADER, bytes(changed)), "capset")
+
+
+def has_capability(number: int) -> bool:
+    """Whether a capability is in effect."""
+    sets = _buffer(bytes(24))
+    _check(_capget(_CAP_HEADER, sets), "capget")
+    word, bit = divmod(number, 32)
+    return bool(bytes(sets)[word * 12 + bit // 8] >> bit % 8 & 1)
+
+
+def install_seccomp(program: bytes) -> None:
+    """Install a seccomp filter: struct sock_filter[], 8 bytes each, in host byte order."""
+    filters = _buffer(program)
+    # struct sock_fprog {unsigned short len; struct sock_filter *filter;} on 64 bits
+    fprog = (len(program) // 8).to_bytes(8, "little")
+    fprog += _ctypes.addressof(filters).to_bytes(8, "little")
+    prctl(PR_SET_SECCOMP, 2, fprog)
+
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable

@@ -1,0 +1,135 @@
+"""Fill new volumes with what the image has at their place, as Docker does at creation.
+
+The engine itself finds nothing there: the boot image has only mount points.  So
+on a container's first start, and never again, each empty volume of the engine's
+gets a copy.  Bind mounts and tmpfs get none, as under plain Docker.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from boot.config import HOME
+from boot.mounts import Mount
+from boot.root import ROOT, resolve
+from boot.syscalls import MNT_DETACH, MS_BIND, MS_RDONLY, MS_REMOUNT, mount, unmount
+
+PEEK = ROOT[: -len(b"root")] + b"image"
+"""Where the root is bound a second time, without the mounts on it."""
+
+
+VOLUME = ROOT[: -len(b"root")] + b"fuse"
+"""Where a volume is bound a second time, without the mounts in it."""
+
+
+def fill_new_volumes(mounts: list[Mount]) -> None:
+    """Copy the image's content into each empty engine volume among ``mounts``, which are moved."""
+    volumes = [m for m in mounts if _is_volume(m)]
+    if not volumes:
+        return
+    mount(ROOT, PEEK, None, MS_BIND)
+    try:
+        for entry in volumes:
+            place = resolve(entry.target)
+            source = PEEK + place[len(ROOT) :]
+            if os.path.isdir(place) and os.path.isdir(source):
+                inner = [resolve(m.target) for m in mounts if m.target != entry.target]
+                _fill(source, place, entry, [m for m in inner if m.startswith(place + b"/")])
+    finally:
+        unmount(PEEK, MNT_DETACH)
+
+
+def _is_volume(entry: Mount) -> bool:
+    """Whether this is a volume of the engine's, and not one of ours."""
+    is_named_so = entry.root.endswith(b"/_data") and b"/volumes/" in entry.root
+    return is_named_so and not entry.target.startswith(HOME.encode() + b"/")
+
+
+def _fill(source: bytes, place: bytes, entry: Mount, inner: list[bytes]) -> None:
+    """Copy ``source`` to the volume at ``place``, if that is empty.
+
+    The mount points of the mounts ``inner`` do not count: the engine makes them
+    after it has filled a volume, and here that is before.
+    """
+    mount(place, VOLUME, None, MS_BIND)
+    try:
+        if not _holds_only(VOLUME, [path[len(place) + 1 :] for path in inner]):
+            return
+        # One that is mounted read-only gets its content too.
+        mount(None, VOLUME, None, MS_REMOUNT | MS_BIND | entry.flags & ~MS_RDONLY)
+        _copy_directory(source, VOLUME, {})
+    finally:
+        unmount(VOLUME, MNT_DETACH)
+
+
+def _holds_only(directory: bytes, paths: list[bytes]) -> bool:
+    """Whether all that is in ``directory`` are ``paths``, and what leads to them."""
+    for name in os.listdir(directory):
+        below = [path[len(name) + 1 :] for path in paths if (path + b"/").startswith(name + b"/")]
+        if not below:
+            return False
+        inside = directory + b"/" + name
+        if os.path.isdir(inside) and not os.path.islink(inside):
+            if not _holds_only(inside, [path for path in below if path]):
+                return False
+        elif os.lstat(inside).st_size:
+            return False
+    return True
+
+
+def _copy_directory(source: bytes, target: bytes, linked: dict[int, bytes]) -> None:
+    """Copy the entries of a directory, then its attributes, to ``target``, which exists."""
+    with os.scandir(source) as entries:
+        for entry in entries:
+            _copy(entry.path, target + b"/" + entry.name, linked)
+    _copy_attributes(source, target, os.lstat(source))
+
+
+def _copy(source: bytes, target: bytes, linked: dict[int, bytes]) -> None:
+    status = os.lstat(source)
+    if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+        first = linked.setdefault(status.st_ino, target)
+        if first != target:
+            os.link(first, target, follow_symlinks=False)
+            return
+    if stat.S_ISDIR(status.st_mode):
+        # It is there where the engine needed it as a mount point.
+        if not os.path.isdir(target):
+            os.mkdir(target)
+        _copy_directory(source, target, linked)
+        return
+    if stat.S_ISLNK(status.st_mode):
+        os.symlink(os.readlink(source), target)
+    elif stat.S_ISREG(status.st_mode):
+        _copy_bytes(source, target, status.st_size)
+    else:
+        os.mknod(target, status.st_mode, status.st_rdev)
+    _copy_attributes(source, target, status)
+
+
+def _copy_bytes(source: bytes, target: bytes, size: int) -> None:
+    reader = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    writer = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        done = 0
+        while done < size:
+            count = os.sendfile(writer, reader, done, min(size - done, 1 << 30))
+            if not count:
+                break
+            done += count
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def _copy_attributes(source: bytes, target: bytes, status: os.stat_result) -> None:
+    os.chown(target, status.st_uid, status.st_gid, follow_symlinks=False)
+    if not stat.S_ISLNK(status.st_mode):
+        os.chmod(target, stat.S_IMODE(status.st_mode))
+    for name in os.listxattr(source, follow_symlinks=False):
+        os.setxattr(
+            target, name, os.getxattr(source, name, follow_symlinks=False), follow_symlinks=False
+        )
+    times = (status.st_atime_ns, status.st_mtime_ns)
+    os.utime(target, ns=times, follow_symlinks=False)

@@ -1,0 +1,122 @@
+"""From a child of the init to the workload: what plain Docker would have given it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from _signal import SIG_DFL, SIG_SETMASK, SIGPIPE, SIGXFSZ, pthread_sigmask, signal
+from errno import EACCES, EIO, ENOENT, ENOEXEC, ENOTDIR
+from termios import TIOCSCTTY
+
+from boot.mounts import Mount, remake_proc
+from boot.seccomp import plain_docker_filter
+from boot.syscalls import (
+    CLONE_NEWNS,
+    MNT_DETACH,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_RELATIME,
+    drop_capability,
+    install_seccomp,
+    mount,
+    unmount,
+    unshare,
+)
+from store.errors import WorkloadNotExecutable, WorkloadNotFound
+
+CAP_SYS_ADMIN = 21
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+
+class Identity:
+    """Who the workload is to be, as the engine set up this process."""
+
+    __slots__ = ("filtered", "gid", "keeps_admin", "uid")
+
+    def __init__(self, uid: int, gid: int, keeps_admin: bool, filtered: bool) -> None:
+        self.uid = uid
+        self.gid = gid
+        """Group id; the supplementary ones are already right."""
+        self.keeps_admin = keeps_admin
+        """SYS_ADMIN was the user's wish and not only ours."""
+        self.filtered = filtered
+        """The engine runs the container under a seccomp filter."""
+
+
+def become_workload(
+    arguments: list[bytes],
+    environment: dict[bytes, bytes],
+    directory: bytes,
+    identity: Identity,
+    mounts: list[Mount],
+) -> NoReturn:
+    """Turn this process, PID 1 of a new PID namespace, into the workload.
+
+    Raises:
+        BootError: it cannot be; with Docker's exit codes 126 and 127 where they fit.
+
+    """
+    os.setsid()
+    if os.isatty(0):
+        fcntl.ioctl(0, TIOCSCTTY, 1)
+    unshare(CLONE_NEWNS)
+    proc = [m for m in mounts if m.target == b"/proc"]
+    if proc:
+        unmount(b"/proc", MNT_DETACH)
+        flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RELATIME
+        mount(b"proc", b"/proc", b"proc", flags)
+        remake_proc(mounts)
+    os.chdir(directory)
+    if not identity.keeps_admin:
+        # In this order: a filter needs SYS_ADMIN, or else no_new_privs.
+        if identity.filtered:
+            install_seccomp(plain_docker_filter())
+        drop_capability(CAP_SYS_ADMIN)
+    os.setresgid(identity.gid, identity.gid, identity.gid)
+    os.setresuid(identity.uid, identity.uid, identity.uid)
+    # Ignored by the interpreter, and what is ignored stays so in the program executed.
+    signal(SIGPIPE, SIG_DFL)
+    signal(SIGXFSZ, SIG_DFL)
+    pthread_sigmask(SIG_SETMASK, ())
+    execute(arguments, environment)
+
+
+def execute(arguments: list[bytes], environment: dict[bytes, bytes]) -> NoReturn:
+    """Execute a program as the engine would: by PATH where its name has no slash.
+
+    Raises:
+        WorkloadNotFound, WorkloadNotExecutable, BootError: why not.
+
+    """
+    name = arguments[0]
+    shown = os.fsdecode(name)
+    denied = False
+    if b"/" in name:
+        candidates = [name]
+    else:
+        path = environment.get(b"PATH", b"")
+        candidates = [(place or b".") + b"/" + name for place in path.split(b":")]
+    for candidate in candidates:
+        try:
+            os.execve(candidate, arguments, environment)
+        except OSError as error:
+            if error.errno in (ENOENT, ENOTDIR) and not os.path.lexists(candidate):
+                continue
+            if error.errno == EACCES:
+                denied = True
+                if len(candidates) > 1:
+                    continue
+            if error.errno == EIO:
+                raise  # content that cannot be had: the daemon has said which, and why
+            if error.errno == ENOEXEC:
+                raise WorkloadNotExecutable(f"cannot execute {shown}: exec format error") from None
+            kind = WorkloadNotFound if error.errno in (ENOENT, ENOTDIR) else WorkloadNotExecutable
+            raise kind(f"cannot execute {shown}: {error.strerror}") from None
+    if denied:
+        raise WorkloadNotExecutable(f"cannot execute {shown}: permission denied")
+    where = "" if b"/" in name else " in $PATH"
+    raise WorkloadNotFound(f"cannot execute {shown}: not found{where}")
