@@ -1,0 +1,242 @@
+"""The boot image: what the engine pulls instead of the source image.
+
+Two layers: the runtime, the same for every image, and the image's own, with the
+bootstrap, the chunk index, the boot config, and what the engine itself looks
+for in a root before the real one is mounted.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import os
+import stat
+import tarfile
+from dataclasses import dataclass
+from typing import Any
+
+from converter import RELEASE
+from converter.images.view import ImageView, JsonObject, Layer
+from converter.reference import DOCKER_ARCHIVE, OCI, OCI_ARCHIVE
+from converter.tree import Node
+from store.errors import ConvertError
+from store.format.bootconfig import BootConfig, encode_boot_config
+
+INIT = "/.bootfs/init"
+LABEL = "io.bootfs."
+LINK_LIMIT = 40
+
+_DIRECTORIES = (
+    (".bootfs", 0o755),
+    (".bootfs/cache", 0o700),
+    (".bootfs/image", 0o755),
+    (".bootfs/mnt", 0o700),
+    (".bootfs/mnt/fuse", 0o700),
+    (".bootfs/mnt/image", 0o755),
+    (".bootfs/mnt/root", 0o755),
+    (".bootfs/rw", 0o700),
+    ("dev", 0o755),
+    ("etc", 0o755),
+    ("proc", 0o555),
+    ("sys", 0o555),
+)
+"""Mount points of ours and of the engine's; with ``--read-only`` nobody can make them."""
+_ENGINE_FILES = ("etc/hostname", "etc/hosts", "etc/resolv.conf")
+_ACCOUNTS = ("etc/group", "etc/passwd")
+"""Where the engine looks up USER, ``docker exec -u`` and HOME."""
+ACCOUNTS_LIMIT = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFiles:
+    """The files of an image's own layer."""
+
+    bootstrap: bytes
+    chunk_index: bytes
+    chunk_index_digest: bytes
+    """Raw BLAKE3 digest of ``chunk_index``."""
+
+
+def build_own_layer(source: ImageView, tree: Node, files: ImageFiles, blob_store: str) -> Layer:
+    """Return the image's own layer; equal input gives equal bytes.
+
+    Raises:
+        ConvertError: the source's config has values that no engine takes.
+
+    """
+    settings = _settings(source.config)
+    config = encode_boot_config(
+        BootConfig(
+            release=RELEASE.encode(),
+            source=_bytes(public_name(source.name)),
+            chunk_index=files.chunk_index_digest,
+            entrypoint=[_bytes(a) for a in _list_of_texts(settings, "Entrypoint")],
+            blob_store=blob_store.encode(),
+            volumes=[_bytes(v) for v in sorted(settings.get("Volumes") or {})],
+        )
+    )
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        directories = dict(_DIRECTORIES)
+        directories.update(_engine_directories(settings, tree, directories))
+        for name, mode in sorted(directories.items()):
+            node = find(tree, name.encode("utf-8", "surrogateescape"))
+            owner = node if node is not None and node.is_directory else None
+            tar.addfile(_entry(name, stat.S_IFDIR | mode, owner))
+        for name in _ENGINE_FILES:
+            tar.addfile(_entry(name, stat.S_IFREG | 0o644, None))
+        for name in _ACCOUNTS:
+            node = find(tree, name.encode())
+            if node is not None and node.is_regular and node.content.size <= ACCOUNTS_LIMIT:
+                _add_file(tar, name, node.content.pread(0, node.content.size), 0o644)
+        for name, data in (
+            ("bootstrap", files.bootstrap),
+            ("chunk-index", files.chunk_index),
+            ("config", config),
+        ):
+            _add_file(tar, f".bootfs/image/{name}", data, 0o644)
+    return Layer.from_plain(buffer.getvalue())
+
+
+def build_config(source: ImageView, layers: list[Layer], chunk_index_digest: bytes) -> JsonObject:
+    """Return the boot image's config: the source's, but for entrypoint, layers and history.
+
+    What cannot be kept as it is (history, digests of the source) is kept in labels.
+    """
+    config = copy.deepcopy(source.config)
+    settings = config.setdefault("config", {}) or {}
+    config["config"] = settings
+    settings["Entrypoint"] = [INIT]
+    if not settings.get("Cmd"):
+        # Without it engines take the entrypoint's absence of arguments for "no command".
+        settings.pop("Cmd", None)
+    settings["Volumes"] = {
+        **(settings.get("Volumes") or {}),
+        "/.bootfs/cache": {},
+        "/.bootfs/rw": {},
+    }
+    settings["Labels"] = {
+        **(settings.get("Labels") or {}),
+        LABEL + "release": RELEASE,
+        LABEL + "chunk-index": f"blake3:{chunk_index_digest.hex()}",
+        LABEL + "source.reference": public_name(source.name),
+        LABEL + "source.digest": source.manifest_digest,
+        LABEL + "source.entrypoint": _canonical(_settings(source.config).get("Entrypoint")),
+        LABEL + "source.layers": _canonical([layer.diff_id for layer in source.layers]),
+        LABEL + "source.history": _canonical(source.config.get("history") or []),
+    }
+    created = source.config.get("created") or "1970-01-01T00:00:00Z"
+    config["created"] = created
+    config["rootfs"] = {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]}
+    config["history"] = [
+        {"created": created, "created_by": f"bootfs {RELEASE}: runtime"},
+        {"created": created, "created_by": f"bootfs {RELEASE}: image"},
+    ]
+    # Docker's own traces of how the source was made; the engine makes new ones.
+    for name in ("container", "container_config", "id", "parent"):
+        config.pop(name, None)
+    return config
+
+
+def public_name(name: str) -> str:
+    """Return a reference without the directories of a path.
+
+    Where a file lay is this machine's business, and the same image from another
+    place must give the same boot image.
+    """
+    transport, _, rest = name.partition(":")
+    if transport not in (DOCKER_ARCHIVE, OCI, OCI_ARCHIVE):
+        return name
+    path, colon, tag = rest.partition(":")
+    return f"{transport}:{os.path.basename(os.path.abspath(path))}{colon}{tag}"
+
+
+def find(tree: Node, path: bytes) -> Node | None:
+    """Return the node at ``path``, links followed inside the tree, or None."""
+    stack = [tree]
+    todo = [part for part in reversed(path.split(b"/")) if part]
+    links = 0
+    while todo:
+        part = todo.pop()
+        if part == b".":
+            continue
+        if part == b"..":
+            if len(stack) > 1:
+                stack.pop()
+            continue
+        node = stack[-1].children.get(part) if stack[-1].is_directory else None
+        if node is None:
+            return None
+        if not node.is_symlink:
+            stack.append(node)
+            continue
+        links += 1
+        if links > LINK_LIMIT:
+            return None
+        if node.target.startswith(b"/"):
+            del stack[1:]
+        todo.extend(p for p in reversed(node.target.split(b"/")) if p)
+    return stack[-1]
+
+
+def _settings(config: JsonObject) -> dict[str, Any]:
+    settings = config.get("config") or {}
+    if not isinstance(settings, dict):
+        raise ConvertError("the source image's config is not an object; it is damaged")
+    return settings
+
+
+def _list_of_texts(settings: dict[str, Any], name: str) -> list[str]:
+    value = settings.get(name) or []
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ConvertError(f"the source image's {name} is not a list of texts; it is damaged")
+    return value
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        encoded = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        encoded = b"\0"
+    if b"\0" in encoded:
+        raise ConvertError(f"the source image's config has {text!r}, which no argument or path is")
+    return encoded
+
+
+def _canonical(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _engine_directories(
+    settings: dict[str, Any], tree: Node, known: dict[str, int]
+) -> dict[str, int]:
+    """Return where the engine mounts or changes to, with modes from the tree: VOLUMEs, WORKDIR."""
+    found: dict[str, int] = {}
+    for path in [*(settings.get("Volumes") or {}), settings.get("WorkingDir") or "/"]:
+        if not isinstance(path, str) or b".." in _bytes(path).split(b"/"):
+            raise ConvertError(f"the source image has {path!r} as a volume or working directory")
+        parts = [part for part in path.split("/") if part not in ("", ".")]
+        for end in range(1, len(parts) + 1):
+            name = "/".join(parts[:end])
+            if name in known or name in found:
+                continue
+            node = find(tree, _bytes(name))
+            is_known = node is not None and node.is_directory
+            found[name] = stat.S_IMODE(node.mode) if node is not None and is_known else 0o755
+    return found
+
+
+def _entry(name: str, mode: int, owner: Node | None) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.type = tarfile.DIRTYPE if stat.S_ISDIR(mode) else tarfile.REGTYPE
+    entry.mode = stat.S_IMODE(mode)
+    if owner is not None and not name.startswith(".bootfs"):
+        entry.uid, entry.gid = owner.uid, owner.gid
+    return entry
+
+
+def _add_file(tar: tarfile.TarFile, name: str, data: bytes, mode: int) -> None:
+    entry = _entry(name, stat.S_IFREG | mode, None)
+    entry.size = len(data)
+    tar.addfile(entry, io.BytesIO(data))

@@ -1,0 +1,117 @@
+"""A boot image, opened to be read: what it says of itself, and its file system."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+
+from converter.bootimage import LABEL
+from converter.images.view import ImageView, JsonObject
+from converter.layers import merge_layers
+from converter.spool import Spool
+from converter.tree import Node
+from store.errors import FormatError, UsageError
+from store.format.bootconfig import BootConfig, parse_boot_config
+from store.format.chunkindex import ChunkIndex, parse_chunk_index
+from store.format.digest import check_digest
+from store.format.erofs import Image
+from store.interfaces import Source
+from store.read.fetch import ChunkReader
+from store.read.image import Bootstrap, ImageReader
+
+FILE_LIMIT = 1 << 30
+
+
+def _report(message: str) -> None:
+    print(f"bootfs: {message}", file=sys.stderr)
+
+
+@dataclass(slots=True)
+class BootView:
+    """A boot image's parts, verified against one another."""
+
+    name: str
+    image_config: JsonObject
+    config: BootConfig
+    index: ChunkIndex
+    frames: bytes
+    """The bootstrap file, as it lies in the boot image."""
+    own_layer_size: int
+    runtime_layer_size: int
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What bootfs noted of the source, without the common prefix."""
+        settings = self.image_config.get("config")
+        labels = settings.get("Labels") if isinstance(settings, dict) else None
+        return {
+            key[len(LABEL) :]: str(value)
+            for key, value in sorted((labels if isinstance(labels, dict) else {}).items())
+            if key.startswith(LABEL)
+        }
+
+    def noted(self, name: str) -> object:
+        """Return the value of the label ``name``, which holds JSON; None where there is none.
+
+        Raises:
+            FormatError: it holds something else.
+
+        """
+        try:
+            return json.loads(self.labels.get(name, "null"))
+        except (ValueError, RecursionError) as error:
+            raise FormatError(f"label {LABEL}{name}", 0, f"not JSON: {error}") from None
+
+    def open_reader(self, source: Source) -> ImageReader:
+        """Return the image's bytes, read from ``source`` as a boot would read them."""
+        fd = os.memfd_create("bootstrap", os.MFD_CLOEXEC)
+        os.write(fd, self.frames)
+        chunks = ChunkReader(self.index, source, None, _report)
+        return ImageReader(Bootstrap(fd, self.index), chunks)
+
+    def open_tree(self, reader: ImageReader) -> Image:
+        """Return the image's tree, parsed from its bootstrap.
+
+        Raises:
+            IntegrityError, FormatError: the bootstrap is damaged.
+
+        """
+        return Image(reader.bootstrap.read_all())
+
+
+def read_boot_image(image: ImageView, spool: Spool) -> BootView:
+    """Return the parts of a boot image.
+
+    Raises:
+        UsageError: it is an image, but no boot image.
+        FormatError, IntegrityError: it is one, damaged.
+
+    """
+    tree = merge_layers(image.layers[-1:], spool)
+    home = tree.children.get(b".bootfs")
+    files = None if home is None else home.children.get(b"image")
+    if files is None or len(image.layers) < 2:
+        raise UsageError(f"{image.name} is not a boot image; convert it first")
+    config = parse_boot_config(_file(files, b"config"))
+    encoded = _file(files, b"chunk-index")
+    check_digest(encoded, config.chunk_index, f"chunk index of {image.name}")
+    return BootView(
+        name=image.name,
+        image_config=image.config,
+        config=config,
+        index=parse_chunk_index(encoded),
+        frames=_file(files, b"bootstrap"),
+        own_layer_size=image.layers[-1].size,
+        runtime_layer_size=sum(layer.size for layer in image.layers[:-1]),
+    )
+
+
+def _file(directory: Node, name: bytes) -> bytes:
+    node = directory.children.get(name)
+    if node is None or not node.is_regular:
+        raise FormatError("boot image", 0, f"/.bootfs/image/{name.decode()} is missing")
+    if node.content.size > FILE_LIMIT:
+        raise FormatError("boot image", 0, f"{name.decode()} has {node.content.size} bytes")
+    return node.content.pread(0, node.content.size)

@@ -1,0 +1,122 @@
+"""The conversion, top to bottom: source image, tree, chunks, packs, boot image, commit."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+
+from converter.bootimage import ImageFiles, build_config, build_own_layer, public_name
+from converter.erofswriter import write_bootstrap
+from converter.images.transports import check_destination, open_image, write_image
+from converter.images.view import Layer
+from converter.layers import merge_layers
+from converter.order import lay_out
+from converter.progress import Progress
+from converter.reference import Reference
+from converter.runtime import open_runtime
+from converter.spool import Spool
+from converter.storing import encode_frames, encode_index, store_region
+from store.format.digest import digest_of
+from store.format.names import bootstrap_name, chunk_index_name, manifest_name
+from store.interfaces import Backend
+from store.write.manifest import encode_manifest
+
+DEFAULT_LEVEL = 5
+"""zstd level: 3 % smaller than level 3; level 9 is 3 % smaller still and takes twice as long."""
+
+
+@dataclass(frozen=True, slots=True)
+class BootImageReport:
+    """What was written to the destination; sizes are gzipped bytes."""
+
+    reference: str
+    digest: str
+    own_layer_bytes: int
+    runtime_layer_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a conversion did; sizes are bytes."""
+
+    chunks: int
+    new_chunks: int
+    plain_bytes: int
+    """Size of the data region: every file once, padded to blocks, holes included."""
+    stored_bytes: int
+    """Stored size of all chunks of the image, also of those the store had."""
+    new_stored_bytes: int
+    """Size of the packs that were written."""
+    boot_image: BootImageReport
+    seconds: float
+
+    def as_json(self) -> dict[str, object]:
+        """Return the report as what ``--json`` prints."""
+        return asdict(self)
+
+
+def convert(
+    source: Reference,
+    destination: Reference,
+    backend: Backend,
+    level: int,
+    blob_store: str,
+    progress: Progress,
+) -> Report:
+    """Convert ``source`` into a boot image at ``destination``, its data into ``backend``.
+
+    Everything is written before the two steps that make it visible, the manifest
+    and the boot image: whatever fails before leaves a valid store, with packs at
+    most that nothing refers to, and no destination.
+
+    Raises:
+        BootfsError: whatever part fails says what and where.
+
+    """
+    started = time.monotonic()
+    check_destination(destination)
+    backend.create()
+    progress.step("runtime")
+    runtime = open_runtime()
+    with Spool() as spool:
+        progress.step("read")
+        image = open_image(source, spool)
+        tree = merge_layers(image.layers, spool)
+        region = lay_out(tree)
+        progress.step("store", region.size)
+        stored = store_region(region, backend, level, progress.advance)
+        index = stored.index
+
+        progress.step("bootstrap")
+        bootstrap = write_bootstrap(tree, region.extents, region.size)
+        frames = encode_frames(index, bootstrap.plain, bootstrap.data_start)
+        encoded = encode_index(index)
+        digest = digest_of(encoded)
+        backend.write(chunk_index_name(digest), iter((encoded,)))
+        backend.write(bootstrap_name(digest), iter((frames,)))
+
+        progress.step("image")
+        own = build_own_layer(image, tree, ImageFiles(frames, encoded, digest), blob_store)
+    shared = Layer(
+        plain=runtime.plain_path,
+        stored=runtime.stored_path,
+        diff_id=runtime.diff_id,
+        digest=runtime.digest,
+        size=runtime.size,
+    )
+    config = build_config(image, [shared, own], digest)
+    packs = list(zip(index.pack_digests, index.pack_sizes, strict=True))
+    backend.write(
+        manifest_name(digest), iter((encode_manifest(digest, packs, public_name(image.name)),))
+    )
+    image_digest = write_image(destination, config, [shared, own])
+    progress.end()
+    return Report(
+        chunks=index.chunk_count,
+        new_chunks=stored.new_chunks,
+        plain_bytes=region.size,
+        stored_bytes=stored.referenced_bytes,
+        new_stored_bytes=stored.new_bytes,
+        boot_image=BootImageReport(str(destination), image_digest, own.size, shared.size),
+        seconds=round(time.monotonic() - started, 3),
+    )

@@ -1,0 +1,158 @@
+"""The JSON documents of images: parsed with every unknown field, encoded canonically."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+
+from converter.images.view import JsonObject, sha256_digest
+from converter.spool import FileBlob
+from store.errors import DigestMismatch, FormatError, SizeMismatch
+
+DOCUMENT_LIMIT = 16 << 20
+"""The longest config, manifest or index read, in bytes; registries allow 4 MiB."""
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
+
+
+def encode_json(value: Mapping[str, object] | Sequence[object]) -> bytes:
+    """Return the one encoding of ``value``: keys sorted, no spaces, ASCII alone."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def parse_json(data: bytes, what: str) -> object:
+    """Return the value of a JSON text.
+
+    Raises:
+        FormatError: it is not JSON, or nested too deeply.
+
+    """
+    try:
+        value: object = json.loads(data, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise FormatError(what, error.pos, f"not JSON: {error.msg}") from error
+    except (UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise FormatError(what, 0, f"not JSON: {error}") from error
+    return value
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def read_document(blob: FileBlob, what: str) -> bytes:
+    """Return a whole document.
+
+    Raises:
+        FormatError: it is longer than `DOCUMENT_LIMIT`.
+
+    """
+    if blob.size > DOCUMENT_LIMIT:
+        raise FormatError(what, 0, f"{blob.size:,} bytes; the limit is {DOCUMENT_LIMIT:,}")
+    return blob.pread(0, blob.size)
+
+
+def check_digest(data: bytes, digest: str, what: str) -> None:
+    """Check that ``data`` has ``digest``.
+
+    Raises:
+        DigestMismatch: it has another.
+
+    """
+    actual = sha256_digest(data)
+    if actual != digest:
+        raise DigestMismatch(what, digest, actual)
+
+
+def object_of(value: object, what: str) -> JsonObject:
+    """Return ``value`` if it is a JSON object.
+
+    Raises:
+        FormatError: it is something else.
+
+    """
+    if not isinstance(value, dict):
+        raise FormatError(what, 0, f"a JSON object is expected, not {type(value).__name__}")
+    return value
+
+
+def list_of(value: object, what: str) -> list[object]:
+    """Return ``value`` if it is a JSON array; ``null`` and a missing one count as empty.
+
+    Raises:
+        FormatError: it is something else.
+
+    """
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise FormatError(what, 0, f"a JSON array is expected, not {type(value).__name__}")
+    return value
+
+
+def text_of(value: object, what: str) -> str:
+    """Return ``value`` if it is a JSON string.
+
+    Raises:
+        FormatError: it is something else.
+
+    """
+    if not isinstance(value, str):
+        raise FormatError(what, 0, f"a string is expected, not {type(value).__name__}")
+    return value
+
+
+def digest_of(value: object, what: str) -> str:
+    """Return ``value`` if it is a SHA-256 digest.
+
+    Raises:
+        FormatError: it is something else; OCI's other algorithms are not in use.
+
+    """
+    text = text_of(value, what)
+    if not _DIGEST.match(text):
+        raise FormatError(what, 0, f"{text[:80]!r} is not a sha256 digest")
+    return text
+
+
+def diff_ids_of(config: JsonObject, what: str) -> list[str]:
+    """Return the diff ids that a config lists, lowest layer first.
+
+    Raises:
+        FormatError: the config has no proper ``rootfs``.
+
+    """
+    rootfs = object_of(config.get("rootfs"), f"{what}: rootfs")
+    return [
+        digest_of(value, f"{what}: rootfs.diff_ids")
+        for value in list_of(rootfs.get("diff_ids"), f"{what}: rootfs.diff_ids")
+    ]
+
+
+class Descriptor:
+    """A reference to a blob by digest (OCI image-spec, descriptor.md)."""
+
+    __slots__ = ("annotations", "digest", "media_type", "platform", "size")
+
+    def __init__(self, value: object, what: str) -> None:
+        fields = object_of(value, what)
+        self.digest = digest_of(fields.get("digest"), f"{what}: digest")
+        size = fields.get("size")
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            raise FormatError(what, 0, f"size {size!r} of {self.digest} is not a size")
+        self.size = size
+        media_type = fields.get("mediaType")
+        self.media_type = "" if media_type is None else text_of(media_type, f"{what}: mediaType")
+        self.annotations = object_of(fields.get("annotations") or {}, f"{what}: annotations")
+        self.platform = object_of(fields.get("platform") or {}, f"{what}: platform")
+
+    def check_size(self, actual: int, what: str) -> None:
+        """Check the size of what was found under the digest.
+
+        Raises:
+            SizeMismatch: it is another.
+
+        """
+        if actual != self.size:
+            raise SizeMismatch(f"{what}: blob {self.digest}", self.size, actual)

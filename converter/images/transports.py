@@ -1,0 +1,81 @@
+"""Open and write images wherever their references point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from converter.images.archive import open_docker_archive
+from converter.images.archivewriter import write_docker_archive
+from converter.images.daemon import check_engine_name, open_daemon_image, write_daemon_image
+from converter.images.ocilayout import open_oci_archive, open_oci_layout
+from converter.images.ociwriter import check_oci_layout, write_oci_archive, write_oci_layout
+from converter.images.placing import refuse_existing_file
+from converter.images.view import ImageView, JsonObject, Layer
+from converter.reference import DOCKER_ARCHIVE, DOCKER_DAEMON, OCI, OCI_ARCHIVE, Reference
+from converter.spool import Spool
+from store.errors import NotFound
+
+_OPEN: dict[str, Callable[[Reference, Spool], ImageView]] = {
+    DOCKER_DAEMON: open_daemon_image,
+    DOCKER_ARCHIVE: open_docker_archive,
+    OCI: open_oci_layout,
+    OCI_ARCHIVE: open_oci_archive,
+}
+_WRITE: dict[str, Callable[[Reference, JsonObject, Sequence[Layer]], str]] = {
+    DOCKER_DAEMON: write_daemon_image,
+    DOCKER_ARCHIVE: write_docker_archive,
+    OCI: write_oci_layout,
+    OCI_ARCHIVE: write_oci_archive,
+}
+
+
+def open_image(reference: Reference, spool: Spool) -> ImageView:
+    """Return the image that ``reference`` names; its files stay open as long as ``spool``.
+
+    Raises:
+        NotFound: there is no such image (`ImageNotFound`), file or directory.
+        UsageError: several images fit.
+        FormatError, IntegrityError: what is there is damaged.
+        Unreachable, AccessDenied, StorageFull: as they say.
+
+    """
+    return _OPEN[reference.transport](reference, spool)
+
+
+def check_destination(reference: Reference) -> None:
+    """Return when nothing that can be seen now keeps an image from being written there.
+
+    For before a long conversion; `write_image` checks again.
+
+    Raises:
+        UsageError: something is there already that would be lost, or it is a digest.
+        NotFound: the directory that it would be in does not exist.
+
+    """
+    if reference.transport == DOCKER_DAEMON:
+        check_engine_name(reference)
+        return
+    path = Path(reference.name)
+    if reference.transport == OCI:
+        check_oci_layout(reference)
+    else:
+        refuse_existing_file(path, str(reference))
+    if not path.parent.is_dir():
+        raise NotFound(f"{reference}: {path.parent} is not a directory; make it first")
+
+
+def write_image(reference: Reference, config: JsonObject, layers: Sequence[Layer]) -> str:
+    """Write an image and return its digest: the manifest's, or where there is none the config's.
+
+    ``config`` is kept field by field, except ``rootfs``, which is made from
+    ``layers``.  Nothing is visible under ``reference`` until all of it is there,
+    and if writing fails nothing has changed.  The same input gives the same bytes.
+
+    Raises:
+        UsageError: something is there already that would be lost.
+        NotFound, AccessDenied, StorageFull, Unreachable, RemoteError: it cannot be written.
+        IntegrityError: a layer is not what its digests say.
+
+    """
+    return _WRITE[reference.transport](reference, config, layers)

@@ -1,0 +1,82 @@
+"""Lay the layers of an image over each other, as overlay2 does."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from converter.images.view import LayerSource
+from converter.layertree import AUFS_PREFIX, LayerTree, is_whiteout
+from converter.plainlayer import read_layer
+from converter.spool import FileBlob, Spool
+from converter.tarreader import Budget, iter_entries
+from converter.tree import Node, empty_root
+
+
+def merge_layers(layers: Iterable[LayerSource], spool: Spool, budget: Budget | None = None) -> Node:
+    """Return the merged tree of ``layers``, lowest first, as a container would see it.
+
+    Contents refer to the files of ``spool`` and can be read until it is closed.
+    Times are those of the layers, also where an engine cannot set them (before
+    1970); a directory that no entry describes has that of the first entry in it.
+
+    Raises:
+        DigestMismatch: a layer's bytes are not what its digest or diff id says.
+        SizeMismatch: an entry's data is cut short.
+        FormatError: a layer is damaged.
+        UnsafePath: an entry leaves the root.
+        ConvertError: a layer holds what no engine unpacks, or more than ``budget`` allows.
+        StorageFull: the spool's disk has no room for the plain layers.
+
+    """
+    if budget is None:
+        budget = Budget()
+    root = empty_root()
+    for blob in _iter_plain_layers(layers, spool):
+        layer = LayerTree(blob.name, root, budget)
+        for entry in iter_entries(blob, budget):
+            layer.add(entry)
+        _lay_over(root, layer)
+    return root
+
+
+def _iter_plain_layers(layers: Iterable[LayerSource], spool: Spool) -> Iterator[FileBlob]:
+    """Yield plain layers in order; while one is in use the next is read."""
+    with ThreadPoolExecutor(1, thread_name_prefix="layer") as pool:
+        waiting: deque[Future[FileBlob]] = deque()
+        try:
+            for layer in layers:
+                waiting.append(pool.submit(read_layer, layer, spool))
+                if len(waiting) > 1:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _lay_over(root: Node, layer: LayerTree) -> None:
+    """Change ``root`` into what it is with ``layer`` over it."""
+    pairs = [(root, layer.root)]
+    while pairs:
+        lower, upper = pairs.pop()
+        lower.mode = upper.mode
+        lower.uid = upper.uid
+        lower.gid = upper.gid
+        lower.mtime_ns = upper.mtime_ns
+        lower.xattrs = upper.xattrs
+        for name, node in upper.children.items():
+            if name.startswith(AUFS_PREFIX):
+                continue
+            if is_whiteout(node):
+                lower.children.pop(name, None)
+            elif not node.is_directory:
+                lower.children[name] = node
+            else:
+                below = lower.children.get(name)
+                if below is None or not below.is_directory or node in layer.opaque:
+                    # A new directory, since the layer's own may hold whiteouts.
+                    below = lower.children[name] = Node(mode=node.mode)
+                pairs.append((below, node))

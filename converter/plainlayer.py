@@ -1,0 +1,111 @@
+"""Turn one layer into a verified plain tar that can be read at any place.
+
+Every byte read is verified: the stored bytes against the layer's digest, the
+plain ones against its diff id.  Plain layers are read where they lie; others are
+decompressed into the spool.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from converter.decompress import compression_of, iter_plain
+from converter.images.view import LayerSource
+from converter.spool import FileBlob, Spool
+from store.errors import DigestMismatch, FormatError
+
+# A thread hashes and writes what another decompresses.  Pieces are handed over in
+# this size, since each costs a lock, and this many are in memory at once.
+_PIECE = 1 << 20
+_IN_FLIGHT = 4
+
+
+def read_layer(layer: LayerSource, spool: Spool) -> FileBlob:
+    """Return a layer's plain tar, verified, from the spool or where it lies already.
+
+    Raises:
+        DigestMismatch: the bytes are not what the layer's digest or diff id says.
+        FormatError: the compressed stream is damaged though its digest is right, or
+            the layer states no digest.
+        SizeMismatch: the file that holds the layer became shorter.
+        StorageFull: the spool's disk is full.
+
+    """
+    name = f"layer {layer.diff_id}"
+    stored = layer.stored
+    if compression_of(stored.pread(0, min(4, stored.size))) == "none":
+        _check_digest(name, layer.diff_id, _Hashed(stored).finish())
+        return stored.part(name, 0, stored.size)
+    hashed = _Hashed(stored)
+    with spool.writing(name) as file:
+        plain = hashlib.sha256()
+
+        def consume(piece: bytes) -> None:
+            file.write(piece)
+            plain.update(piece)
+
+        try:
+            _consume_behind(consume, _gather(iter_plain(iter(hashed), name)))
+        except FormatError:
+            # That the bytes were damaged on their way is the better explanation.
+            if layer.digest:
+                _check_digest(f"{name}, as stored", layer.digest, hashed.finish())
+            raise
+        if layer.digest:
+            _check_digest(f"{name}, as stored", layer.digest, hashed.finish())
+        _check_digest(f"{name}, decompressed", layer.diff_id, f"sha256:{plain.hexdigest()}")
+    return file.blob
+
+
+class _Hashed:
+    """The pieces of a blob, hashed as they go by."""
+
+    def __init__(self, blob: FileBlob) -> None:
+        self._pieces = blob.iter_pieces(_PIECE)
+        self._digest = hashlib.sha256()
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self._pieces:
+            self._digest.update(piece)
+            yield piece
+
+    def finish(self) -> str:
+        """Read what is left and return the digest of the whole blob."""
+        for _ in self:
+            pass
+        return f"sha256:{self._digest.hexdigest()}"
+
+
+def _check_digest(where: str, expected: str, actual: str) -> None:
+    if actual != expected:
+        raise DigestMismatch(where, expected, actual)
+
+
+def _gather(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the same bytes in pieces of at least `_PIECE`, but for the last."""
+    held: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        held.append(piece)
+        size += len(piece)
+        if size >= _PIECE:
+            yield b"".join(held)
+            held.clear()
+            size = 0
+    if held:
+        yield b"".join(held)
+
+
+def _consume_behind(consume: Callable[[bytes], None], pieces: Iterator[bytes]) -> None:
+    """Call ``consume`` with each piece, in order, in a thread that runs behind the producer."""
+    with ThreadPoolExecutor(1, thread_name_prefix="spool") as pool:
+        waiting: deque[Future[None]] = deque()
+        for piece in pieces:
+            waiting.append(pool.submit(consume, piece))
+            if len(waiting) >= _IN_FLIGHT:
+                waiting.popleft().result()
+        while waiting:
+            waiting.popleft().result()

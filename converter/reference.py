@@ -1,0 +1,128 @@
+"""References to images, in the notation of containers/skopeo."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from store.errors import UsageError
+
+DOCKER_DAEMON = "docker-daemon"
+DOCKER_ARCHIVE = "docker-archive"
+OCI = "oci"
+OCI_ARCHIVE = "oci-archive"
+
+_TRANSPORTS = (DOCKER_DAEMON, DOCKER_ARCHIVE, OCI, OCI_ARCHIVE)
+_KNOWN_ELSEWHERE = ("docker", "dir", "containers-storage", "ostree", "tarball", "sif", "atomic")
+_FORMS = (
+    "use docker-daemon:NAME[:TAG], docker-archive:PATH[:NAME:TAG], oci:PATH[:TAG], "
+    "oci-archive:PATH[:TAG], or a bare NAME[:TAG] of the local engine"
+)
+
+# The grammar of github.com/distribution/reference.
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
+_HOST = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?"
+_NAME = re.compile(rf"(?:{_HOST}/)?{_COMPONENT}(?:/{_COMPONENT})*\Z")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
+# What the OCI image-spec allows in org.opencontainers.image.ref.name.
+_REF_NAME = re.compile(r"[A-Za-z0-9]+(?:[-._:@/+]+[A-Za-z0-9]+|--[A-Za-z0-9]+)*\Z")
+_NAME_LIMIT = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Where an image is, or shall be."""
+
+    transport: str
+    """`DOCKER_DAEMON`, `DOCKER_ARCHIVE`, `OCI` or `OCI_ARCHIVE`."""
+    name: str
+    """The engine's name of the image (with ``@sha256:…``, or ``sha256:…`` alone, where
+    the user gave a digest), or the path of the archive or layout."""
+    tag: str = ""
+    """The tag; for docker-archive ``NAME:TAG`` within the archive; empty if there is none."""
+
+    def __str__(self) -> str:
+        """Return the reference as the user may type it, transport included."""
+        return f"{self.transport}:{self.name}" + (f":{self.tag}" if self.tag else "")
+
+    @property
+    def engine_name(self) -> str:
+        """What the engine calls the image: name and tag, or a digest."""
+        return f"{self.name}:{self.tag}" if self.tag else self.name
+
+
+def parse_reference(text: str) -> Reference:
+    """Return the reference that ``text`` means.
+
+    Without a transport it is the local engine's.  Engine names without a tag
+    or digest get ``latest``.
+
+    Raises:
+        UsageError: it is not a reference, or one of a transport that is not supported.
+
+    """
+    transport, colon, rest = text.partition(":")
+    if colon and transport in _TRANSPORTS:
+        if not rest:
+            raise UsageError(f"{text!r}: nothing follows {transport}:; {_FORMS}")
+        if transport == DOCKER_DAEMON:
+            return _parse_engine_name(rest, text)
+        return _parse_path(transport, rest, text)
+    if colon and (rest.startswith("//") or (transport in _KNOWN_ELSEWHERE and "/" in rest)):
+        raise UsageError(f"{text!r}: the transport {transport}: is not supported; {_FORMS}")
+    return _parse_engine_name(text, text)
+
+
+def _parse_engine_name(name: str, text: str) -> Reference:
+    if _DIGEST.match(name):
+        return Reference(DOCKER_DAEMON, name)
+    name, at, digest = name.partition("@")
+    if at and not _DIGEST.match(digest):
+        raise UsageError(f"{text!r}: {digest!r} is not a sha256 digest; {_FORMS}")
+    name, tag = _split_tag(name)
+    if (
+        not _NAME.match(name)
+        or len(name) > _NAME_LIMIT
+        or (tag is not None and not _TAG.match(tag))
+    ):
+        lower = " (names are lower case)" if name != name.lower() else ""
+        raise UsageError(f"{text!r} is not the name of an image{lower}; {_FORMS}")
+    if at:
+        return Reference(DOCKER_DAEMON, f"{name}@{digest}")
+    return Reference(DOCKER_DAEMON, name, "latest" if tag is None else tag)
+
+
+def _split_tag(name: str) -> tuple[str, str | None]:
+    # A colon before a slash is a port's.
+    head, colon, tag = name.rpartition(":")
+    return (head, tag) if colon and "/" not in tag else (name, None)
+
+
+def _parse_path(transport: str, rest: str, text: str) -> Reference:
+    # As in skopeo, a path cannot hold a colon.
+    path, colon, tag = rest.partition(":")
+    if not path or "\0" in path:
+        raise UsageError(f"{text!r}: there is no path; {_FORMS}")
+    if not colon:
+        return Reference(transport, path)
+    if not tag:
+        raise UsageError(f"{text!r}: nothing follows the last colon; {_FORMS}")
+    if tag.startswith("@"):
+        raise UsageError(f"{text!r}: images are chosen by name here, not by position; {_FORMS}")
+    if transport == DOCKER_ARCHIVE:
+        return Reference(transport, path, _parse_engine_name(tag, text).engine_name)
+    if not _REF_NAME.match(tag):
+        raise UsageError(f"{text!r}: {tag!r} is not a tag; {_FORMS}")
+    return Reference(transport, path, tag)
+
+
+def familiar_name(name: str) -> str:
+    """Return an engine name without the parts that Docker adds by itself.
+
+    ``docker.io/library/debian:12`` and ``debian:12`` are the same image.
+    """
+    for host in ("docker.io/", "index.docker.io/"):
+        name = name.removeprefix(host)
+    return name.removeprefix("library/")

@@ -1,0 +1,11 @@
+"""The runtime layer: layer 1 of every boot image, the same bytes for all of them.
+
+It carries an interpreter with its libraries, the part of the standard library and
+the packages that boot needs, and our own boot path, all compiled.  What it is made
+from is pinned by digest in ``runtime.lock``, so the layer does not depend on the
+machine that made it.
+"""
+
+from converter.runtime.layer import RuntimeLayer, open_runtime
+
+__all__ = ["RuntimeLayer", "open_runtime"]

@@ -1,0 +1,86 @@
+"""What goes into the runtime layer: packages, binaries, modules.
+
+Tables only.  What is not named here or in ``modules.txt`` is not in the layer; a test
+compares both with what the bundle's interpreter really imports.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+RUNTIME = "runtime"
+"""Where the bundle lies below ``/.bootfs``."""
+
+PYTHON_PATH = "python-path"
+"""The one directory of ``sys.path``, below `RUNTIME`: standard library, packages, our own."""
+
+CERTIFICATES = "ca-certificates.crt"
+"""The authorities trusted for HTTPS, concatenated, below `RUNTIME`."""
+
+EMPTY_DIRECTORIES = ("cache", "image", "mnt", "rw")
+"""Below ``/.bootfs``: mount points, and where the layer of the image itself puts its files."""
+
+ARCHITECTURES = {"x86_64": "amd64"}
+"""Architectures a layer can be built for, and Debian's names of them."""
+
+DEBIAN_PACKAGES = (
+    "ca-certificates",
+    "gcc-12-base",  # holds libgcc-s1's licence
+    "libc6",
+    "libexpat1",
+    "libffi8",
+    "libfuse3-3",
+    "libgcc-s1",
+    "libpython3.11-minimal",
+    "libpython3.11-stdlib",
+    "libssl3",
+    "python3-pyfuse3",
+    "python3.11-minimal",
+    "zlib1g",
+)
+
+WHEELS = {
+    # The first two decide what bytes mean, and are pinned in pyproject.toml as well.
+    "blake3": "1.0.11",
+    "zstandard": "0.25.0",
+    # For pyfuse3: trio, and what its core imports.
+    "attrs": "25.4.0",
+    "outcome": "1.3.0.post0",
+    "sniffio": "1.3.1",
+    "sortedcontainers": "2.4.0",
+    "trio": "0.35.0",
+}
+
+_LIBRARIES = "lib/x86_64-linux-gnu"
+
+# Path below RUNTIME -> package, path in it.  A library is named as those that need it name it.
+BINARIES = {
+    "ld.so": ("libc6", f"{_LIBRARIES}/ld-linux-x86-64.so.2"),
+    "lib/libc.so.6": ("libc6", f"{_LIBRARIES}/libc.so.6"),
+    "lib/libcrypto.so.3": ("libssl3", f"usr/{_LIBRARIES}/libcrypto.so.3"),
+    "lib/libdl.so.2": ("libc6", f"{_LIBRARIES}/libdl.so.2"),
+    "lib/libexpat.so.1": ("libexpat1", f"{_LIBRARIES}/libexpat.so.1"),
+    "lib/libffi.so.8": ("libffi8", f"usr/{_LIBRARIES}/libffi.so.8"),
+    "lib/libfuse3.so.3": ("libfuse3-3", f"{_LIBRARIES}/libfuse3.so.3"),
+    "lib/libgcc_s.so.1": ("libgcc-s1", f"{_LIBRARIES}/libgcc_s.so.1"),
+    "lib/libm.so.6": ("libc6", f"{_LIBRARIES}/libm.so.6"),
+    "lib/libpthread.so.0": ("libc6", f"{_LIBRARIES}/libpthread.so.0"),
+    "lib/libssl.so.3": ("libssl3", f"usr/{_LIBRARIES}/libssl.so.3"),
+    "lib/libz.so.1": ("zlib1g", f"{_LIBRARIES}/libz.so.1"),
+    "python": ("python3.11-minimal", "usr/bin/python3.11"),
+}
+
+# Path below PYTHON_PATH -> the file of ``replacements/`` that stands there in place of
+# the package's own.
+REPLACED = {
+    "ctypes/util.py": "ctypes_util.py.in",
+    "trio/__init__.py": "trio.py.in",
+    "trio/lowlevel.py": "trio_lowlevel.py.in",
+    "zstandard/__init__.py": "zstandard.py.in",
+}
+
+
+def read_module_names() -> tuple[str, ...]:
+    """Return the dotted names of all modules of the layer that are not our own, sorted."""
+    text = (files(__package__) / "modules.txt").read_text()
+    return tuple(line for line in text.splitlines() if not line.startswith("#"))

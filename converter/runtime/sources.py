@@ -1,0 +1,46 @@
+"""Our own files that the runtime layer carries, found wherever they are installed.
+
+converter copies boot, it never imports it: only the places are looked up.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+# What runs in the container; the rest of store belongs to the converter alone.
+_CARRIED = ("boot/", "store/__init__.py", "store/errors.py", "store/format/", "store/read/")
+
+
+def read_own_sources() -> dict[str, bytes]:
+    """Return the text of each of our modules that runs in the container, by its path."""
+    sources: dict[str, bytes] = {}
+    for package in ("boot", "store"):
+        root = _directory_of(package)
+        for path in sorted(root.rglob("*.py")):
+            name = f"{package}/{path.relative_to(root).as_posix()}"
+            if name.startswith(_CARRIED):
+                sources[name] = path.read_bytes()
+    return sources
+
+
+def read_launcher(architecture: str) -> bytes:
+    """Return the program that starts the interpreter in a container."""
+    return (_directory_of("boot") / "launcher" / f"launcher.{architecture}").read_bytes()
+
+
+def read_builder_sources() -> dict[str, bytes]:
+    """Return every file that decides how the layer is made from its inputs, by its path."""
+    root = Path(__file__).parent
+    return {
+        f"builder/{path.relative_to(root).as_posix()}": path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.suffix in {".in", ".lock", ".py", ".txt"}
+    }
+
+
+def _directory_of(package: str) -> Path:
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(f"the package {package} of bootfs is not installed")
+    return Path(spec.submodule_search_locations[0])
