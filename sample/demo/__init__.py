@@ -1,0 +1,1 @@
+"""The demonstration behind scripts/demo: convert, serve, boot, compare."""
