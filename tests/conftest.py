@@ -1,0 +1,87 @@
+"""What every test may use: servers, an engine that cleans up, and a rule about tracebacks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import settings
+
+from tests.support.engine import BASE_IMAGE, Engine, has_image
+from tests.support.require import require
+from tests.support.servers import Nginx, Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+
+# An example's time depends on what else the machine does; how many are tried does not.
+settings.register_profile("bootfs", deadline=None)
+settings.load_profile("bootfs")
+
+TRACEBACK = "Traceback (most recent call last)"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the markers."""
+    config.addinivalue_line("markers", "system: needs a Docker engine, a kernel or real servers")
+    config.addinivalue_line(
+        "markers", "requires(*names): what must be there (tests.support.require)"
+    )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip, or fail where promised, what the `requires` marks of a test do not find."""
+    for mark in item.iter_markers("requires"):
+        require(*mark.args)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a passing test that left a traceback on standard error: somebody crashed unseen."""
+    report = yield
+    if report.when == "call" and report.passed and TRACEBACK in report.capstderr:
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} passed, but left a traceback:\n{report.capstderr}"
+    return report
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    """Give a Docker engine on which all that the test makes is removed again."""
+    require("docker")
+    engine = Engine()
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="session")
+def base_image() -> str:
+    """Give the reference of a small Debian image that the engine holds."""
+    require("docker")
+    if not has_image(BASE_IMAGE):
+        pytest.fail(f"no {BASE_IMAGE} on the engine; scripts/setup makes it", pytrace=False)
+    return BASE_IMAGE
+
+
+@pytest.fixture
+def serve(request: pytest.FixtureRequest) -> Callable[..., Nginx]:
+    """Give a function that serves a directory with nginx until the test ends."""
+    require("nginx")
+
+    def start(root: Path, **options: str) -> Nginx:
+        server = Nginx(root, **options)  # type: ignore[arg-type]
+        request.addfinalizer(server.close)
+        return server
+
+    return start
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    """Give an empty registry."""
+    require("registry")
+    with Registry() as registry:
+        yield registry

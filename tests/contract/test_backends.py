@@ -1,0 +1,171 @@
+"""What every backend promises beyond a source, asked of every backend there is."""
+
+import subprocess
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from store.errors import AccessDenied, PackNotFound, StorageFull, UsageError
+from store.format.names import STORE_MARK
+from store.interfaces import Backend
+from store.write.backends import open_backend
+from store.write.backends.directory import DirectoryBackend
+from tests.support.require import require
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "new" / "store"
+
+
+@pytest.fixture
+def backend(place: Path) -> Backend:
+    backend = open_backend(str(place))
+    backend.create()
+    return backend
+
+
+def files_below(path: Path) -> set[str]:
+    return {str(p.relative_to(path)) for p in path.rglob("*") if p.is_file()}
+
+
+def test_an_object_comes_back(backend: Backend) -> None:
+    assert not backend.has("packs/ab/x")
+    backend.write("packs/ab/x", iter((b"some ", b"", b"bytes")))
+    assert backend.has("packs/ab/x")
+    assert backend.size("packs/ab/x") == 10
+    assert backend.fetch("packs/ab/x", 0, 10) == b"some bytes"
+
+
+def test_what_exists_is_not_written_again(backend: Backend) -> None:
+    backend.write("packs/ab/x", iter((b"first",)))
+
+    def pieces() -> Iterator[bytes]:
+        raise AssertionError("a piece was used")
+        yield b""
+
+    backend.write("packs/ab/x", pieces())
+    assert backend.fetch("packs/ab/x", 0, 5) == b"first"
+
+
+def test_names_are_listed_sorted_and_by_prefix(backend: Backend) -> None:
+    assert list(backend.iter_names("packs/")) == []
+    names = ["packs/aa/2", "packs/aa/1", "packs/ab/0", "indexes/9"]
+    for name in names:
+        backend.write(name, iter((b"x",)))
+    assert list(backend.iter_names("packs/")) == ["packs/aa/1", "packs/aa/2", "packs/ab/0"]
+    assert list(backend.iter_names("indexes/")) == ["indexes/9"]
+
+
+def test_a_size_of_nothing_is_not_found(backend: Backend) -> None:
+    with pytest.raises(PackNotFound, match="packs/ab/none"):
+        backend.size("packs/ab/none")
+
+
+def test_an_object_that_fails_on_the_way_is_not_there(backend: Backend, place: Path) -> None:
+    before = files_below(place)
+
+    def pieces() -> Iterator[bytes]:
+        yield b"begun"
+        assert not backend.has("packs/ab/x")
+        assert list(backend.iter_names("packs/")) == []
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        backend.write("packs/ab/x", pieces())
+    assert not backend.has("packs/ab/x")
+    assert files_below(place) == before
+
+
+def test_many_writers_of_one_name_leave_one_whole_object(backend: Backend) -> None:
+    barrier = threading.Barrier(16)
+
+    def write(_: int) -> None:
+        barrier.wait()
+        backend.write("packs/ab/x", iter([b"same"] * 100))
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(write, range(16)))
+    assert backend.fetch("packs/ab/x", 0, 400) == b"same" * 100
+    assert list(backend.iter_names("packs/")) == ["packs/ab/x"]
+
+
+def test_creating_twice_is_creating_once(backend: Backend) -> None:
+    backend.write("packs/ab/x", iter((b"kept",)))
+    backend.create()
+    assert backend.fetch("packs/ab/x", 0, 4) == b"kept"
+
+
+def test_a_directory_with_something_else_in_it_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.doc").touch()
+    with pytest.raises(UsageError, match="not empty"):
+        open_backend(str(tmp_path)).create()
+    assert files_below(tmp_path) == {"thesis.doc"}
+
+
+def test_a_creation_that_was_killed_is_completed(tmp_path: Path) -> None:
+    (tmp_path / "tmpabc.part").touch()
+    open_backend(str(tmp_path)).create()
+    assert (tmp_path / STORE_MARK).exists()
+
+
+def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UsageError):
+            open_backend(str(path)).create()
+
+
+def test_a_store_of_another_version_is_refused(backend: Backend, place: Path) -> None:
+    (place / STORE_MARK).write_text("bootfs store 2\n")
+    with pytest.raises(UsageError, match="another version"):
+        backend.create()
+
+
+def test_a_web_server_can_read_what_is_written(backend: Backend, place: Path) -> None:
+    backend.write("packs/ab/x", iter((b"x",)))
+    assert (place / "packs/ab/x").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("url", ["", "http://host", "https://host", "ftp://host", "s3://bucket"])
+def test_stores_that_cannot_be_written_are_refused(url: str) -> None:
+    with pytest.raises(UsageError):
+        open_backend(url)
+
+
+def test_file_urls_are_directories(tmp_path: Path) -> None:
+    assert open_backend(f"file://{tmp_path}").location == str(tmp_path)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    require("root")
+    path = tmp_path / "disk"
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", path], check=True)
+    yield path
+    subprocess.run(["umount", path], check=True)
+
+
+def test_a_full_disk_is_said_and_nothing_of_the_object_remains(small_disk: Path) -> None:
+    backend = DirectoryBackend(str(small_disk))
+    backend.create()
+    backend.write("packs/aa/1", iter((bytes(100_000),)))
+    before = files_below(small_disk)
+    with pytest.raises(StorageFull, match="make room"):
+        backend.write("packs/bb/2", iter([bytes(65_536)] * 8))
+    assert files_below(small_disk) == before
+    backend.write("packs/cc/3", iter((bytes(50_000),)))
+
+
+def test_a_store_that_may_not_be_written_is_said(small_disk: Path) -> None:
+    backend = DirectoryBackend(str(small_disk))
+    backend.create()
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    with pytest.raises(AccessDenied, match="writable"):
+        backend.write("packs/aa/1", iter((b"x",)))
+    with pytest.raises(AccessDenied):
+        DirectoryBackend(str(small_disk / "new")).create()

@@ -1,0 +1,124 @@
+"""docs/format.md says what the code does: its tables, its example, its numbers."""
+
+import re
+from itertools import pairwise
+from pathlib import Path
+from struct import Struct, calcsize
+
+import pytest
+
+from store.format import bootconfig, chunkindex, erofslayout, packfile
+from store.format.names import STORE_MARK_TEXT
+from tests.format.regenerate import read
+
+TEXT = (Path(__file__).parents[2] / "docs" / "format.md").read_text()
+
+
+def sections() -> dict[str, str]:
+    """Return the text below each heading, up to the next."""
+    parts = re.split(r"^#+ (.*)$", TEXT, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def layouts(section: str) -> list[list[tuple[int, int | None, str]]]:
+    """Return the (offset, size, field) tables of a section."""
+    tables = []
+    for table in re.findall(r"^\| offset \| size \|.*\n(?:\|.*\n)+", sections()[section], re.M):
+        rows = [[c.strip() for c in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+        tables.append([(int(r[0]), int(r[1]) if r[1] else None, r[2]) for r in rows])
+    return tables
+
+
+def fields_of(struct: Struct) -> list[tuple[int, int]]:
+    """Return offset and size of every field of a structure, padding included."""
+    found, at = [], 0
+    for count, kind in re.findall(r"(\d*)([a-zA-Z])", struct.format):
+        repeat = 1 if kind in "sx" else int(count or 1)
+        for _ in range(repeat):
+            size = calcsize("<" + (count + kind if kind in "sx" else kind))
+            found.append((at, size))
+            at += size
+    assert at == struct.size
+    return found
+
+
+CASES = [
+    ("Pack, version 1", 0, packfile.HEADER),
+    ("Pack, version 1", 1, packfile.ENTRY),
+    ("Pack, version 1", 2, packfile.FOOTER),
+    ("Chunk index, version 1", 0, chunkindex.HEADER),
+    ("Boot config, version 1", 0, bootconfig.HEADER),
+    ("Boot config, version 1", 1, bootconfig.FIELD),
+    ("Superblock", 0, erofslayout.SUPERBLOCK),
+    ("Inode", 0, erofslayout.INODE),
+    ("Directory", 0, erofslayout.DIRENT),
+    ("Extended attributes", 0, erofslayout.XATTR_HEADER),
+    ("Extended attributes", 1, erofslayout.XATTR_ENTRY),
+]
+
+
+@pytest.mark.parametrize(("section", "number", "struct"), CASES, ids=str)
+def test_a_table_has_the_fields_of_its_structure(section: str, number: int, struct: Struct) -> None:
+    rows = [(offset, size) for offset, size, _ in layouts(section)[number] if size is not None]
+    assert rows == fields_of(struct)
+
+
+def test_every_layout_is_compared() -> None:
+    with_tables = {name: len(layouts(name)) for name in sections() if layouts(name)}
+    compared = dict.fromkeys(with_tables, 0)
+    for section, _, _ in CASES:
+        compared[section] += 1
+    assert compared == with_tables
+
+
+def test_the_columns_of_the_chunk_index_add_up_to_its_formula() -> None:
+    text = sections()["Chunk index, version 1"]
+    rows = re.findall(r"^\| ([FPCRS]) \| (\d+) \|", text, re.M)
+    widths: dict[str, int] = {}
+    for count, size in rows:
+        widths[count] = widths.get(count, 0) + int(size)
+    formula = " + ".join(f"{size} {count}" for count, size in widths.items())
+    assert f"plain size of the body: {formula}" in text
+
+
+def test_the_example_is_the_golden_file() -> None:
+    example = re.search(r"```hex\n(.*?)```", TEXT, re.DOTALL)
+    assert example
+    data = b""
+    for line in example[1].splitlines():
+        offset, shown = line[:4], line[6:53]
+        assert int(offset, 16) == len(data)
+        data += bytes.fromhex(shown)
+    assert data == read("pack-1.hex")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        f"263,{chunkindex.FRAME_STORED_LIMIT - 263_000}",
+        f"{chunkindex.FRAME:,}",
+        f"{chunkindex.PLACE_LIMIT:,}",
+        f"{chunkindex.HOLE:,}",
+        f"`{STORE_MARK_TEXT.decode().strip()}` and a newline",
+        "`0 < stored size <= plain size <= 1 MiB`",
+    ],
+)
+def test_numbers_in_the_text_are_those_of_the_code(said: str) -> None:
+    assert said in TEXT
+    assert packfile.CHUNK_LIMIT == 1 << 20
+
+
+def test_links_lead_somewhere() -> None:
+    def anchor(heading: str) -> str:
+        return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+    anchors = {anchor(heading) for heading in sections()}
+    for target in re.findall(r"\]\(#([^)]*)\)", TEXT):
+        assert target in anchors
+
+
+def test_offsets_follow_one_another() -> None:
+    for section in sections():
+        for rows in layouts(section):
+            for (offset, size, _), (following, _, _) in pairwise(rows):
+                assert size is not None and offset + size == following, section

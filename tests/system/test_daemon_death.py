@@ -1,0 +1,178 @@
+"""The daemon is killed under its readers: right bytes in mode erofs, EIO in mode fuse."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from boot.supervise import IDLE_DEATHS
+from store.format.chunkindex import HOLE, ChunkIndex, parse_chunk_index
+from store.format.names import chunk_index_name
+from tests.support.engine import docker
+
+if TYPE_CHECKING:
+    from tests.support.converted import Conversions, Converted
+    from tests.support.engine import Container, Engine
+
+pytestmark = pytest.mark.system
+
+
+def daemon_of(container: Container) -> int:
+    """Give the daemon's process id on this machine, 0 while there is none."""
+    init = container_init(container)
+    for entry in Path(f"/proc/{init}/task/{init}/children").read_text().split():
+        try:
+            if Path(f"/proc/{entry}/comm").read_text() == "bootfs-daemon\n":
+                return int(entry)
+        except FileNotFoundError:
+            continue
+    return 0
+
+
+_inits: dict[str, int] = {}
+
+
+def container_init(container: Container) -> int:
+    """Give the container's PID 1, asked for once."""
+    if container.name not in _inits:
+        _inits[container.name] = container.pid()
+    return _inits[container.name]
+
+
+def test_killed_again_and_again_every_byte_is_right(
+    engine: Engine, converted_workshop: Converted
+) -> None:
+    container = converted_workshop.start(
+        engine,
+        "sh",
+        "-c",
+        "for i in 1 2 3; do sha256sum -c /big.sum || exit 1; done & sha256sum -c /big.sum && wait"
+        " && tar c --one-file-system / 2>/dev/null | wc -c >/dev/null && echo all",
+    )
+    killed: set[int] = set()
+    deadline = time.monotonic() + 60
+    while len(killed) < 8 and time.monotonic() < deadline:
+        daemon = daemon_of(container)
+        if daemon and daemon not in killed:
+            os.kill(daemon, signal.SIGKILL)
+            killed.add(daemon)
+        time.sleep(0.15)
+    code = container.wait()
+    logs = container.logs()
+    assert code == 0, logs
+    assert logs.count("/big: OK\n") == 4
+    assert "all" in logs
+    assert "FAILED" not in logs
+    assert len(killed) >= 3
+
+
+def test_a_daemon_that_never_answers_is_given_up(
+    engine: Engine, converted_workshop: Converted
+) -> None:
+    container = converted_workshop.start(engine, "sh", "-c", "sleep 1000; true")
+    killed: set[int] = set()
+    deadline = time.monotonic() + 60
+    while "given up" not in container.logs():
+        assert time.monotonic() < deadline
+        for _ in range(50):
+            daemon = daemon_of(container)
+            if daemon and daemon not in killed:
+                os.kill(daemon, signal.SIGKILL)
+                killed.add(daemon)
+            time.sleep(0.002)
+    assert len(killed) == IDLE_DEATHS + 1
+    assert container.inspect()["State"]["Running"]
+    read = container.run("cat", "/big", check=False)
+    assert read.returncode != 0
+    assert container.logs().count("given up") == 1
+
+
+def test_in_mode_fuse_the_reader_gets_an_error(
+    engine: Engine, converted_workshop: Converted
+) -> None:
+    image = dataclasses.replace(converted_workshop, mode="fuse")
+    container = image.start(engine, "sleep", "1000")
+    os.kill(daemon_of(container), signal.SIGKILL)
+    line = container.wait_for_line("bootfs: the daemon ended by signal 9", 10)
+    assert "EIO" in line
+    assert container.inspect()["State"]["Running"]
+    assert container.run("cat", "/big", check=False).returncode != 0
+
+
+def test_a_container_whose_daemon_hangs_can_be_killed(
+    engine: Engine, converted_workshop: Converted
+) -> None:
+    # Readers and the kernel's read-ahead wait for the daemon then, and nothing that
+    # waits may keep the FUSE device open, or init, daemon and container never end.
+    script = "while :; do find / -xdev -type f -exec cat {} + >/dev/null 2>&1; done"
+    for delay_s in (0.0, 0.05, 0.2, 0.6):
+        container = converted_workshop.start(engine, "sh", "-c", script)
+        deadline = time.monotonic() + 20
+        while not (daemon := daemon_of(container)):
+            assert time.monotonic() < deadline
+        time.sleep(delay_s)
+        os.kill(daemon, signal.SIGSTOP)
+        time.sleep(0.3)
+        os.kill(container_init(container), signal.SIGKILL)
+        assert container.wait() == 137
+
+
+def test_killed_while_a_read_waits_for_the_store_it_is_replaced(
+    engine: Engine, conversions: Conversions, converted_workshop: Converted
+) -> None:
+    # All is cached but one chunk of /big, so reading ahead runs into pages that wait for that one.
+    volume = engine.volume()
+    options = ("-v", f"{volume}:/.bootfs/cache")
+    command = ("sh", "-c", "cat /big >/dev/null; dd --version; sleep 0")
+    assert converted_workshop.run(engine, *command, options=options).returncode == 0
+    place = docker("volume", "inspect", "-f", "{{.Mountpoint}}", volume).stdout.strip()
+    (cache,) = (Path(place) / "v1").iterdir()
+    os.truncate(cache / "order", 0)
+    name = chunk_index_name(bytes.fromhex(cache.name))
+    index = parse_chunk_index((conversions.directory / name).read_bytes())
+    first = random_places(index)
+    absent = next(
+        p for p in range(first, len(index.starts)) if starts_at(index, first, p) > 600_000
+    )
+    with (cache / "present").open("r+b") as present:
+        present.seek(index.place_chunks[absent])
+        present.write(b"\0")
+
+    container = converted_workshop.start(engine, "sleep", "1000", options=options)
+    block = starts_at(index, first, absent) // 4096
+    read = ["docker", "exec", container.name, "dd", "if=/big", "of=/dev/null", "bs=4k"]
+    with conversions.server.paused():
+        daemon = daemon_of(container)
+        across = [*read, f"skip={block - 12}", "count=32"]
+        waiting = subprocess.Popen(across, stderr=subprocess.DEVNULL)
+        time.sleep(1)
+        near = [*read, f"skip={block - 100}", "count=1"]
+        subprocess.run(near, check=True, stderr=subprocess.DEVNULL, timeout=20)
+        time.sleep(0.5)
+        assert waiting.poll() is None
+        os.kill(daemon, signal.SIGKILL)
+    assert waiting.wait(20) == 0
+    assert daemon_of(container) != daemon
+
+
+def random_places(index: ChunkIndex) -> int:
+    """Give the place where /big begins: the longest row of chunks that do not shrink."""
+    best = length = run = 0
+    for place, chunk in enumerate(index.place_chunks):
+        is_random = chunk != HOLE and index.plain_sizes[chunk] == index.stored_sizes[chunk]
+        run = run + 1 if is_random else 0
+        if run > length:
+            best, length = place + 1 - run, run
+    return best
+
+
+def starts_at(index: ChunkIndex, first: int, place: int) -> int:
+    """Give where a place begins, in bytes after place ``first``."""
+    return index.starts[place] - index.starts[first]

@@ -1,0 +1,241 @@
+"""Whatever is missing, wrong or damaged at boot is one line and an exit code; later it is EIO."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.engine import BOOT_OPTIONS
+from tests.support.servers import Nginx, free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.support.converted import Conversions, Converted
+    from tests.support.engine import Engine
+
+pytestmark = pytest.mark.system
+
+LIMIT_S = "3"
+"""BOOTFS_READ_LIMIT of these tests."""
+
+
+def only_line(done: subprocess.CompletedProcess[str]) -> str:
+    """Give the one line that a failed boot has written."""
+    assert done.stdout == ""
+    assert done.stderr.startswith("bootfs: "), done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
+
+
+def without(*words: str) -> tuple[str, ...]:
+    """Give BOOT_OPTIONS without an option and its value."""
+    pairs = zip(BOOT_OPTIONS[::2], BOOT_OPTIONS[1::2], strict=True)
+    return tuple(word for pair in pairs if pair != words for word in pair)
+
+
+@pytest.mark.parametrize("mode", ["auto", "erofs", "fuse"])
+@pytest.mark.parametrize("user", ["0", "4242"])
+def test_what_the_engine_was_not_given_is_named(
+    engine: Engine, converted_workshop: Converted, mode: str, user: str
+) -> None:
+    image = converted_workshop
+    more = ("-e", f"BLOB_STORE={image.store}", "-e", f"BOOTFS_MODE={mode}", "--user", user)
+    done = engine.run(image.boot, options=(*without("--device", "/dev/fuse"), *more))
+    assert done.returncode == 125
+    assert "--device /dev/fuse" in only_line(done)
+    done = engine.run(image.boot, options=(*without("--cap-add", "SYS_ADMIN"), *more))
+    assert done.returncode == 125
+    assert "--cap-add SYS_ADMIN" in only_line(done)
+    done = engine.run(image.boot, options=more)
+    assert done.returncode == 125
+    assert "--cap-add SYS_ADMIN" in only_line(done)
+
+
+def test_dropped_capabilities_are_named(engine: Engine, workshop: Converted) -> None:
+    done = workshop.run(engine, options=("--cap-drop", "SYS_CHROOT", "--cap-drop", "SETPCAP"))
+    assert done.returncode == 125
+    line = only_line(done)
+    assert "SYS_CHROOT" in line
+    assert "SETPCAP" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("-e", "BLOB_STORE="), ["BLOB_STORE", "--blob-store"]),
+        (("-e", "BLOB_STORE=ftp://host/"), ["ftp://host/", "http"]),
+        (("-e", "BLOB_STORE=/not/mounted"), ["/not/mounted", "mounted"]),
+        (("-e", "BOOTFS_MODE=nonsense"), ["BOOTFS_MODE", "nonsense", "erofs"]),
+        (("-e", "BOOTFS_READ_LIMIT=long"), ["BOOTFS_READ_LIMIT", "long"]),
+        (("-e", "BOOTFS_KEEP_CAPS=ALL"), ["BOOTFS_KEEP_CAPS", "SYS_ADMIN"]),
+    ],
+    ids=["no store", "no kind of store", "no directory", "mode", "limit", "capabilities"],
+)
+def test_settings_that_are_none(
+    engine: Engine, workshop: Converted, options: tuple[str, ...], words: list[str]
+) -> None:
+    done = workshop.run(engine, options=options, timeout_s=30)
+    assert done.returncode == 125
+    line = only_line(done)
+    assert all(word in line for word in words), line
+
+
+@pytest.fixture
+def own_store(
+    conversions: Conversions, converted_workshop: Converted, tmp_path: Path
+) -> Iterator[tuple[Nginx, Path, Callable[[str], Converted]]]:
+    """Give a server with a copy of the store, the copy, and the workshop served from there."""
+    root = tmp_path / "store"
+    shutil.copytree(conversions.directory, root)
+    server = Nginx(root, addresses=[conversions.address])
+    url = f"http://{conversions.address}:{server.port}"
+
+    def served(mode: str) -> Converted:
+        return dataclasses.replace(converted_workshop, store=url, mode=mode)
+
+    yield server, root, served
+    server.close()
+
+
+MODES = pytest.mark.parametrize("mode", ["erofs", "fuse"])
+Own = tuple[Nginx, Path, "Callable[[str], Converted]"]
+LIMITED = ("-e", f"BOOTFS_READ_LIMIT={LIMIT_S}")
+
+
+@MODES
+def test_an_unreachable_store(
+    engine: Engine, conversions: Conversions, converted_workshop: Converted, mode: str
+) -> None:
+    url = f"http://{conversions.address}:{free_port()}"
+    image = dataclasses.replace(converted_workshop, store=url, mode=mode)
+    begun = time.monotonic()
+    done = image.run(engine, options=LIMITED, timeout_s=60)
+    assert done.returncode == 125
+    line = only_line(done)
+    assert url.partition("://")[2] in line
+    assert "address" in line
+    assert time.monotonic() - begun < 20
+
+
+@MODES
+def test_a_store_that_holds_nothing(engine: Engine, own_store: Own, mode: str) -> None:
+    _, root, served = own_store
+    shutil.rmtree(root / "packs")
+    done = served(mode).run(engine, options=LIMITED, timeout_s=60)
+    assert done.returncode == 125
+    line = only_line(done)
+    assert "404" in line
+    assert "BLOB_STORE" in line
+
+
+def packs(root: Path) -> list[Path]:
+    """List the packs of a store, the largest first."""
+    found = [path for path in (root / "packs").glob("*/*") if path.is_file()]
+    return sorted(found, key=lambda path: -path.stat().st_size)
+
+
+@MODES
+def test_packs_with_wrong_content(engine: Engine, own_store: Own, mode: str) -> None:
+    _, root, served = own_store
+    for pack in packs(root):
+        pack.write_bytes(pack.read_bytes()[::-1])
+    done = served(mode).run(engine, options=LIMITED, timeout_s=60)
+    assert done.returncode == 125
+    line = only_line(done)
+    assert "damaged" in line
+
+
+@MODES
+def test_a_damaged_chunk_is_eio_until_it_is_repaired(
+    engine: Engine, own_store: Own, mode: str
+) -> None:
+    _, root, served = own_store
+    image = served(mode)
+    container = image.start(engine, "sleep", "1000", options=LIMITED)
+    container.run("true")
+    container.run("sha256sum", "/etc/passwd")
+    container.run("cat", "/etc/passwd")
+    # /big cannot be compressed: its bytes stand in packs as they are.
+    whole = {path: path.read_bytes() for path in packs(root) if path.stat().st_size > 1 << 20}
+    for path, data in whole.items():
+        path.write_bytes(data[: len(data) // 2] + bytes(200_000) + data[len(data) // 2 + 200_000 :])
+    read = container.run("cat", "/big", check=False)
+    assert read.returncode == 1
+    assert "Input/output error" in read.stderr
+    lines = [line for line in container.logs().splitlines() if line.startswith("bootfs: ")]
+    assert lines
+    assert len(lines) == len(set(lines)) <= 8, lines
+    assert all("damaged" in line for line in lines)
+    assert container.inspect()["State"]["Running"]
+    for path, data in whole.items():
+        path.write_bytes(data)
+    assert container.run("sha256sum", "-c", "/big.sum").stdout == "/big: OK\n"
+
+
+@MODES
+def test_a_poisoned_cache_is_repaired(
+    engine: Engine, converted_workshop: Converted, mode: str
+) -> None:
+    image = dataclasses.replace(converted_workshop, mode=mode)
+    volume = engine.volume()
+    options = ("-v", f"{volume}:/.bootfs/cache")
+    assert image.run(engine, "sha256sum", "-c", "/big.sum", options=options).returncode == 0
+    where = subprocess.run(
+        ["docker", "volume", "inspect", volume, "-f", "{{.Mountpoint}}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    (data,) = Path(where).glob("**/data")
+    with data.open("r+b") as file:
+        for at in range(0, data.stat().st_size, 1_000_000):
+            file.seek(at)
+            file.write(b"poison")
+    done = image.run(engine, "sha256sum", "-c", "/big.sum", options=options)
+    assert (done.returncode, done.stdout) == (0, "/big: OK\n")
+    lines = done.stderr.splitlines()
+    assert lines
+    assert all(line.startswith("bootfs: cache: chunk ") for line in lines)
+    assert len(lines) == len(set(lines))
+    again = image.run(engine, "sha256sum", "-c", "/big.sum", options=options)
+    assert (again.returncode, again.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["config", "chunk-index", "bootstrap"])
+@pytest.mark.parametrize(
+    ("mode", "damage"),
+    [("auto", "flipped"), ("fuse", "flipped"), ("erofs", "short"), ("erofs", "empty")],
+)
+def test_a_damaged_boot_image(
+    engine: Engine,
+    converted_workshop: Converted,
+    tmp_path: Path,
+    mode: str,
+    name: str,
+    damage: str,
+) -> None:
+    image = converted_workshop
+    path = f"/.bootfs/image/{name}"
+    container = engine.create(image.boot)
+    subprocess.run(["docker", "cp", f"{container.name}:{path}", str(tmp_path / "file")], check=True)
+    data = bytearray((tmp_path / "file").read_bytes())
+    if damage == "flipped":
+        data[100 if name == "bootstrap" else len(data) // 2] ^= 0x40
+    elif damage == "short":
+        del data[len(data) // 2 :]
+    else:
+        del data[:]
+    (tmp_path / "file").write_bytes(data)
+    damaged = engine.build(f"FROM {image.boot}\nCOPY file {path}\n", tmp_path)
+    broken = dataclasses.replace(image, boot=damaged, mode=mode)
+    done = broken.run(engine, timeout_s=60)
+    assert done.returncode == 125
+    line = only_line(done)
+    assert name.replace("-", " ") in line.replace("-", " ")

@@ -1,0 +1,110 @@
+"""Real programs come to READY from converted images, with a cache or without a store."""
+
+from __future__ import annotations
+
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bench.images import IMAGES, build_image
+from tests.support.engine import docker
+from tests.support.servers import free_port
+
+if TYPE_CHECKING:
+    from tests.support.converted import Conversions, Converted
+    from tests.support.engine import Engine
+
+pytestmark = pytest.mark.system
+
+TOGETHER = 12
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        ("pg", "erofs"),
+        ("pg", "fuse"),
+        ("gcc", "erofs"),
+        ("node", "erofs"),
+        ("node", "fuse"),
+        ("py", "erofs"),
+    ],
+)
+def test_ready(engine: Engine, conversions: Conversions, name: str, mode: str) -> None:
+    image = conversions.convert(build_image(IMAGES[name]))
+    done = dataclasses.replace(image, mode=mode).run(engine)
+    assert (done.returncode, done.stdout) == (0, "READY\n")
+    assert "bootfs" not in done.stderr
+
+
+def test_nginx_answers(engine: Engine, conversions: Conversions, workshop: Converted) -> None:
+    base = build_image(IMAGES["deb"])
+    source = conversions.engine.build(
+        f"FROM {base}\n"
+        "RUN apt-get update -q && apt-get install -qy --no-install-recommends nginx-light"
+        " && rm -rf /var/lib/apt/lists/* && echo 'served lazily' >/var/www/html/file\n"
+        'CMD ["nginx", "-g", "daemon off;"]\n'
+    )
+    image = dataclasses.replace(conversions.convert(source), mode=workshop.mode)
+    container = image.start(engine)
+    fetch = "exec 3<>/dev/tcp/127.0.0.1/80; printf 'GET /file HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3"
+    answer = container.run("bash", "-c", f"until ({fetch}) 2>/dev/null; do sleep 0.1; done").stdout
+    assert answer.endswith("served lazily\n")
+    # The engine's signal, the workers' end, the exit code.
+    assert container.stop() == 0
+
+
+def test_a_second_start_fetches_nothing(
+    engine: Engine, conversions: Conversions, workshop: Converted
+) -> None:
+    options = ("-v", f"{engine.volume()}:/.bootfs/cache")
+    # When a start is over, what lies around its reads is fetched: then all is here.
+    first = ("sh", "-c", "sha256sum -c /big.sum && sleep 3")
+    assert workshop.run(engine, *first, options=options).returncode == 0
+    conversions.server.forget()
+    done = workshop.run(engine, "sha256sum", "-c", "/big.sum", options=options)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert conversions.server.requests() == []
+    nowhere = dataclasses.replace(workshop, store=f"http://{conversions.address}:{free_port()}")
+    done = nowhere.run(engine, "sha256sum", "-c", "/big.sum", options=options)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "/big: OK\n", "")
+
+
+def test_images_share_the_cache_of_a_container(
+    engine: Engine, conversions: Conversions, converted_workshop: Converted
+) -> None:
+    source = engine.build('FROM scratch\nVOLUME /.bootfs/cache\nCMD ["/never"]\n')
+    keeper = engine.create(source)
+    other = conversions.convert(build_image(IMAGES["gcc"]))
+    options = ("--volumes-from", keeper.name)
+    # Each reads the same twice, which a compiler with its guesses ahead of it does not.
+    runs = (
+        (converted_workshop, ("sha256sum", "-c", "/big.sum")),
+        (other, ("sh", "-c", "sha256sum /usr/lib/gcc/*/*/cc1 /usr/bin/*gcc*")),
+    )
+    # Twice: what is being fetched ahead when a container ends is not kept.
+    for image, command in runs * 2:
+        assert image.run(engine, *command, options=options).returncode == 0
+    conversions.server.forget()
+    for image, command in runs:
+        assert image.run(engine, *command, options=options).returncode == 0
+    assert conversions.server.requests() == []
+
+
+def test_many_containers_at_once_on_one_cold_cache(
+    engine: Engine, conversions: Conversions
+) -> None:
+    image = conversions.convert(build_image(IMAGES["node"]))
+    volume = engine.volume()
+    names = [engine.name() for _ in range(TOGETHER)]
+    options = image.options("-v", f"{volume}:/.bootfs/cache")
+
+    def run(name: str) -> str:
+        done = docker("run", "--rm", "--name", name, *options, image.boot, check=False)
+        return done.stdout + done.stderr
+
+    with ThreadPoolExecutor(TOGETHER) as pool:
+        said = list(pool.map(run, names))
+    assert said == ["READY\n"] * TOGETHER

@@ -1,0 +1,164 @@
+import io
+import json
+import tarfile
+from typing import Any
+
+import pytest
+
+from converter.bootimage import (
+    LABEL,
+    ImageFiles,
+    build_config,
+    build_own_layer,
+    find,
+    public_name,
+)
+from converter.images.view import ImageView, Layer
+from converter.tree import Node, empty_root
+from store.errors import ConvertError
+from store.format.bootconfig import parse_boot_config
+from tests.support.trees import make_directory, make_file, make_link
+
+FILES = ImageFiles(b"frames", b"index", bytes(range(32)))
+
+
+def view(**settings: Any) -> ImageView:
+    return ImageView(
+        name="docker-daemon:debian:12",
+        config={
+            "architecture": "amd64",
+            "os": "linux",
+            "created": "2020-01-01T00:00:00Z",
+            "author": "somebody",
+            "container": "abc",
+            "config": settings,
+            "history": [{"created_by": "a step"}],
+        },
+        manifest_digest="sha256:" + "1" * 64,
+        layers=(),
+    )
+
+
+def entries(layer: Layer) -> dict[str, tarfile.TarInfo]:
+    assert isinstance(layer.plain, bytes)
+    with tarfile.open(fileobj=io.BytesIO(layer.plain)) as tar:
+        return {entry.name: entry for entry in tar}
+
+
+def content(layer: Layer, name: str) -> bytes:
+    assert isinstance(layer.plain, bytes)
+    with tarfile.open(fileobj=io.BytesIO(layer.plain)) as tar:
+        file = tar.extractfile(name)
+        assert file is not None
+        return file.read()
+
+
+def test_what_a_boot_needs_is_in_the_layer() -> None:
+    source = view(Entrypoint=["/bin/sh", "-c"], Volumes={"/data": {}}, WorkingDir="/srv/app")
+    layer = build_own_layer(source, empty_root(), FILES, "http://store")
+    found = entries(layer)
+    for name in (".bootfs/cache", ".bootfs/rw", ".bootfs/mnt/fuse", "proc", "sys", "dev", "etc"):
+        assert found[name].isdir()
+    for name in ("data", "srv", "srv/app"):
+        assert found[name].isdir() and found[name].mode == 0o755
+    assert content(layer, ".bootfs/image/bootstrap") == b"frames"
+    assert content(layer, ".bootfs/image/chunk-index") == b"index"
+    config = parse_boot_config(content(layer, ".bootfs/image/config"))
+    assert config.entrypoint == [b"/bin/sh", b"-c"]
+    assert config.volumes == [b"/data"]
+    assert config.blob_store == b"http://store"
+    assert config.chunk_index == FILES.chunk_index_digest
+
+
+def test_equal_input_gives_equal_bytes() -> None:
+    tree = make_directory(etc=make_directory(passwd=make_file(b"root:x:0:0::/:/bin/sh\n")))
+    made = [build_own_layer(view(), tree, FILES, "").digest for _ in range(2)]
+    assert made[0] == made[1]
+
+
+def test_accounts_are_those_of_the_tree_also_behind_links() -> None:
+    tree = make_directory(
+        etc=make_directory(passwd=make_link(b"../usr/passwd"), group=make_link(b"/usr/../usr/g")),
+        usr=make_directory(passwd=make_file(b"users"), g=make_file(b"groups")),
+    )
+    layer = build_own_layer(view(), tree, FILES, "")
+    assert content(layer, "etc/passwd") == b"users"
+    assert content(layer, "etc/group") == b"groups"
+    assert "etc/passwd" not in entries(build_own_layer(view(), empty_root(), FILES, ""))
+
+
+def test_mount_points_look_as_in_the_tree() -> None:
+    data = Node(0o041770, uid=5, gid=6)
+    layer = build_own_layer(view(Volumes={"/data": {}}), make_directory(data=data), FILES, "")
+    entry = entries(layer)["data"]
+    assert (entry.mode, entry.uid, entry.gid) == (0o1770, 5, 6)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"Entrypoint": "text"},
+        {"Entrypoint": [1]},
+        {"Entrypoint": ["a\0b"]},
+        {"Entrypoint": ["\ud800"]},
+        {"Volumes": {"/a/../../b": {}}},
+        {"Volumes": {"/a\0": {}}},
+        {"WorkingDir": "/../x"},
+        {"WorkingDir": 5},
+    ],
+)
+def test_a_config_that_no_engine_takes_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConvertError):
+        build_own_layer(view(**settings), empty_root(), FILES, "")
+
+
+def test_the_config_is_the_sources_but_for_what_boots() -> None:
+    kept = {
+        "Cmd": ["-x"],
+        "Env": ["A=b"],
+        "User": "1000",
+        "WorkingDir": "/srv",
+        "ExposedPorts": {"80/tcp": {}},
+        "StopSignal": "SIGINT",
+        "Healthcheck": {"Test": ["CMD", "true"]},
+        "OnBuild": ["RUN true"],
+    }
+    source = view(Entrypoint=["/e"], Volumes={"/v": {}}, Labels={"mine": "1"}, **kept)
+    config = build_config(source, [], FILES.chunk_index_digest)
+    settings = config["config"]
+    assert {name: settings[name] for name in kept} == kept
+    assert settings["Entrypoint"] == ["/.bootfs/init"]
+    assert set(settings["Volumes"]) == {"/v", "/.bootfs/cache", "/.bootfs/rw"}
+    assert settings["Labels"]["mine"] == "1"
+    assert json.loads(settings["Labels"][LABEL + "source.entrypoint"]) == ["/e"]
+    assert json.loads(settings["Labels"][LABEL + "source.history"]) == [{"created_by": "a step"}]
+    assert (config["author"], config["created"]) == ("somebody", "2020-01-01T00:00:00Z")
+    assert "container" not in config
+    assert source.config["config"]["Entrypoint"] == ["/e"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("docker-daemon:debian:12", "docker-daemon:debian:12"),
+        ("oci:/home/me/layout:v1", "oci:layout:v1"),
+        ("oci:layout/", "oci:layout"),
+        ("docker-archive:/tmp/x.tar:a/b:1", "docker-archive:x.tar:a/b:1"),
+        ("oci-archive:../y.tar", "oci-archive:y.tar"),
+    ],
+)
+def test_public_names_have_no_directories(name: str, expected: str) -> None:
+    assert public_name(name) == expected
+
+
+def test_links_are_followed_inside_the_tree_and_not_for_ever() -> None:
+    file = make_file(b"x")
+    tree = make_directory(
+        a=make_directory(f=file, up=make_link(b"../../../../a/f"), loop=make_link(b"loop")),
+        b=make_link(b"/a"),
+        c=make_link(b"b/./"),
+    )
+    for path in (b"a/f", b"/b/f", b"c/f", b"a/up", b"..//c/../a/f"):
+        assert find(tree, path) is file, path
+    for path in (b"a/loop", b"a/f/below", b"none", b"a/none/.."):
+        assert find(tree, path) is None, path

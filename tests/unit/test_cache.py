@@ -1,0 +1,184 @@
+import os
+import resource
+import signal
+import subprocess
+import sys
+from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from store.read import cache as cache_module
+from store.read.cache import Cache, CacheUnusable
+from tests.support.require import require
+
+SIZES = array("I", [5, 4096, 70_000])
+CHUNKS = [bytes([n]) * size for n, size in enumerate(SIZES, 1)]
+
+
+@contextmanager
+def opened(path: Path, lines: list[str] | None = None) -> Iterator[Cache]:
+    log = [] if lines is None else lines
+    cache = Cache(str(path), "image", SIZES, log.append)
+    yield cache
+    cache.close()
+
+
+def test_what_is_written_is_read_also_by_others_and_later(tmp_path: Path) -> None:
+    with opened(tmp_path) as first, opened(tmp_path) as second:
+        assert first.read(1) is None and not first.has(1)
+        for number, plain in enumerate(CHUNKS):
+            first.write(number, plain)
+            assert second.has(number) and second.read(number) == plain
+        assert second.present_count == 3
+    with opened(tmp_path) as later:
+        assert [later.read(n) for n in range(3)] == CHUNKS
+
+
+def test_a_forgotten_chunk_is_not_there(tmp_path: Path) -> None:
+    with opened(tmp_path) as cache:
+        cache.write(1, CHUNKS[1])
+        cache.forget(1)
+        assert cache.read(1) is None and cache.present_count == 0
+
+
+def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
+    with opened(tmp_path):
+        assert (tmp_path / "v1" / "image").stat().st_mode & 0o777 == 0o700
+        for name in ("data", "present"):
+            assert (tmp_path / "v1" / "image" / name).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("name", ["data", "present"])
+@pytest.mark.parametrize("size", [0, 1, 3, 100])
+def test_truncated_files_cost_chunks_and_nothing_else(tmp_path: Path, name: str, size: int) -> None:
+    with opened(tmp_path) as cache:
+        for number, plain in enumerate(CHUNKS):
+            cache.write(number, plain)
+    os.truncate(tmp_path / "v1" / "image" / name, size)
+    with opened(tmp_path) as cache:
+        for number, plain in enumerate(CHUNKS):
+            found = cache.read(number)
+            assert found is None or len(found) == len(plain)
+            cache.write(number, plain)
+            assert cache.read(number) == plain
+
+
+def test_data_cut_under_a_reader_is_a_chunk_that_is_not_there(tmp_path: Path) -> None:
+    with opened(tmp_path) as cache:
+        cache.write(1, CHUNKS[1])
+        os.truncate(tmp_path / "v1" / "image" / "data", 100)
+        assert cache.read(1) is None
+
+
+def test_an_image_without_chunks_has_a_cache_of_nothing(tmp_path: Path) -> None:
+    cache = Cache(str(tmp_path), "image", array("I"), print)
+    assert cache.present_count == 0
+    cache.close()
+
+
+def test_something_else_in_its_place_is_unusable(tmp_path: Path) -> None:
+    (tmp_path / "v1").write_text("a file")
+    with pytest.raises(CacheUnusable, match="without a cache"):
+        Cache(str(tmp_path), "image", SIZES, print)
+
+
+@pytest.mark.parametrize("name", ["data", "present"])
+def test_links_and_pipes_are_not_followed(tmp_path: Path, name: str) -> None:
+    directory = tmp_path / "cache" / "v1" / "image"
+    directory.mkdir(parents=True)
+    (directory / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CacheUnusable):
+        Cache(str(tmp_path / "cache"), "image", SIZES, print)
+    assert not (tmp_path / "elsewhere").exists()
+    (directory / name).unlink()
+    os.mkfifo(directory / name)
+    with pytest.raises(CacheUnusable):
+        Cache(str(tmp_path / "cache"), "image", SIZES, print)
+
+
+def test_files_are_closed_when_it_is_unusable(tmp_path: Path) -> None:
+    (tmp_path / "v1" / "image" / "present").mkdir(parents=True)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(CacheUnusable):
+        Cache(str(tmp_path), "image", SIZES, print)
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+def test_a_limit_on_file_sizes_costs_the_cache_alone(tmp_path: Path) -> None:
+    code = (
+        "import sys, resource\n"
+        "from array import array\n"
+        "from store.read.cache import Cache, CacheUnusable\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "try: Cache(sys.argv[1], 'image', array('I', [70_000]), print)\n"
+        "except CacheUnusable as error: print('unusable', error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("unusable")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    require("root")
+    path = tmp_path / "disk"
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", path], check=True)
+    yield path
+    subprocess.run(["umount", path], check=True)
+
+
+def test_a_full_disk_costs_the_keeping_and_is_tried_again_later(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(cache_module, "monotonic", lambda: now[0])
+    lines: list[str] = []
+    with opened(small_disk, lines) as cache:
+        cache.write(0, CHUNKS[0])
+        cache.write(2, CHUNKS[2])
+        assert (cache.read(0), cache.read(2)) == (CHUNKS[0], None)
+        assert lines == ["cache: No space left on device; reading on without keeping"]
+        cache.write(1, CHUNKS[1])
+        assert cache.read(1) is None  # a pause: the disk is not asked at each chunk
+        os.truncate(small_disk / "v1" / "image" / "data", 0)
+        now[0] += cache_module.PAUSE_S
+        cache.write(1, CHUNKS[1])
+        assert cache.read(1) == CHUNKS[1]
+
+
+def test_a_map_of_holes_on_a_full_disk_is_unusable_and_not_a_bus_error(small_disk: Path) -> None:
+    directory = small_disk / "v1" / "image"
+    directory.mkdir(parents=True)
+    with (directory / "present").open("wb") as file:
+        file.truncate(1 << 20)
+    (directory / "data").touch()
+    filling = (small_disk / "filling").open("wb", buffering=0)
+    with filling, pytest.raises(OSError, match="No space"):
+        while True:
+            filling.write(bytes(4096))
+    with pytest.raises(CacheUnusable, match="No space"):
+        Cache(str(small_disk), "image", SIZES, print)
+
+
+def test_a_directory_that_may_not_be_written_is_unusable(tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", tmp_path], check=True)
+    else:
+        tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(CacheUnusable):
+            Cache(str(tmp_path), "image", SIZES, print)
+    finally:
+        if os.geteuid() == 0:
+            subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_this_interpreter_turns_a_size_limit_into_an_error() -> None:
+    """The cache counts on EFBIG in place of SIGXFSZ."""
+    assert signal.getsignal(signal.SIGXFSZ) == signal.SIG_IGN
+    assert resource.RLIMIT_FSIZE

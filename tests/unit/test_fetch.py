@@ -1,0 +1,287 @@
+import threading
+import time
+from array import array
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from store.errors import BootfsError, IntegrityError, PackNotFound, TimedOut
+from store.format.chunkindex import ChunkIndex
+from store.format.digest import digest_of
+from store.read import fetch
+from store.read.fetch import GAP_LIMIT, RANGE_LIMIT, ChunkReader, plain_of, plan_ranges
+from store.read.local import DirectorySource
+from store.write.packwriter import compress
+from tests.support.stores import StoredImage, WatchedSource
+from tests.support.trees import make_directory, make_file
+
+READERS = 50
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> StoredImage:
+    """Give an image of four chunks or more, all of one pack, that cannot be compressed."""
+    return StoredImage(make_directory(big=make_file(Random(1).randbytes(600_000))), tmp_path / "s")
+
+
+def plain(image: StoredImage, chunk: int) -> bytes:
+    start = image.index.data_start + image.index.starts[chunk]
+    return image.whole()[start : start + image.index.plain_sizes[chunk]]
+
+
+def make_reader(image: StoredImage, source: WatchedSource, **options: int) -> ChunkReader:
+    return ChunkReader(image.index, source, None, lambda _: None, **options)
+
+
+def watched(image: StoredImage, *args: Callable[..., None], read_ahead: int = 0) -> WatchedSource:
+    return WatchedSource(DirectorySource(str(image.path)), *args, read_ahead=read_ahead)
+
+
+def test_fifty_readers_of_one_chunk_make_one_fetch(image: StoredImage) -> None:
+    gate = threading.Event()
+    source = watched(image, lambda *_: gate.wait())
+    reader = make_reader(image, source)
+    barrier = threading.Barrier(READERS + 1)
+
+    def read() -> bytes:
+        barrier.wait()
+        return reader.read([1])[1]
+
+    with ThreadPoolExecutor(READERS) as pool:
+        wanted = [pool.submit(read) for _ in range(READERS)]
+        barrier.wait()
+        gate.set()
+        assert {w.result() for w in wanted} == {plain(image, 1)}
+    assert source.fetched.total() == 1
+
+
+def test_fifty_readers_of_all_chunks_fetch_each_once(image: StoredImage) -> None:
+    source = watched(image)
+    reader = make_reader(image, source)
+    barrier = threading.Barrier(READERS)
+    count = image.index.chunk_count
+
+    def read(number: int) -> None:
+        barrier.wait()
+        for chunk in Random(number).sample(range(count), count):
+            assert reader.read([chunk])[chunk] == plain(image, chunk)
+
+    with ThreadPoolExecutor(READERS) as pool:
+        list(pool.map(read, range(READERS)))
+    assert source.fetched.total() == count
+
+
+def test_a_chunk_wanted_twice_in_one_read_is_fetched_once(image: StoredImage) -> None:
+    source = watched(image)
+    found = make_reader(image, source).read([0, 1, 0])
+    assert found == {0: plain(image, 0), 1: plain(image, 1)}
+    assert source.fetched.total() == 1
+
+
+def test_a_failed_fetch_does_not_fail_a_later_want(image: StoredImage) -> None:
+    failures = [TimedOut("late")]
+
+    def fail_once(*_: object) -> None:
+        if failures:
+            raise failures.pop()
+
+    reader = make_reader(image, watched(image, fail_once))
+    with pytest.raises(TimedOut):
+        reader.read([0])
+    assert reader.read([0])[0] == plain(image, 0)
+
+
+def test_a_failed_guess_does_not_fail_who_waits_for_it(image: StoredImage) -> None:
+    """Chunk 1 is on its way as a guess behind chunk 0 when somebody wants it; then that fails."""
+    under_way, gate = threading.Event(), threading.Event()
+    failures = [TimedOut("late")]
+
+    def fail_once(*_: object) -> None:
+        if failures:
+            under_way.set()
+            gate.wait()
+            raise failures.pop()
+
+    source = watched(image, fail_once, read_ahead=1 << 20)
+    reader = make_reader(image, source)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(reader.read, [0])
+        under_way.wait()
+        second = pool.submit(reader.read, [1])
+        time.sleep(0.05)
+        gate.set()
+        with pytest.raises(TimedOut):
+            first.result()
+        assert second.result()[1] == plain(image, 1)
+
+
+def test_many_readers_of_a_store_that_fails_wait_for_two_limits_at_most(
+    image: StoredImage,
+) -> None:
+    limit_s = 0.2
+
+    def fail(*_: object) -> None:
+        time.sleep(limit_s)
+        raise TimedOut("late")
+
+    source = watched(image, fail)
+    reader = make_reader(image, source)
+    barrier = threading.Barrier(READERS)
+
+    def read(_: int) -> float:
+        barrier.wait()
+        started = time.monotonic()
+        with pytest.raises(TimedOut):
+            reader.read([0])
+        return time.monotonic() - started
+
+    with ThreadPoolExecutor(READERS) as pool:
+        longest = max(pool.map(read, range(READERS)))
+    assert longest < 5 * limit_s  # two, and room for a machine that is busy
+
+
+def test_what_follows_comes_in_the_same_request(image: StoredImage) -> None:
+    source = watched(image, read_ahead=1 << 20)
+    reader = make_reader(image, source)
+    reader.read([0])
+    for chunk in range(image.index.chunk_count):
+        assert reader.read([chunk])[chunk] == plain(image, chunk)
+    assert source.fetched.total() == 1
+
+
+def test_memory_keeps_to_its_limit_and_is_used(image: StoredImage) -> None:
+    source = watched(image)
+    everything = make_reader(image, source, memory_limit=1 << 20)
+    for _ in range(3):
+        everything.read(list(range(image.index.chunk_count)))
+    assert source.fetched.total() == 1
+    source = watched(image)
+    nothing = make_reader(image, source, memory_limit=0)
+    for _ in range(3):
+        assert nothing.read([0])[0] == plain(image, 0)
+    assert source.fetched.total() == 3
+
+
+def test_a_damaged_chunk_is_refused_and_its_neighbours_are_not(image: StoredImage) -> None:
+    pack = next((image.path / "packs").rglob("*/*"))
+    data = bytearray(pack.read_bytes())
+    data[image.index.offsets[1] + 50] ^= 4
+    pack.write_bytes(data)
+    reader = make_reader(image, watched(image))
+    with pytest.raises(IntegrityError):
+        reader.read([1])
+    for chunk in (0, 2):
+        assert reader.read([chunk])[chunk] == plain(image, chunk)
+
+
+def test_a_missing_pack_is_named(image: StoredImage) -> None:
+    next((image.path / "packs").rglob("*/*")).unlink()
+    with pytest.raises(PackNotFound, match="packs/"):
+        make_reader(image, watched(image)).read([0])
+
+
+def test_each_failure_is_logged(image: StoredImage) -> None:
+    lines: list[str] = []
+
+    def fail(*_: object) -> None:
+        raise TimedOut("no answer")
+
+    reader = ChunkReader(image.index, watched(image, fail), None, lines.append)
+    with pytest.raises(TimedOut):
+        reader.read([0])
+    assert lines == ["no answer"]
+
+
+def test_a_fault_in_a_source_is_an_error_and_not_a_wait_without_end(image: StoredImage) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(BootfsError, match="ZeroDivisionError"):
+        make_reader(image, watched(image, fail)).read([0])
+
+
+def test_a_container_without_threads_fetches_in_the_reader(
+    image: StoredImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(fetch, "start_new_thread", refuse)
+    reader = make_reader(image, watched(image))
+    for chunk in range(image.index.chunk_count):
+        assert reader.read([chunk])[chunk] == plain(image, chunk)
+
+
+def test_a_slow_range_does_not_hold_up_others(image: StoredImage) -> None:
+    gate = threading.Event()
+
+    def slow_first(_: str, offset: int, __: int) -> None:
+        if offset == image.index.offsets[0]:
+            gate.wait()
+
+    reader = make_reader(image, watched(image, slow_first), memory_limit=0)
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(reader.read, [0])
+        for _ in range(20):
+            assert reader.read([2])[2] == plain(image, 2)
+        gate.set()
+        assert slow.result()[0] == plain(image, 0)
+
+
+def test_plain_bytes_are_verified_and_have_their_size() -> None:
+    for body in (b"text " * 100, Random(2).randbytes(500)):
+        stored = compress(body, 3)
+        assert plain_of(stored, 500, digest_of(body), "it") == body
+        assert plain_of(memoryview(stored), 500, digest_of(body), "it") == body
+        with pytest.raises(IntegrityError):
+            plain_of(stored, 500, digest_of(b""), "it")
+        with pytest.raises(IntegrityError):
+            plain_of(stored, 501, digest_of(body), "it")
+
+
+@st.composite
+def indexes(draw: st.DrawFn) -> ChunkIndex:
+    index = ChunkIndex()
+    at = dict.fromkeys(range(3), 16)
+    for _ in range(draw(st.integers(1, 40))):
+        pack = draw(st.integers(0, 2))
+        at[pack] += draw(st.sampled_from((0, 0, 100, GAP_LIMIT, GAP_LIMIT + 1)))
+        size = draw(st.sampled_from((1, 5000, 60_000, 262_144, RANGE_LIMIT)))
+        index.packs.append(pack)
+        index.offsets.append(at[pack])
+        index.stored_sizes.append(size)
+        at[pack] += size
+    index.plain_sizes = array("I", index.stored_sizes)
+    return index
+
+
+@given(indexes(), st.data())
+def test_ranges_hold_every_chunk_once_and_keep_their_limits(
+    index: ChunkIndex, data: st.DataObject
+) -> None:
+    chunks = data.draw(st.lists(st.integers(0, index.chunk_count - 1), unique=True))
+    ranges = plan_ranges(index, chunks)
+    assert sorted(c for one in ranges for c in one.chunks) == sorted(chunks)
+    previous = (-1, 0)
+    for one in ranges:
+        assert (one.pack, one.start) >= previous
+        previous = one.pack, one.end
+        assert one.end - one.start <= RANGE_LIMIT or len(one.chunks) == 1
+        assert one.start == index.offsets[one.chunks[0]]
+        at = one.start
+        for chunk in one.chunks:
+            assert index.packs[chunk] == one.pack
+            assert 0 <= index.offsets[chunk] - at <= GAP_LIMIT
+            at = index.offsets[chunk] + index.stored_sizes[chunk]
+        assert at == one.end
+    for before, after in pairwise(ranges):
+        # Never two requests where one would do.
+        if before.pack == after.pack and after.start - before.end <= GAP_LIMIT:
+            first = after.chunks[0]
+            assert index.offsets[first] + index.stored_sizes[first] - before.start > RANGE_LIMIT

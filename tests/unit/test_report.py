@@ -1,0 +1,85 @@
+"""The report of the benchmarks: tables of what was measured, between the marks and nowhere else."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import pytest
+
+from bench.conversion import Conversion
+from bench.report import BEGIN, END, performance_part, readme_part, replace_between
+from bench.startup import Cold, Figures, Warm
+
+MACHINE = {"kernel": "6.12.1-cloud", "cores": 2, "docker": "27.0", "python": "3.11"}
+LESS, MORE = {"min": 2.0, "median": 2.5, "n": 3}, {"min": 8.0, "median": 9.0, "n": 3}
+STARTUP = {
+    "machine": MACHINE,
+    **asdict(
+        Figures(
+            cold=[
+                Cold("100M/10ms", "py", "docker", MORE, 200_000_000, 9),
+                Cold("100M/10ms", "py", "bootfs", LESS, 30_000_000, 120),
+            ],
+            warm={"py": Warm({"median": 0.5}, {"median": 0.6})},
+            source_bytes={"py": 200_000_000},
+            conversions={
+                "py": Conversion(10**9, 3 * 10**8, 10**6, 8 * 10**6, 20.0),
+                "seed": Conversion(0, 0, 10**3, 8 * 10**6, 1.0),
+            },
+        )
+    ),
+}
+CONVERT = {
+    "machine": MACHINE,
+    "image": "py",
+    "data_bytes": 10**9,
+    "bootfs": LESS,
+    "casync": MORE,
+    "pairs": [{"bootfs_bytes": 3 * 10**8, "casync_bytes": 4 * 10**8}],
+}
+FILESYSTEM = {
+    "machine": MACHINE,
+    "image": "py",
+    "entries": 20_000,
+    "cpu_s": {"overlay2": {"find cold": LESS}, "erofs": {"find cold": MORE}},
+}
+
+
+def cells(table: str, *first: str) -> list[str]:
+    """The cells of the row that begins with `first`, without those."""
+    for line in table.splitlines():
+        row = [cell.strip() for cell in line.strip("|").split("|")]
+        if row[: len(first)] == list(first):
+            return row[len(first) :]
+    raise AssertionError(f"no row {first} in\n{table}")
+
+
+def test_a_cold_start_shows_seconds_ratio_bytes_and_requests() -> None:
+    part = readme_part({"startup": STARTUP})
+    row = cells(part, "100M/10ms", "py", "bootfs")
+    assert row == ["2.00", "2.50", "4.0", "30.0", "15.0%", "120"]
+    assert cells(part, "py") == ["0.500", "0.600", "1.20"]
+
+
+def test_everything_measured_is_in_the_long_report() -> None:
+    part = performance_part({"startup": STARTUP, "convert": CONVERT, "filesystem": FILESYSTEM})
+    assert cells(part, "bootfs convert") == ["2.0", "2.5", "400", "300"]
+    assert cells(part, "find cold") == ["2.00 (1.00)", "8.00 (4.00)"]
+    assert cells(part, "py", "200.0") == ["1.00", "0.50%", "8.00", "300.0"]
+    assert "Linux 6.12.1, 2 cores, Docker 27.0." in part
+
+
+def test_what_was_not_measured_is_not_shown() -> None:
+    assert "Cold" not in readme_part({"convert": CONVERT})
+
+
+def test_only_what_stands_between_the_marks_is_replaced() -> None:
+    assert replace_between(f"a{BEGIN}old{END}b", "new") == f"a{BEGIN}\nnew\n{END}b"
+    again = replace_between(replace_between(f"a{BEGIN}{END}b", "x"), "y")
+    assert again == f"a{BEGIN}\ny\n{END}b"
+
+
+@pytest.mark.parametrize("text", ["", BEGIN, END + BEGIN])
+def test_a_document_without_marks_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="figures"):
+        replace_between(text, "new")
