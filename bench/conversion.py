@@ -1,0 +1,50 @@
+"""Convert images for a benchmark with the command that users have."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What `bootfs convert --json` reports."""
+
+    plain_bytes: int
+    stored_bytes: int
+    own_layer_bytes: int
+    runtime_layer_bytes: int
+    seconds: float
+
+
+def bootfs(*arguments: str) -> str:
+    """Run the command `bootfs` of this environment and give what it printed.
+
+    Raises:
+        RuntimeError: it failed; the message is its own.
+    """
+    command = [str(Path(sys.executable).with_name("bootfs")), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"bootfs {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def convert(source: str, destination: str, store: Path) -> Conversion:
+    """Convert one image into a directory store.
+
+    Raises:
+        RuntimeError: the conversion failed; the message is the converter's.
+    """
+    printed = bootfs("convert", source, destination, "--store", str(store), "--json")
+    report = json.loads(printed.splitlines()[-1])
+    return Conversion(
+        plain_bytes=report["plain_bytes"],
+        stored_bytes=report["stored_bytes"],
+        own_layer_bytes=report["boot_image"]["own_layer_bytes"],
+        runtime_layer_bytes=report["boot_image"]["runtime_layer_bytes"],
+        seconds=report["seconds"],
+    )

@@ -1,0 +1,211 @@
+"""Write the figures of the last benchmarks into README.md and docs/performance.md.
+
+`python -m bench.report [RESULTS]` reads the JSON files that the benchmarks left in bench/results,
+and replaces what stands between the marks in both documents. What was not measured is not shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.results import RESULTS, format_table
+
+TOP = Path(__file__).resolve().parents[1]
+BEGIN, END = "<!-- figures:begin -->", "<!-- figures:end -->"
+MB = 1e6
+KINDS = ("startup", "convert", "filesystem")
+
+Figures = Mapping[str, Any]
+"""One benchmark's JSON document; the benchmark that writes it knows its shape."""
+
+
+def read_results(directory: Path) -> dict[str, Figures]:
+    """Return the documents that there are, by the name of their benchmark."""
+    found = {}
+    for kind in KINDS:
+        path = directory / f"{kind}.json"
+        if path.exists():
+            found[kind] = json.loads(path.read_text())
+    return found
+
+
+def cold_table(figures: Figures, ways: tuple[str, ...] | None = None) -> str:
+    """Return cold starts as a table; all ways, or only those named."""
+    docker = {(c["link"], c["image"]): c for c in figures["cold"] if c["way"] == "docker"}
+    rows = []
+    for cold in figures["cold"]:
+        if ways is not None and cold["way"] not in ways:
+            continue
+        base = docker[cold["link"], cold["image"]]["seconds"]["min"]
+        image_bytes = figures["source_bytes"][cold["image"]]
+        rows.append(
+            (
+                cold["link"],
+                cold["image"],
+                cold["way"],
+                f"{cold['seconds']['min']:.2f}",
+                f"{cold['seconds']['median']:.2f}",
+                f"{base / cold['seconds']['min']:.1f}",
+                f"{cold['received'] / MB:.1f}",
+                f"{cold['received'] / image_bytes:.1%}",
+                str(cold["requests"]),
+            )
+        )
+    header = ("link", "image", "way", "min s", "median s", "x faster", "MB", "of image", "requests")
+    return format_table(header, rows, texts=3)
+
+
+def warm_table(figures: Figures) -> str:
+    """Return warm starts as a table."""
+    rows = [
+        (
+            name,
+            f"{warm['docker']['median']:.3f}",
+            f"{warm['bootfs']['median']:.3f}",
+            f"{warm['bootfs']['median'] / warm['docker']['median']:.2f}",
+        )
+        for name, warm in figures["warm"].items()
+    ]
+    return format_table(("warm start", "docker run s", "bootfs s", "ratio"), rows)
+
+
+def size_table(figures: Figures) -> str:
+    """Return what each boot image weighs, against its source image."""
+    rows = []
+    for name, made in figures["conversions"].items():
+        if name not in figures["source_bytes"]:
+            continue
+        source = figures["source_bytes"][name]
+        rows.append(
+            (
+                name,
+                f"{source / MB:.1f}",
+                f"{made['own_layer_bytes'] / MB:.2f}",
+                f"{made['own_layer_bytes'] / source:.2%}",
+                f"{made['runtime_layer_bytes'] / MB:.2f}",
+                f"{made['stored_bytes'] / MB:.1f}",
+            )
+        )
+    header = ("image", "layers gz MB", "own layer MB", "of it", "runtime layer MB", "in store MB")
+    return format_table(header, rows)
+
+
+def convert_table(figures: Figures) -> str:
+    """Return conversion against casync as a table."""
+    data = figures["data_bytes"]
+    rows = []
+    for name, key in (("bootfs convert", "bootfs"), ("casync make", "casync")):
+        taken = figures[key]
+        stored = figures["pairs"][0][f"{key}_bytes"]
+        rows.append(
+            (
+                name,
+                f"{taken['min']:.1f}",
+                f"{taken['median']:.1f}",
+                f"{data / MB / taken['median']:.0f}",
+                f"{stored / MB:.0f}",
+            )
+        )
+    return format_table(("conversion", "min s", "median s", "MB/s", "stored MB"), rows)
+
+
+def filesystem_table(figures: Figures) -> str:
+    """Return CPU seconds of each mode, and in brackets how many times overlay2's they are."""
+    cpu = figures["cpu_s"]
+    rows = []
+    for what, base in cpu["overlay2"].items():
+        cells = [what]
+        for mode in cpu:
+            least = cpu[mode][what]["min"]
+            cells.append(f"{least:.2f} ({least / base['min']:.2f})" if base["min"] else "-")
+        rows.append(cells)
+    return format_table(("CPU s", *cpu), rows)
+
+
+def machine_line(figures: Figures) -> str:
+    """Say where figures were taken."""
+    machine = figures["machine"]
+    return (
+        f"Linux {machine['kernel'].split('-')[0]}, {machine['cores']} cores, "
+        f"Docker {machine['docker']}."
+    )
+
+
+def readme_part(results: Mapping[str, Figures]) -> str:
+    """Return the section of README.md: the tables that a user asks for."""
+    parts = []
+    if "startup" in results:
+        parts += [
+            "Cold start, from `docker pull` to the workload's line READY, all over one link:",
+            cold_table(results["startup"], ("docker", "bootfs", "bootfs, runtime there")),
+            "Warm start, everything on the node:",
+            warm_table(results["startup"]),
+        ]
+    if "convert" in results:
+        parts += [f"Conversion of image {results['convert']['image']}:"]
+        parts += [convert_table(results["convert"])]
+    if "filesystem" in results:
+        parts += [
+            f"CPU time over the {results['filesystem']['entries']:,} entries of image "
+            f"{results['filesystem']['image']}, and how many times overlay2's it is:",
+            filesystem_table(results["filesystem"]),
+        ]
+    parts += [machine_line(next(iter(results.values())))]
+    return "\n\n".join(parts)
+
+
+def performance_part(results: Mapping[str, Figures]) -> str:
+    """Return the section of docs/performance.md: everything."""
+    parts = []
+    titles = {"startup": "Start", "convert": "Conversion", "filesystem": "File system"}
+    for kind, figures in results.items():
+        parts += [f"## {titles[kind]}", machine_line(figures)]
+        if kind == "startup":
+            parts += [cold_table(figures), warm_table(figures), size_table(figures)]
+            if (RESULTS / "startup.png").exists():
+                parts += ["![Seconds to READY](../bench/results/startup.png)"]
+        elif kind == "convert":
+            parts += [f"Image: {figures['image']}.", convert_table(figures)]
+        else:
+            parts += [f"Image: {figures['image']}.", filesystem_table(figures)]
+    return "\n\n".join(parts)
+
+
+def replace_between(text: str, part: str) -> str:
+    """Return ``text`` with ``part`` between the marks, which stay.
+
+    Raises:
+        ValueError: a mark is missing, or they stand in the wrong order.
+
+    """
+    head, begin, rest = text.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"no {BEGIN} … {END}")
+    return f"{head}{BEGIN}\n{part}\n{END}{tail}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write both documents."""
+    parser = argparse.ArgumentParser(prog="python -m bench.report", description=main.__doc__)
+    parser.add_argument("results", nargs="?", type=Path, default=RESULTS, metavar="RESULTS")
+    results = read_results(parser.parse_args(arguments).results)
+    if not results:
+        print("report: nothing measured yet; run `nox -s bench`", file=sys.stderr)
+        return 1
+    for name, part in (
+        ("README.md", readme_part(results)),
+        ("docs/performance.md", performance_part(results)),
+    ):
+        path = TOP / name
+        path.write_text(replace_between(path.read_text(), part))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
