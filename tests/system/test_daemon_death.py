@@ -98,8 +98,13 @@ def test_in_mode_fuse_the_reader_gets_an_error(
     engine: Engine, converted_workshop: Converted
 ) -> None:
     image = dataclasses.replace(converted_workshop, mode="fuse")
-    container = image.start(engine, "sleep", "1000")
-    os.kill(daemon_of(container), signal.SIGKILL)
+    # Nothing more is loaded past "up": the builtin has run once by then.
+    script = "mkfifo /f; exec 3<>/f; echo >&3; read x <&3; echo up; read x <&3"
+    container = image.start(engine, "sh", "-c", script)
+    container.wait_for_line("up", 60)
+    daemon = daemon_of(container)
+    assert daemon
+    os.kill(daemon, signal.SIGKILL)
     line = container.wait_for_line("bootfs: the daemon ended by signal 9", 10)
     assert "EIO" in line
     assert container.inspect()["State"]["Running"]
@@ -145,11 +150,14 @@ def test_killed_while_a_read_waits_for_the_store_it_is_replaced(
         present.seek(index.place_chunks[absent])
         present.write(b"\0")
 
-    container = converted_workshop.start(engine, "sleep", "1000", options=options)
+    script = "echo up; exec sleep 1000"
+    container = converted_workshop.start(engine, "sh", "-c", script, options=options)
+    container.wait_for_line("up", 60)
     block = starts_at(index, first, absent) // 4096
     read = ["docker", "exec", container.name, "dd", "if=/big", "of=/dev/null", "bs=4k"]
     with conversions.server.paused():
         daemon = daemon_of(container)
+        assert daemon
         across = [*read, f"skip={block - 12}", "count=32"]
         waiting = subprocess.Popen(across, stderr=subprocess.DEVNULL)
         time.sleep(1)
