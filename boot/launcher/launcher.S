@@ -8,7 +8,7 @@
    The interpreter gets the caller's real user, groups, directory and files, and the
    arguments
 
-       ld.so --library-path LIB python -I -S -B init.pyc ARGUMENT...
+       ld.so --library-path LIB python -I -S -B start.pyc ARGUMENT...
 
    with the caller's arguments from the second on.  It gets the caller's environment too,
    but hidden: the highest bit of the first byte of each variable is turned over, and
@@ -158,7 +158,7 @@ python:         .asciz  "/.bootfs/runtime/python"
 isolated:       .asciz  "-I"
 no_site:        .asciz  "-S"
 no_bytecode:    .asciz  "-B"
-init:           .asciz  "/.bootfs/runtime/python-path/boot/init.pyc"
+init:           .asciz  "/.bootfs/runtime/start.pyc"
 
 not_first:      .ascii  "bootfs: /.bootfs/init runs only as PID 1 of a container\n"
 not_first_end:

@@ -12,6 +12,7 @@ from converter.runtime.compilation import compile_modules
 from converter.runtime.debfile import parse_deb
 from converter.runtime.elffile import strip_unmapped
 from converter.runtime.lock import Lock
+from converter.runtime.modulefile import encode_module_file
 from store.errors import FormatError
 
 _CERTIFICATES = "usr/share/ca-certificates/mozilla/"
@@ -57,10 +58,24 @@ def assemble(lock: Lock, inputs: Mapping[str, bytes], own: Mapping[str, bytes]) 
     compiled = compile_modules(bundle, sources)
     for path in modules.keys() - sources.keys():
         compiled[path] = strip_unmapped(path, modules[path])
-    bundle.update({f"{contents.PYTHON_PATH}/{path}": body for path, body in compiled.items()})
+    bundle[contents.START] = compiled.pop("boot/start.pyc")
+    bundle[contents.MODULES] = encode_module_file(
+        {path: body for path, body in compiled.items() if _is_on_boot_path(path)}
+    )
+    bundle.update(
+        (f"{contents.PYTHON_PATH}/{path}", body)
+        for path, body in compiled.items()
+        if path.endswith(".so") or not _is_on_boot_path(path)
+    )
     # Beside the interpreter this file is the whole of sys.path, and saves the search for it.
     bundle["python._pth"] = f"{contents.PYTHON_PATH}\n".encode()
     return bundle
+
+
+def _is_on_boot_path(path: str) -> bool:
+    if path.startswith(("boot/", "store/")) or path.endswith(".so"):
+        return True
+    return path.partition(".")[0].removesuffix("/__init__").replace("/", ".") in contents.AT_BOOT
 
 
 def _parse_wheel(what: str, wheel: bytes) -> Files:

@@ -14,6 +14,15 @@ RUNTIME = "runtime"
 PYTHON_PATH = "python-path"
 """The one directory of ``sys.path``, below `RUNTIME`: standard library, packages, our own."""
 
+START = "start.pyc"
+"""What the launcher runs, below `RUNTIME`."""
+
+MODULES = "modules"
+"""The file of the boot path's modules, below `RUNTIME`; see ``boot/start.py``."""
+
+AT_BOOT = ("__future__", "bisect", "blake3", "struct", "zstandard")
+"""Modules in `MODULES` beside our own and all extension modules."""
+
 CERTIFICATES = "ca-certificates.crt"
 """The authorities trusted for HTTPS, concatenated, below `RUNTIME`."""
 

@@ -35,7 +35,9 @@ for name in {roots}:
 for name, module in sys.modules.items():
     spec = getattr(module, "__spec__", None)
     # Under a second name, as os.path, it needs no file of its own.
-    if spec and spec.name == name and spec.has_location:
+    if not spec or spec.name != name:
+        continue
+    if spec.has_location or type(spec.loader).__name__ == "ModuleFile":
         print(name)
 """
 
@@ -103,20 +105,33 @@ def test_nothing_else_is_in_it(bundle: Bundle) -> None:
     assert all(not list((bundle.root / name).iterdir()) for name in contents.EMPTY_DIRECTORIES)
     modules = contents.read_module_names()
     expected = {name.replace(".", "/") for name in modules}
-    expected |= {path.removesuffix(".py").removesuffix("/__init__") for path in read_own_sources()}
+    own = {path.removesuffix(".py").removesuffix("/__init__") for path in read_own_sources()}
     path = bundle.runtime / contents.PYTHON_PATH
     found = {
         file.relative_to(path).as_posix().partition(".")[0].removesuffix("/__init__")
         for file in path.rglob("*")
         if file.is_file()
     }
-    assert found == expected
+    head = (bundle.runtime / contents.MODULES).read_bytes().partition(b"\n\n")[0].decode()
+    packed = {line.split(" ")[0].replace(".", "/") for line in head.split("\n")}
+    assert found | packed == expected | own - {"boot/start"}
+    # Once each, but for extension modules, whose path alone is in the file.
+    extensions = {
+        line.split(" ")[0].replace(".", "/") for line in head.split("\n") if " x " in line
+    }
+    assert found & packed == extensions
     others = {
         file.relative_to(bundle.runtime).as_posix()
         for file in bundle.runtime.rglob("*")
         if file.is_file() and path not in file.parents and file.parent.name != "licences"
     }
-    assert others == {*contents.BINARIES, contents.CERTIFICATES, "python._pth"}
+    assert others == {
+        *contents.BINARIES,
+        contents.CERTIFICATES,
+        contents.MODULES,
+        contents.START,
+        "python._pth",
+    }
 
 
 def test_the_list_of_modules_is_what_is_imported(bundle: Bundle) -> None:
@@ -131,6 +146,7 @@ def test_everything_that_is_ours_imports(bundle: Bundle) -> None:
     names = [
         path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
         for path in read_own_sources()
+        if path != "boot/start.py"  # what imports them
     ]
     bundle.run(f"for name in {names}: __import__(name)")
 

@@ -7,10 +7,24 @@ import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from converter.runtime import open_runtime
+from converter.runtime import contents, open_runtime
 
 if TYPE_CHECKING:
     from converter.runtime import RuntimeLayer
+
+
+def import_from(runtime: str, start: str = contents.START) -> str:
+    """Return code that has modules imported as a boot does, from the bundle at ``runtime``."""
+    return f"""
+def _start():
+    import marshal, sys
+    with open({runtime + "/" + start!r}, "rb") as file:
+        code = marshal.loads(file.read()[16:])
+    names = {{"__name__": "start"}}
+    exec(code, names)
+    names["install"]({runtime!r})
+_start()
+"""
 
 
 class Bundle:
@@ -28,8 +42,8 @@ class Bundle:
         ]
 
     def run(self, code: str) -> str:
-        """Run Python code as the launcher runs the init; return its standard output."""
-        command = [*self.command, "-c", code]
+        """Run Python code where the init would run, our modules at hand; return what it prints."""
+        command = [*self.command, "-c", import_from(str(self.runtime)) + code]
         done = subprocess.run(command, env={}, capture_output=True, text=True, check=False)
         if done.returncode:
             raise AssertionError(f"exited {done.returncode}:\n{done.stderr}")

@@ -14,17 +14,18 @@ import pytest
 
 from tests.support.engine import BOOT_OPTIONS, Engine
 from tests.support.require import require
-from tests.support.runtime import Bundle
+from tests.support.runtime import Bundle, import_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.system
 
-INIT = ".bootfs/runtime/python-path/boot/init.pyc"
+START = ".bootfs/runtime/start.pyc"
+REAL = ".bootfs/runtime/real.pyc"
 PLAIN = ("--network", "none")
 
-# Stands where the real init stands: shows what the launcher handed on, or runs a test's code.
+# Stands where the real start stands: shows what the launcher handed on, or runs a test's code.
 PROBE = """
 import os, sys
 from boot.environment import read_environment
@@ -108,15 +109,26 @@ def image(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     require("docker")
     engine = Engine()
     reference = engine.image_name()
-    compiled = tmp_path_factory.mktemp("probe") / "init.pyc"
+    compiled = tmp_path_factory.mktemp("probe") / "start.pyc"
+    source = import_from("/.bootfs/runtime", "real.pyc") + PROBE
     bundle.run(
         "from importlib._bootstrap_external import _code_to_hash_pyc as encode\n"
-        f"code = compile({PROBE!r}, 'probe', 'exec')\n"
+        f"code = compile({source!r}, 'probe', 'exec')\n"
         f"open({str(compiled)!r}, 'wb').write(encode(code, bytes(8), False))"
     )
+    real = (bundle.runtime / "start.pyc").read_bytes()
     layers = [
         bundle.layer.plain_path.read_bytes(),
-        tar({"dev": None, "etc": None, "proc": None, "sys": None, INIT: compiled.read_bytes()}),
+        tar(
+            {
+                "dev": None,
+                "etc": None,
+                "proc": None,
+                "sys": None,
+                START: compiled.read_bytes(),
+                REAL: real,
+            }
+        ),
     ]
     config = {
         "architecture": "amd64",
