@@ -13,14 +13,15 @@ from boot.config import AUTHORITIES, IMAGE, Settings, read_boot_config
 from boot.fuse import OneFile
 from boot.log import log
 from boot.readahead import ReadAhead
-from boot.syscalls import keep_freed_memory
+from boot.replay import Replay
+from boot.syscalls import Residency, keep_freed_memory
 from store.errors import BootError, BootfsError, SizeMismatch
 from store.format.chunkindex import ChunkIndex, parse_chunk_index
 from store.format.digest import check_digest
 from store.read.cache import Cache, CacheUnusable
 from store.read.fetch import ChunkReader
 from store.read.image import Bootstrap, ImageReader
-from store.read.order import StartOrder
+from store.read.order import Pages, StartOrder
 from store.read.source import open_source
 
 SWITCH_INTERVAL_S = 0.0002
@@ -68,7 +69,11 @@ def open_image(settings: Settings) -> tuple[ImageReader, StartOrder | None]:
     try:
         cache = Cache(settings.cache, settings.chunk_index.hex(), index.plain_sizes, log)
         # Without chunks there is no cache directory, and nothing to order.
-        order = StartOrder(cache.path) if index.chunk_count else None
+        order = (
+            StartOrder(cache.path, index.data_start + index.data_size)
+            if index.chunk_count
+            else None
+        )
     except CacheUnusable as error:
         log(str(error))
     except OSError as error:
@@ -119,20 +124,39 @@ class Service:
         self._image = image
         self._order = order
         self._read_ahead: ReadAhead | None = None
+        self._replay: Replay | None = None
         self._answers = answers
         self.file.answered = self._answered
+        workers = self.file.workers
+        image.chunks.begin_wait, image.chunks.end_wait = workers.begin_wait, workers.end_wait
 
-    def read_ahead(self, own: int) -> None:
-        """Advise the kernel for ever, in this thread; ``own`` is image.erofs itself, open."""
+    def read_ahead(self, own: int, step: int) -> None:
+        """Advise the kernel for ever, in this thread; ``own`` is image.erofs itself, open.
 
-        def advise(offset: int, size: int) -> None:
-            os.posix_fadvise(own, offset, size, os.POSIX_FADV_WILLNEED)
+        ``step`` is what the kernel reads at most for one piece of advice.
+        """
+        resident = Residency(own, self._image.size)
 
-        self._read_ahead = ReadAhead(self._image, self._order, advise)
-        self._read_ahead.run()
+        def advise(offset: int, size: int) -> int:
+            missing = resident.missing(offset, size)
+            if missing:
+                os.posix_fadvise(own, offset, size, os.POSIX_FADV_WILLNEED)
+            return missing
+
+        advised = Pages(self._image.size)
+        read_ahead = ReadAhead(self._image, self._order, advise, step, advised)
+        if self._order is not None and self._order.reads:
+            replay = Replay(self._image, self._order, advise, step, advised)
+            read_ahead.hold()
+            self._replay = replay
+            self.file.between_requests(replay.advise_next, then=read_ahead.resume)
+        self._read_ahead = read_ahead
+        read_ahead.run()
 
     def _answered(self, offset: int, size: int) -> None:
         self._answers.add()
+        if self._replay is not None:
+            self._replay.answered(size)
         if self._read_ahead is not None:
             self._read_ahead.saw(offset, size)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from _thread import allocate_lock, start_new_thread
-from errno import EINTR, EINVAL, EIO, ENODEV, ENOENT, ENOSYS
+from errno import EAGAIN, EINTR, EINVAL, EIO, ENODEV, ENOENT, ENOSYS
 from struct import Struct
 
 from store.errors import BootfsError
@@ -34,8 +34,12 @@ KERNEL_READ_AHEAD = 4096
 It takes the pages of all files for one, so its guesses here are poor, and each may cost
 a fetch.  EROFS reads ahead in each file.
 """
-BACKGROUND = 4
-"""Reads of read-ahead under way at once; what a reader waits for stands behind them."""
+BACKGROUND = 0xFFFF
+"""Reads of read-ahead under way at once: without a limit, the most there is.
+
+Whoever asks for one more waits until one is answered, and the thread that answers asks
+for some itself (`OneFile.between_requests`).
+"""
 WORKER_LIMIT = 32
 PIECE_LIMIT = 1000
 """Pieces of one answer; writev(2) takes 1,024 (IOV_MAX)."""
@@ -64,6 +68,42 @@ if TYPE_CHECKING:
     Reader = Callable[[int, int], "list[bytes | memoryview]"]
 
 
+class Workers:
+    """Threads that answer requests: always one that does not wait for a fetch.
+
+    One is enough for all that is at hand, and several only wait for one another
+    (for the interpreter's lock).
+    """
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        """Begin with the caller's own thread; ``work`` is what another one does."""
+        self._work = work
+        self._lock = allocate_lock()
+        self._count = 1
+        self._free = 1
+
+    def begin_wait(self) -> None:
+        """Have another thread answer while this one waits."""
+        with self._lock:
+            self._free -= 1
+            more = self._free < 1 and self._count < WORKER_LIMIT
+            self._count += more
+            self._free += more
+        if more:
+            try:
+                start_new_thread(self._work, ())
+            except RuntimeError:
+                # No process to be had (pids.max): others wait as long as this one.
+                with self._lock:
+                    self._count -= 1
+                    self._free -= 1
+
+    def end_wait(self) -> None:
+        """Count this thread in again."""
+        with self._lock:
+            self._free += 1
+
+
 class OneFile:
     """Serves ``name``, one read-only file of ``size`` bytes, on an open /dev/fuse.
 
@@ -86,15 +126,27 @@ class OneFile:
         self.answered: Callable[[int, int], None] = lambda offset, size: None
         """Called after each read that was answered, with its offset and size."""
         self._log = log
-        self._lock = allocate_lock()
-        self._idle = 0
-        self._workers = 0
+        self.workers = Workers(self._work_aside)
+        self._pause = allocate_lock()
+        self._acts = False
+        self._act: Callable[[bool], bool] = lambda is_idle: False
+        self._then: Callable[[], None] = lambda: None
 
     def serve(self) -> None:
-        """Answer requests until the file is unmounted, in this thread and more while it is busy."""
-        with self._lock:
-            self._workers += 1
+        """Answer requests until the file is unmounted, in this thread and more while it waits."""
+        os.set_blocking(self._fd, True)
         self._work()
+
+    def between_requests(self, act: Callable[[bool], bool], then: Callable[[], None]) -> None:
+        """Have ``act`` called between requests until it returns False, then ``then`` once.
+
+        It is told whether no request waits.
+        """
+        self._act, self._then = act, then
+        os.set_blocking(self._fd, False)
+        self._acts = True
+        # Who sleeps in a read already learns of it by a request.
+        self._use_pause(True)
 
     def resend(self) -> None:
         """Ask the kernel for the requests that another process took and did not answer.
@@ -106,26 +158,28 @@ class OneFile:
     def _work(self) -> None:
         fd = self._fd
         while True:
-            with self._lock:
-                self._idle += 1
+            if self._acts:
+                self._use_pause(False)
             try:
                 request = os.read(fd, REQUEST_SIZE)
             except OSError as error:
+                if error.errno == EAGAIN:
+                    self._use_pause(True)
+                    continue
                 if error.errno in (ENOENT, EINTR):  # interrupted before it was taken
-                    with self._lock:
-                        self._idle -= 1
                     continue
                 if error.errno == ENODEV:  # unmounted
                     return
                 raise
-            with self._lock:
-                self._idle -= 1
-                # A worker that waits for the network must not be the last one.
-                more = self._idle == 0 and self._workers < WORKER_LIMIT
-                self._workers += more
-            if more:
-                self._start_worker()
             self._answer(request)
+
+    def _use_pause(self, is_idle: bool) -> None:
+        """Do a piece of what is to be done between requests, or find that it is done."""
+        with self._pause:
+            if self._acts and not self._act(is_idle):
+                self._acts = False
+                os.set_blocking(self._fd, True)
+                self._then()
 
     def _work_aside(self) -> None:
         """Work in a thread of its own; a fault ends the whole process.
@@ -138,14 +192,6 @@ class OneFile:
         except BaseException as error:
             self._log(f"the daemon failed: {error!r}")
             os._exit(1)
-
-    def _start_worker(self) -> None:
-        try:
-            start_new_thread(self._work_aside, ())
-        except RuntimeError:
-            # No process to be had (pids.max): fewer at once, and nobody left waiting.
-            with self._lock:
-                self._workers -= 1
 
     def _answer(self, request: bytes) -> None:
         _, opcode, unique, node, *_ = IN_HEADER.unpack_from(request)

@@ -39,6 +39,14 @@ class Joining:
         # Or PID 1, without CAP_SYS_PTRACE, could not open this process's namespace.
         prctl(PR_SET_DUMPABLE, 1)
 
+    def tell_of_image(self) -> None:
+        """Tell the child that the image is mounted."""
+        os.write(self._told, b"1")
+
+    def wait_for_image(self) -> bool:
+        """Return True when the image is mounted, False when PID 1 has ended instead."""
+        return os.read(self._heard, 1) == b"1"
+
     def wait_for_parent(self) -> None:
         """Tell PID 1 that the root is made; return when it has come."""
         os.write(self._tells, b"1")
@@ -56,6 +64,7 @@ class Joining:
             namespace = os.open(f"/proc/{child}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
             setns(namespace, CLONE_NEWNS)
             os.close(namespace)
+            os.write(self._told, b"1")
         os.close(self._hears)
         os.close(self._told)
         return True

@@ -29,13 +29,25 @@ _FLAGS = {
 class Mount:
     """One line of mountinfo; paths are unescaped bytes."""
 
-    __slots__ = ("kind", "number", "options", "parent", "root", "source", "super_options", "target")
+    __slots__ = (
+        "device",
+        "kind",
+        "number",
+        "options",
+        "parent",
+        "root",
+        "source",
+        "super_options",
+        "target",
+    )
 
     def __init__(self, line: bytes) -> None:
         fields, _, rest = line.partition(b" - ")
         words = fields.split(b" ")
         self.number = int(words[0])
         self.parent = int(words[1])
+        self.device = words[2]
+        """Major and minor number, as ``0:45``."""
         self.root = unescaped(words[3])
         self.target = unescaped(words[4])
         self.options = words[5].split(b",")

@@ -135,6 +135,12 @@ def resolve(path: bytes) -> bytes:
     return b"/".join((ROOT, *done))
 
 
+def is_volume(entry: Mount) -> bool:
+    """Whether this is a volume of the engine's, and not one of ours."""
+    is_named_so = entry.root.endswith(b"/_data") and b"/volumes/" in entry.root
+    return is_named_so and not entry.target.startswith(HOME.encode() + b"/")
+
+
 def move_mounts(mounts: list[Mount]) -> None:
     """Move what the engine mounted in the container to the same paths below `ROOT`."""
     for entry in top_level(mounts):

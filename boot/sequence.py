@@ -68,16 +68,16 @@ def boot(arguments: list[bytes], given: dict[bytes, bytes], attempt: erofs.Attem
         )
     identity = _identity(settings)
 
-    # 2. The image, lazily.  The daemon mounts it, in this first mount namespace, where it stays.
+    # 2. Who may do that, and where the workload's changes go.
     _check_rights(identity)
     # FUSE lets in only processes whose every id is the owner's, and what is made in the
     # root belongs to root.
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
-    lower, daemon = _mount_image(settings, attempt)
     writable = root.Writable(root.container_name(mounts), settings.chunk_index.hex()[:32])
 
-    # 3. The workload is PID 1 of its own PID namespace; later children are not in it.
+    # 3. The workload is PID 1 of its own PID namespace; later children are not in it.  It is
+    # forked while the daemon, which has more to import, is on its way.
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     joining = Joining()
     unshare(CLONE_NEWPID)
@@ -86,9 +86,12 @@ def boot(arguments: list[bytes], given: dict[bytes, bytes], attempt: erofs.Attem
         try:
             # A process that may wait for the daemon must not keep its device open, or
             # it waits for ever when daemon and init are gone.
-            daemon.give_up()
+            if attempt is not None:
+                attempt.close_device()
             joining.begin_child()
-            _make_root(lower, writable, mounts, directory)
+            if not joining.wait_for_image():
+                os._exit(BootError.exit_code)  # PID 1 says why
+            _make_root(erofs.LOWER, writable, mounts, directory)
             joining.wait_for_parent()
             become_workload(command, environment, directory, identity, mounts)
         except Exception as error:
@@ -96,6 +99,10 @@ def boot(arguments: list[bytes], given: dict[bytes, bytes], attempt: erofs.Attem
     setns(own, CLONE_NEWPID)
     os.close(own)
     joining.begin_parent()
+
+    # The image, lazily.  The daemon mounts it, in this first mount namespace, where it stays.
+    daemon = _mount_image(settings, attempt)
+    joining.tell_of_image()
     # What is in this process's memory is not for the workload.
     prctl(PR_SET_DUMPABLE, 0)
     detach_stdio()
@@ -119,7 +126,7 @@ def _make_root(
 
     # 5. The engine's mounts go where the workload looks for them.
     root.move_mounts(mounts)
-    if writable.fresh and any(m.root.endswith(b"/_data") for m in mounts):
+    if writable.fresh and any(root.is_volume(m) for m in mounts):
         from boot.volumes import fill_new_volumes
 
         fill_new_volumes(mounts)
@@ -172,15 +179,15 @@ def _check_rights(identity: Identity) -> None:
         ) from None
 
 
-def _mount_image(settings: Settings, attempt: erofs.Attempt | None) -> tuple[bytes, Daemon]:
-    """Mount the image in the first mode that works; return where, and its daemon."""
+def _mount_image(settings: Settings, attempt: erofs.Attempt | None) -> Daemon:
+    """Mount the image at `erofs.LOWER` in the first mode that works; return its daemon."""
     if attempt is not None:
         try:
-            return erofs.LOWER, attempt.finish()
+            return attempt.finish()
         except MountFailed as error:
             if settings.mode == "erofs":
                 raise
             log(f"mode fuse: {error}")
     from boot.modes import fusetree
 
-    return fusetree.LOWER, fusetree.start(settings)
+    return fusetree.start(settings)

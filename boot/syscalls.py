@@ -51,9 +51,18 @@ class _Char(_ctypes._SimpleCData):  # type: ignore[type-arg]  # generic in stubs
     _type_ = "c"
 
 
+class _Long(_ctypes._SimpleCData):  # type: ignore[type-arg]  # generic in stubs alone
+    _type_ = "l"
+
+
 class _Function(_ctypes.CFuncPtr):
     _flags_ = _FUNCFLAG_CDECL | _FUNCFLAG_USE_ERRNO
     _restype_ = _Int
+
+
+class _AddressFunction(_ctypes.CFuncPtr):
+    _flags_ = _FUNCFLAG_CDECL | _FUNCFLAG_USE_ERRNO
+    _restype_ = _Long
 
 
 _process = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]  # NULL: this process
@@ -77,6 +86,11 @@ _prctl = _bind("prctl")
 _mallopt = _bind("mallopt")
 _capget = _bind("capget")
 _capset = _bind("capset")
+_mincore = _bind("mincore")
+_mmap = _AddressFunction(_ctypes.dlsym(_process, "mmap"))
+_fsopen = _bind("fsopen")
+_fsconfig = _bind("fsconfig")
+_fsmount = _bind("fsmount")
 
 
 def _check(result: int, what: str) -> int:
@@ -96,6 +110,50 @@ def mount(
 def unmount(target: bytes, flags: int) -> None:
     """Take a mount away."""
     _check(_umount2(target, flags), os.fsdecode(target))
+
+
+class Residency:
+    """Which pages of a file the kernel has; asking makes nobody read them (mincore(2))."""
+
+    __slots__ = ("_address",)
+
+    def __init__(self, fd: int, size: int) -> None:
+        """Map the file, for as long as this process lives.
+
+        Raises:
+            OSError: it cannot be mapped.
+
+        """
+        arguments = (_Long(0), _Long(size), _PROT_READ, _MAP_SHARED, fd, _Long(0))
+        self._address = _check(_mmap(*arguments), "mmap")
+
+    def missing(self, offset: int, size: int) -> int:
+        """Return how many of the ``size`` bytes from ``offset``, whole pages, are not there."""
+        pages = -(-size // _PAGE)
+        found = _buffer(bytes(pages))
+        _check(_mincore(_Long(self._address + offset), _Long(size), found), "mincore")
+        return (pages - bytes(found).count(1)) * _PAGE
+
+
+_PAGE = 4096
+_PROT_READ, _MAP_SHARED = 1, 1
+
+
+def open_file_system(kind: bytes) -> int:
+    """Return a descriptor of the root of a new mount of ``kind`` that is attached nowhere.
+
+    The caller closes it, and with it goes the mount (fsopen(2), fsmount(2)).
+    """
+    context = _check(_fsopen(kind, 0), "fsopen")
+    try:
+        _check(_fsconfig(context, _FSCONFIG_CMD_CREATE, None, None, 0), "fsconfig")
+        return _check(_fsmount(context, 0, 0), "fsmount")
+    finally:
+        os.close(context)
+
+
+_FSCONFIG_CMD_CREATE = 6
+"""linux/mount.h."""
 
 
 def unshare(flags: int) -> None:
@@ -122,9 +180,11 @@ def keep_freed_memory(size: int) -> None:
     """
     for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
         _mallopt(option, size)
+    # Other threads would take theirs from heaps of their own, to which this does not apply.
+    _mallopt(_M_ARENA_MAX, 1)
 
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _CAP_HEADER = b"\x22\x05\x08\x20\0\0\0\0"
 """_LINUX_CAPABILITY_VERSION_3 and pid 0, the caller (linux/capability.h)."""
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 import os
 import stat
 
-from boot.config import HOME
 from boot.mounts import Mount
-from boot.root import ROOT, resolve
+from boot.root import ROOT, is_volume, resolve
 from boot.syscalls import MNT_DETACH, MS_BIND, MS_RDONLY, MS_REMOUNT, mount, unmount
 
 PEEK = ROOT[: -len(b"root")] + b"image"
@@ -25,7 +24,7 @@ VOLUME = ROOT[: -len(b"root")] + b"fuse"
 
 def fill_new_volumes(mounts: list[Mount]) -> None:
     """Copy the image's content into each empty engine volume among ``mounts``, which are moved."""
-    volumes = [m for m in mounts if _is_volume(m)]
+    volumes = [m for m in mounts if is_volume(m)]
     if not volumes:
         return
     mount(ROOT, PEEK, None, MS_BIND)
@@ -38,12 +37,6 @@ def fill_new_volumes(mounts: list[Mount]) -> None:
                 _fill(source, place, entry, [m for m in inner if m.startswith(place + b"/")])
     finally:
         unmount(PEEK, MNT_DETACH)
-
-
-def _is_volume(entry: Mount) -> bool:
-    """Whether this is a volume of the engine's, and not one of ours."""
-    is_named_so = entry.root.endswith(b"/_data") and b"/volumes/" in entry.root
-    return is_named_so and not entry.target.startswith(HOME.encode() + b"/")
 
 
 def _fill(source: bytes, place: bytes, entry: Mount, inner: list[bytes]) -> None:

@@ -15,7 +15,8 @@ from converter.progress import Progress
 from converter.reference import Reference
 from converter.runtime import open_runtime
 from converter.spool import Spool
-from converter.storing import encode_frames, encode_index, store_region
+from converter.storing import add_bootstrap, store_region
+from store.format.chunkindex import encode_chunk_index
 from store.format.digest import digest_of
 from store.format.names import bootstrap_name, chunk_index_name, manifest_name
 from store.interfaces import Backend
@@ -89,14 +90,14 @@ def convert(
 
         progress.step("bootstrap")
         bootstrap = write_bootstrap(tree, region.extents, region.size)
-        frames = encode_frames(index, bootstrap.plain, bootstrap.data_start)
-        encoded = encode_index(index)
+        add_bootstrap(index, bootstrap.plain, bootstrap.data_start)
+        encoded = encode_chunk_index(index)
         digest = digest_of(encoded)
         backend.write(chunk_index_name(digest), iter((encoded,)))
-        backend.write(bootstrap_name(digest), iter((frames,)))
+        backend.write(bootstrap_name(digest), iter((bootstrap.plain,)))
 
         progress.step("image")
-        own = build_own_layer(image, tree, ImageFiles(frames, encoded, digest), blob_store)
+        own = build_own_layer(image, tree, ImageFiles(bootstrap.plain, encoded, digest), blob_store)
     shared = Layer(
         plain=runtime.plain_path,
         stored=runtime.stored_path,

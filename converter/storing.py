@@ -9,22 +9,16 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate
 
-from zstandard import ZstdCompressor
-
 from converter.chunker import cut
 from converter.order import Region
-from store.format.chunkindex import FRAME, HOLE, ChunkIndex, encode_chunk_index
+from store.format.chunkindex import FRAME, HOLE, ChunkIndex
 from store.format.digest import digest_of
 from store.interfaces import Backend
 from store.write.catalogue import Catalogue, read_catalogue
 from store.write.packwriter import PackWriter
-
-BOOTSTRAP_LEVEL = 15
-"""Compressed once, pulled at every cold start: 19 saves 3 % more and takes twice as long."""
 
 
 @dataclass(slots=True)
@@ -122,25 +116,15 @@ def _place_chunks(index: ChunkIndex, chunks: _Chunks, packs: PackWriter) -> None
         index.stored_sizes.append(entry.stored_size)
 
 
-def encode_frames(index: ChunkIndex, bootstrap: bytes, data_start: int) -> bytes:
-    """Return the bootstrap file, frame after frame compressed, and describe it in ``index``."""
+def add_bootstrap(index: ChunkIndex, bootstrap: bytes, data_start: int) -> None:
+    """Describe the bootstrap in ``index``: its file is its plain bytes.
+
+    The layer that carries it is compressed as a whole; a start that had to decompress
+    it would take 2 ms longer (docs/decisions/0010-plain-metadata.md).
+    """
     plain = memoryview(bootstrap)
     frames = [plain[at : at + FRAME] for at in range(0, len(plain), FRAME)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        stored = list(pool.map(_compress_frame, frames))
     index.bootstrap_size = len(bootstrap)
     index.data_start = data_start
-    index.frame_starts = array("Q", accumulate(map(len, stored), initial=0))
-    index.frame_digests = [digest_of(frame) for frame in stored]
-    return b"".join(stored)
-
-
-def _compress_frame(plain: memoryview) -> bytes:
-    made = ZstdCompressor(BOOTSTRAP_LEVEL, write_checksum=False, write_content_size=False)
-    return made.compress(plain)
-
-
-def encode_index(index: ChunkIndex) -> bytes:
-    """Return the bytes of a complete chunk index."""
-    made = ZstdCompressor(BOOTSTRAP_LEVEL, write_checksum=False, write_content_size=False)
-    return encode_chunk_index(index, made.compress)
+    index.frame_starts = array("Q", accumulate(map(len, frames), initial=0))
+    index.frame_digests = [digest_of(frame) for frame in frames]

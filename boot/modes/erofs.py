@@ -11,6 +11,8 @@ import os
 from _thread import allocate_lock, start_new_thread
 from mmap import mmap
 
+from boot.log import log
+from boot.mounts import read_mounts
 from boot.spawn import open_fuse, respawn_daemon, spawn_daemon
 from boot.supervise import Daemon
 from boot.syscalls import (
@@ -21,6 +23,7 @@ from boot.syscalls import (
     MS_PRIVATE,
     MS_RDONLY,
     mount,
+    open_file_system,
     unmount,
     unshare,
 )
@@ -28,6 +31,10 @@ from store.errors import MountFailed
 
 FUSE = b"/.bootfs/mnt/fuse"
 LOWER = b"/.bootfs/mnt/image"
+ADVICE = 128 << 10
+"""VM_READAHEAD_PAGES of linux/mm.h."""
+LONG_ADVICE = 1 << 20
+"""One request to the daemon."""
 FILES = 1024
 """More than a daemon that begins has open."""
 
@@ -56,6 +63,10 @@ class Attempt:
         """Number of reads answered, in its first 8 bytes."""
         self._namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         self._spawned = spawn_daemon(self._serve_first)
+
+    def close_device(self) -> None:
+        """Close the FUSE device in this process, which neither serves it nor gives it on."""
+        os.close(self._fuse)
 
     def finish(self) -> Daemon:
         """Return the daemon once the image is mounted.
@@ -106,12 +117,16 @@ class Attempt:
             with gate:
                 if problems:
                     told(problems[0])
+            step = _allow_long_advice()
             # Asks nothing of this daemon: the kernel knows the name, and that it need not ask.
             own = os.open(FUSE + b"/image.erofs", os.O_RDONLY | os.O_CLOEXEC)
             # The mount of the image holds the file; by path nobody needs it any more.
             unmount(FUSE, MNT_DETACH)
             told(None)
-            service.read_ahead(own)
+            try:
+                service.read_ahead(own, step)
+            except OSError as error:
+                log(f"no reading ahead: {error.strerror}; starts take longer")
 
         start_new_thread(mount_image, ())
         start_new_thread(go_on, ())
@@ -138,6 +153,31 @@ def _mount_file(fuse: int) -> None:
         mount(b"bootfs", FUSE, b"fuse", MS_NOSUID | MS_NODEV | MS_RDONLY, options)
     except OSError as error:
         raise MountFailed(f"the kernel refuses to mount FUSE: {error.strerror}") from None
+
+
+def _allow_long_advice() -> int:
+    """Have the kernel take longer advice on ``image.erofs``; return the bytes it takes at once.
+
+    What it reads for one piece of advice is bounded by the device's read-ahead, 128 KiB by
+    default, and each piece costs the daemon the same 0.1 ms.  Files opened before keep
+    their own bound, the mount's file among them.
+    """
+    try:
+        device = next(m.device for m in read_mounts() if m.target == FUSE)
+        sysfs = open_file_system(b"sysfs")
+        try:
+            path = b"class/bdi/" + device + b"/read_ahead_kb"
+            setting = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=sysfs)
+        finally:
+            os.close(sysfs)
+        try:
+            os.write(setting, b"%d" % (LONG_ADVICE >> 10))
+        finally:
+            os.close(setting)
+    except (OSError, StopIteration):
+        # An engine that hides sysfs, or a user namespace: shorter advice does too.
+        return ADVICE
+    return LONG_ADVICE
 
 
 def _mount_image() -> None:

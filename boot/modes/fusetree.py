@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import os
 
-from boot.config import MOUNTS, Settings
+from boot.config import Settings
+from boot.modes.erofs import LOWER
 from boot.spawn import open_fuse, spawn_daemon
 from boot.supervise import Daemon
-
-LOWER = f"{MOUNTS}/image".encode()
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -17,7 +17,6 @@ from store.errors import FormatError, IntegrityError, UnsupportedVersion
 from store.format.digest import DIGEST_SIZE, digest_of
 from store.format.packfile import CHUNK_LIMIT
 from store.format.packfile import HEADER as PACK_HEADER
-from store.format.zstdframe import decompress
 
 MAGIC = b"bootfsCI"
 VERSION = 1
@@ -69,7 +68,8 @@ class ChunkIndex:
     zeros where that is `HOLE`.  Chunk ``c`` has ``digests[32*c : 32*c + 32]``,
     ``plain_sizes[c]``, and lies in pack ``packs[c]`` at ``offsets[c]`` with
     ``stored_sizes[c]``.  Bootstrap frame ``f`` is the bytes ``frame_starts[f]``
-    to ``frame_starts[f + 1]`` of the bootstrap file.  Not to be changed.
+    to ``frame_starts[f + 1]`` of the bootstrap file, plain where they are as many as its
+    plain bytes.  Not to be changed.
     """
 
     __slots__ = (
@@ -176,10 +176,14 @@ def parse_chunk_index(data: bytes) -> ChunkIndex:
     body = data[HEADER.size :]
     if digest_of(body) != digest:
         raise _refuse(72, "digest mismatch; the chunk index is damaged")
-    try:
-        body = decompress(body, plain, "body")
-    except IntegrityError as error:
-        raise _refuse(HEADER.size, str(error)) from None
+    if stored != plain:
+        # Here, since what this release writes needs no decompressor.
+        from store.format.zstdframe import decompress
+
+        try:
+            body = decompress(body, plain, "body")
+        except IntegrityError as error:
+            raise _refuse(HEADER.size, str(error)) from None
 
     columns = _Columns(body)
     index = ChunkIndex()
@@ -264,8 +268,8 @@ def _place_in_region(index: ChunkIndex, firsts: array[int], lengths: array[int])
         raise _refuse(HEADER.size, f"places end at {at} of {index.data_size}")
 
 
-def encode_chunk_index(index: ChunkIndex, compressed: CompressBody) -> bytes:
-    """Return the bytes of a chunk index; ``compressed`` makes a zstd frame of the body.
+def encode_chunk_index(index: ChunkIndex, compressed: CompressBody | None = None) -> bytes:
+    """Return the bytes of a chunk index, its body plain, or as ``compressed`` makes a zstd frame.
 
     The compressor is the caller's so that the boot path does not import one.
     """
@@ -309,7 +313,7 @@ def encode_chunk_index(index: ChunkIndex, compressed: CompressBody) -> bytes:
             place_lengths.tobytes(),
         )
     )
-    stored = compressed(body)
+    stored = compressed(body) if compressed is not None else body
     header = HEADER.pack(
         MAGIC, VERSION, 0, FRAME, index.bootstrap_size, index.data_start, index.data_size,
         len(index.frame_digests), len(index.pack_digests), index.chunk_count,

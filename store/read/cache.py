@@ -49,6 +49,8 @@ class Cache:
         self._sizes = plain_sizes
         self._offsets = list(accumulate(plain_sizes, initial=0))
         self._paused_until = 0.0
+        self._tells = True
+        self._byte = bytearray(1)
         path = self.path = f"{directory}/{LAYOUT}/{name}"
         self._data = -1
         self._present: mmap | None = None
@@ -82,17 +84,36 @@ class Cache:
             os.close(self._data)
             self._data = -1
 
-    def read(self, chunk: int) -> bytes | None:
-        """Return the plain bytes of a chunk as they lie here, unverified, or None."""
-        if self._present is None or not self._present[chunk]:
+    def read(self, first: int, count: int = 1) -> memoryview | None:
+        """Return the plain bytes of ``count`` chunks from ``first`` as they lie here, or None.
+
+        One read, since neighbours lie side by side.  Unverified; None where the map
+        claims not all of them.
+        """
+        end = first + count
+        if self._present is None or self._present.find(b"\0", first, end) >= 0:
             return None
-        size = self._sizes[chunk]
+        start = self._offsets[first]
+        size = self._offsets[end] - start
         try:
-            data = os.pread(self._data, size, self._offsets[chunk])
+            data = os.pread(self._data, size, start)
         except OSError:
             # A bad sector is a chunk that is not there: it is fetched again.
             return None
-        return data if len(data) == size else None
+        return memoryview(data) if len(data) == size else None
+
+    def is_at_hand(self, first: int, count: int = 1) -> bool:
+        """Whether reading these chunks needs no disk, as far as their last page tells."""
+        if not self._tells:
+            return True
+        try:
+            os.preadv(self._data, [self._byte], self._offsets[first + count] - 1, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            # A file system that cannot tell (EOPNOTSUPP).
+            self._tells = False
+        return True
 
     def write(self, chunk: int, plain: bytes) -> None:
         """Keep a chunk.  A disk that is full costs the keeping, not the reader."""

@@ -13,7 +13,6 @@ from _thread import allocate_lock, start_new_thread
 from store.errors import BootfsError
 from store.format.digest import check_digest, digest_of, printable
 from store.format.names import pack_name
-from store.format.zstdframe import decompress
 
 GAP_LIMIT = 64 << 10
 """Unwanted bytes between two chunks that are cheaper to fetch than a second request."""
@@ -41,7 +40,7 @@ class Flight:
     def __init__(self) -> None:
         self.landed = allocate_lock()
         self.landed.acquire()
-        self.result: bytes | None = None
+        self.result: bytes | memoryview | None = None
         self.error: BootfsError | None = None
 
 
@@ -98,8 +97,13 @@ def plain_of(stored: bytes | memoryview, plain_size: int, digest: bytes, where: 
         IntegrityError: the body is not the chunk ``digest`` of ``plain_size`` bytes.
 
     """
-    is_plain = len(stored) == plain_size
-    plain = bytes(stored) if is_plain else decompress(stored, plain_size, where)
+    if len(stored) == plain_size:
+        plain = bytes(stored)
+    else:
+        # Here, since a start from the cache needs no decompressor.
+        from store.format.zstdframe import decompress
+
+        plain = decompress(stored, plain_size, where)
     check_digest(plain, digest, where)
     return plain
 
@@ -117,19 +121,25 @@ class ChunkReader:
     ) -> None:
         self.index = index
         self.counters = Counters()
+        self.begin_wait: Callable[[], None] = lambda: None
+        """Called by a reader before it waits for a fetch or a disk."""
+        self.end_wait: Callable[[], None] = lambda: None
+        """Called by it afterwards."""
         self._source = source
         self._cache = cache
         self._log = log
         self._lock = allocate_lock()
         self._flights: dict[int, Flight] = {}
-        self._memory: dict[int, bytes] = {}
+        self._memory: dict[int, bytes | memoryview] = {}
         self._memory_left = memory_limit
         self._queue: SimpleQueue[Range] = SimpleQueue()
         self._fetchers = 0
         self._spare = 0
         """Fetchers that are free, less ranges that are queued."""
 
-    def read(self, chunks: list[int], joins_failures: bool = False) -> dict[int, bytes]:
+    def read(
+        self, chunks: list[int], joins_failures: bool = False
+    ) -> dict[int, bytes | memoryview]:
         """Return the verified plain bytes of ``chunks``.
 
         When a fetch that others began before fails, it is tried once more for this
@@ -139,7 +149,11 @@ class ChunkReader:
             BootfsError: one of them can be had from nowhere, or not unharmed.
 
         """
-        found: dict[int, bytes] = {}
+        if len(chunks) > 1:
+            cached = self._read_cached(chunks)
+            if cached is not None:
+                return cached
+        found: dict[int, bytes | memoryview] = {}
         joined: list[tuple[int, Flight]] = []
         mine: list[tuple[int, Flight]] = []
         with self._lock:
@@ -154,11 +168,43 @@ class ChunkReader:
                     mine.append((chunk, flight))
         if mine:
             try:
-                self._start([chunk for chunk, _ in mine])
+                missing = self._land_cached([chunk for chunk, _ in mine])
             except BaseException as error:
                 # Nobody else lands these: who waits for them must not wait for ever.
                 self._crash_unlanded(mine, error)
                 raise
+        else:
+            missing = []
+        waits = bool(missing) or any(flight.landed.locked() for _, flight in joined)
+        if waits:
+            self.begin_wait()
+        try:
+            if missing:
+                try:
+                    self._start(missing)
+                except BaseException as error:
+                    self._crash_unlanded(mine, error)
+                    raise
+            failed = self._collect(mine, joined, found, joins_failures)
+        finally:
+            if waits:
+                self.end_wait()
+        if failed:
+            # Somebody else's fetch, perhaps a guess that began long ago, ran into its
+            # limit: this want has a limit of its own.  Whatever flight it finds now
+            # began after this want, so a second failure is an answer; without that,
+            # the last of fifty readers would wait for fifty limits.
+            found.update(self.read(failed, joins_failures=True))
+        return found
+
+    @staticmethod
+    def _collect(
+        mine: list[tuple[int, Flight]],
+        joined: list[tuple[int, Flight]],
+        found: dict[int, bytes | memoryview],
+        joins_failures: bool,
+    ) -> list[int]:
+        """Wait for flights and put their results into ``found``; return what others failed at."""
         for chunk, flight in mine:
             with flight.landed:
                 if flight.result is None:
@@ -173,12 +219,32 @@ class ChunkReader:
                     raise flight.error or BootfsError(f"chunk {chunk}: fetch ended without result")
                 else:
                     failed.append(chunk)
-        if failed:
-            # Somebody else's fetch, perhaps a guess that began long ago, ran into its
-            # limit: this want has a limit of its own.  Whatever flight it finds now
-            # began after this want, so a second failure is an answer; without that,
-            # the last of fifty readers would wait for fifty limits.
-            found.update(self.read(failed, joins_failures=True))
+        return failed
+
+    def _read_cached(self, chunks: list[int]) -> dict[int, bytes | memoryview] | None:
+        """Return neighbouring chunks, all of them cached and unharmed, or None.
+
+        The way of every long read of a warm image: no flights, one read of the file.
+        """
+        cache = self._cache
+        first, count = chunks[0], len(chunks)
+        if cache is None or chunks[-1] - first != count - 1:
+            return None
+        if chunks != list(range(first, first + count)):
+            return None
+        plain = self._read_cache(cache, first, count)
+        if plain is None:
+            return None
+        sizes = self.index.plain_sizes
+        found: dict[int, bytes | memoryview] = {}
+        end = 0
+        for chunk in chunks:
+            start = end
+            end += sizes[chunk]
+            piece = found[chunk] = plain[start:end]
+            if digest_of(piece) != self.index.digest(chunk):
+                return None
+        self.counters.cache_hits += count
         return found
 
     def want(self, chunks: list[int]) -> None:
@@ -199,11 +265,8 @@ class ChunkReader:
         return chunk in self._memory or (self._cache is not None and self._cache.has(chunk))
 
     def _start(self, chunks: list[int]) -> None:
-        """See that the flights of ``chunks`` land: from the cache here, else by fetchers."""
-        missing = [chunk for chunk in chunks if not self._land_from_cache(chunk)]
-        if not missing:
-            return
-        ranges = plan_ranges(self.index, missing)
+        """See that the flights of ``chunks``, which are not cached, land by fetchers."""
+        ranges = plan_ranges(self.index, chunks)
         if self._source.read_ahead:
             self._extend(ranges[-1])
         self._queue_ranges(ranges)
@@ -269,19 +332,66 @@ class ChunkReader:
                 self._flights[chunk] = Flight()
                 chunk += 1
 
-    def _land_from_cache(self, chunk: int) -> bool:
-        plain = None if self._cache is None else self._cache.read(chunk)
-        if plain is None or self._cache is None:
-            return False
-        expected = self.index.digest(chunk)
-        if digest_of(plain) != expected:
-            self.counters.cache_bad += 1
-            self._cache.forget(chunk)
-            self._log(f"cache: chunk {printable(expected)} is damaged; fetching it again")
-            return False
-        self.counters.cache_hits += 1
-        self._land(chunk, plain)
-        return True
+    def _read_cache(self, cache: Cache, first: int, count: int) -> memoryview | None:
+        """Read from the cache; what must come from the disk is a wait like one for a fetch."""
+        if cache.is_at_hand(first, count):
+            return cache.read(first, count)
+        self.begin_wait()
+        try:
+            return cache.read(first, count)
+        finally:
+            self.end_wait()
+
+    def _land_cached(self, chunks: list[int]) -> list[int]:
+        """Land those of ``chunks`` that the cache holds unharmed; return the others."""
+        cache = self._cache
+        if cache is None:
+            return chunks
+        sizes = self.index.plain_sizes
+        missing: list[int] = []
+        at = 0
+        while at < len(chunks):
+            first = chunks[at]
+            end = at + 1
+            if not cache.has(first):
+                missing.append(first)
+                at = end
+                continue
+            size = sizes[first]
+            while end < len(chunks) and chunks[end] == first + end - at and cache.has(chunks[end]):
+                size += sizes[chunks[end]]
+                if size > RANGE_LIMIT:
+                    break
+                end += 1
+            plain = self._read_cache(cache, first, end - at)
+            if plain is None:
+                missing += chunks[at:end]
+            else:
+                missing += self._land_run(first, end - at, plain)
+            at = end
+        return missing
+
+    def _land_run(self, first: int, count: int, plain: memoryview) -> list[int]:
+        """Land ``count`` chunks from ``first`` out of ``plain``; return those that are damaged."""
+        index = self.index
+        damaged: list[int] = []
+        end = 0
+        for chunk in range(first, first + count):
+            start = end
+            end += index.plain_sizes[chunk]
+            piece = plain[start:end]
+            expected = index.digest(chunk)
+            if digest_of(piece) != expected:
+                self.counters.cache_bad += 1
+                if self._cache is not None:
+                    self._cache.forget(chunk)
+                self._log(f"cache: chunk {printable(expected)} is damaged; fetching it again")
+                damaged.append(chunk)
+                continue
+            self.counters.cache_hits += 1
+            # Many at once are for the kernel to keep, and a piece here would keep them all.
+            self._land(chunk, piece, is_kept=count == 1)
+        return damaged
 
     def _work(self) -> None:
         """Fetch what is queued, for ever: a fetcher thread."""
@@ -328,14 +438,15 @@ class ChunkReader:
             self._log(f"{pack}: {error!r}")
             self._crash(waiting, BootfsError(f"{pack}: {error!r}"))
 
-    def _land(self, chunk: int, plain: bytes) -> None:
+    def _land(self, chunk: int, plain: bytes | memoryview, is_kept: bool = True) -> None:
         with self._lock:
             flight = self._flights.pop(chunk)
-            self._memory[chunk] = plain
-            self._memory_left -= len(plain)
-            while self._memory_left < 0:
-                oldest = next(iter(self._memory))
-                self._memory_left += len(self._memory.pop(oldest))
+            if is_kept:
+                self._memory[chunk] = plain
+                self._memory_left -= len(plain)
+                while self._memory_left < 0:
+                    oldest = next(iter(self._memory))
+                    self._memory_left += len(self._memory.pop(oldest))
         flight.result = plain
         flight.landed.release()
 

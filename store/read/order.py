@@ -1,48 +1,95 @@
-"""What starts of an image wanted first, kept in its cache for the next start on this machine.
+"""What starts of an image read, kept in its cache for the next start on this machine.
 
-A list of parts, in the order in which they were first read: four bytes each,
-little-endian, a place of the data region, or a bootstrap frame with the highest
-bit set.  It only says what to read early, so nothing here is trusted and a list
-that is wrong costs time.  Every container adds what it finds missing, up to a limit.
+A list of reads of ``image.erofs`` in the order in which they were first made, eight
+bytes each, little-endian: number of the first page, number of pages.  It only says
+what to read early, so nothing here is trusted and a list that is wrong costs time.
+Every container adds what it finds missing, up to a limit.
 """
 
 from __future__ import annotations
 
 import os
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
+from struct import Struct
 
-FRAME_BIT = 1 << 31
+from store.format.chunkindex import BLOCK
+
+ENTRY = Struct("<II")
 LIMIT = 16384
-"""Parts at most: some 1 GB of data, more than starts read."""
+"""Reads at most: some 1 GB of data, more than starts read."""
+MAP_NORESERVE = 0x4000
+"""asm-generic/mman-common.h; not in Python 3.11's mmap."""
 FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+
+
+class Pages:
+    """A set of pages of one file; one byte a page, and memory only where some are in it."""
+
+    __slots__ = ("_count", "_marks")
+
+    def __init__(self, size: int) -> None:
+        """Begin with none of the pages of a file of ``size`` bytes."""
+        self._count = max(-(-size // BLOCK), 1)
+        self._marks = mmap(-1, self._count, flags=MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
+
+    def add(self, offset: int, size: int) -> None:
+        """Put in every page that holds one of ``size`` bytes from ``offset``."""
+        first = min(offset // BLOCK, self._count)
+        end = min(-(-(offset + size) // BLOCK), self._count)
+        if first < end:
+            self._marks[first:end] = b"\1" * (end - first)
+
+    def holds(self, offset: int, size: int) -> bool:
+        """Whether every page of ``size`` bytes from ``offset`` is in."""
+        return self._marks.find(b"\0", offset // BLOCK, -(-(offset + size) // BLOCK)) < 0
+
+    def first_gap(self, offset: int, size: int) -> tuple[int, int]:
+        """Return offset and size of the first run of whole pages that are not in; size 0: none."""
+        end = -(-(offset + size) // BLOCK)
+        first = self._marks.find(b"\0", offset // BLOCK, end)
+        if first < 0:
+            return offset, 0
+        last = self._marks.find(b"\1", first, end)
+        return first * BLOCK, ((end if last < 0 else last) - first) * BLOCK
 
 
 class StartOrder:
     """The list of one image; for one thread at a time, and many processes at once."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, size: int) -> None:
         """Open, and make where missing, the list in directory ``path`` of a cache.
+
+        ``size`` is that of ``image.erofs``.
 
         Raises:
             OSError: it cannot be opened.
 
         """
-        self._fd = os.open(f"{path}/order", FLAGS, 0o600)
-        data = os.pread(self._fd, LIMIT * 4, 0)
-        self.parts = [
-            int.from_bytes(data[at : at + 4], "little") for at in range(0, len(data) - 3, 4)
+        self._fd = os.open(f"{path}/reads", FLAGS, 0o600)
+        data = os.pread(self._fd, LIMIT * ENTRY.size, 0)
+        whole = len(data) // ENTRY.size * ENTRY.size
+        self.reads = [
+            (first * BLOCK, pages * BLOCK)
+            for first, pages in ENTRY.iter_unpack(data[:whole])
+            if (first + pages) * BLOCK < size + BLOCK
         ]
-        """As it was found; numbers may be out of range."""
-        self._known = set(self.parts)
+        """Offset and size of each, in bytes, as found."""
+        self._count = whole // ENTRY.size
+        self._known = Pages(size)
+        for offset, length in self.reads:
+            self._known.add(offset, length)
 
-    def add(self, part: int) -> None:
-        """Add a part that was read, if it is new and there is room.
+    def add(self, offset: int, size: int) -> None:
+        """Add a read, if a page of it is new and there is room.
 
         Raises:
             OSError: the disk is full; the list stays as it was.
 
         """
-        if part in self._known or len(self._known) >= LIMIT:
+        if self._count >= LIMIT or self._known.holds(offset, size):
             return
-        self._known.add(part)
-        # One write appends whole: readers never see half a number of ours.
-        os.write(self._fd, part.to_bytes(4, "little"))
+        self._known.add(offset, size)
+        self._count += 1
+        first = offset // BLOCK
+        # One write appends whole: readers never see half an entry of ours.
+        os.write(self._fd, ENTRY.pack(first, -(-(offset + size) // BLOCK) - first))

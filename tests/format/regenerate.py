@@ -140,7 +140,6 @@ def make_conversion() -> bytes:
         image = StoredImage(make_tree(), Path(directory), level=9)
         lines = [
             f"bootstrap {digest_of(image.plain_bootstrap).hex()}",
-            f"frames {digest_of(image.frames).hex()}",
             f"chunk-index {digest_of(image.encoded_index).hex()}",
             *(f"pack {digest.hex()}" for digest in image.index.pack_digests),
         ]

@@ -138,14 +138,14 @@ def test_damage_anywhere_in_packs_is_never_a_wrong_byte(image: StoredImage) -> N
 def test_damage_anywhere_in_the_bootstrap_is_never_a_wrong_byte(image: StoredImage) -> None:
     random = Random(7)
     for _ in range(30):
-        frames = bytearray(image.frames)
+        frames = bytearray(image.plain_bootstrap)
         if random.random() < 0.3:
             del frames[random.randrange(len(frames)) :]
         else:
             frames[random.randrange(len(frames))] ^= 1 << random.randrange(8)
-        good, image.frames = image.frames, bytes(frames)
+        good, image.plain_bootstrap = image.plain_bootstrap, bytes(frames)
         reader = image.open_reader()
-        image.frames = good
+        image.plain_bootstrap = good
         with pytest.raises(BootfsError):
             reader.bootstrap.read_all()
         reader.close()

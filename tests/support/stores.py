@@ -12,9 +12,16 @@ from typing import TYPE_CHECKING
 
 from converter.erofswriter import write_bootstrap
 from converter.order import lay_out
-from converter.storing import Stored, encode_frames, encode_index, store_region
+from converter.storing import Stored, add_bootstrap, store_region
 from converter.tree import Node
-from store.format.chunkindex import BLOCK, FRAME, HOLE, REGION_ALIGNMENT, ChunkIndex
+from store.format.chunkindex import (
+    BLOCK,
+    FRAME,
+    HOLE,
+    REGION_ALIGNMENT,
+    ChunkIndex,
+    encode_chunk_index,
+)
 from store.format.digest import digest_of
 from store.read.cache import Cache
 from store.read.fetch import ChunkReader
@@ -60,8 +67,8 @@ class StoredImage:
         self.extents = region.extents
         bootstrap = write_bootstrap(tree, region.extents, region.size)
         self.plain_bootstrap = bootstrap.plain
-        self.frames = encode_frames(self.index, bootstrap.plain, bootstrap.data_start)
-        self.encoded_index = encode_index(self.index)
+        add_bootstrap(self.index, bootstrap.plain, bootstrap.data_start)
+        self.encoded_index = encode_chunk_index(self.index)
 
     def whole(self) -> bytes:
         """Return all of image.erofs, made from the tree and not from the store."""
@@ -81,7 +88,7 @@ class StoredImage:
     ) -> ImageReader:
         """Return a reader through ``source``, or the store's directory; the caller closes it."""
         fd = os.memfd_create("bootstrap")
-        os.write(fd, self.frames)
+        os.write(fd, self.plain_bootstrap)
         source = source or DirectorySource(str(self.path))
         chunks = ChunkReader(self.index, source, cache, log, memory_limit)
         return ImageReader(Bootstrap(fd, self.index), chunks)

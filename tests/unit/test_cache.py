@@ -3,6 +3,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,37 @@ def test_what_is_written_is_read_also_by_others_and_later(tmp_path: Path) -> Non
         assert second.present_count == 3
     with opened(tmp_path) as later:
         assert [later.read(n) for n in range(3)] == CHUNKS
+
+
+def test_neighbours_are_read_at_once_when_all_are_there(tmp_path: Path) -> None:
+    with opened(tmp_path) as cache:
+        cache.write(0, CHUNKS[0])
+        cache.write(1, CHUNKS[1])
+        assert cache.read(0, 2) == CHUNKS[0] + CHUNKS[1]
+        assert cache.read(0, 3) is None
+        cache.write(2, CHUNKS[2])
+        assert cache.read(0, 3) == b"".join(CHUNKS)
+
+
+@pytest.fixture
+def disk() -> Iterator[Path]:
+    """A directory on a disk, which /tmp need not be."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as path:
+        yield Path(path)
+
+
+def test_what_only_the_disk_has_is_not_at_hand(disk: Path) -> None:
+    with opened(disk) as cache:
+        for number, plain in enumerate(CHUNKS):
+            cache.write(number, plain)
+        assert cache.is_at_hand(0, 3)
+        data = os.open(disk / "v1" / "image" / "data", os.O_RDONLY)
+        os.fsync(data)
+        os.posix_fadvise(data, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(data)
+        assert not cache.is_at_hand(0, 3)
+        assert cache.read(0, 3) == b"".join(CHUNKS)
+        assert cache.is_at_hand(0, 3)
 
 
 def test_a_forgotten_chunk_is_not_there(tmp_path: Path) -> None:

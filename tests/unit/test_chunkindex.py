@@ -80,9 +80,10 @@ def put(at: int, value: int, size: int = 4) -> Callable[[bytearray], None]:
     return change
 
 
-def test_every_column_comes_back() -> None:
+@pytest.mark.parametrize("compressed", [COMPRESS, None], ids=["compressed", "plain"])
+def test_every_column_comes_back(compressed: Callable[[bytes], bytes] | None) -> None:
     index = make_index()
-    parsed = parse_chunk_index(encode_chunk_index(index, COMPRESS))
+    parsed = parse_chunk_index(encode_chunk_index(index, compressed))
     for name in ChunkIndex.__slots__:
         assert getattr(parsed, name) == getattr(index, name), name
 

@@ -335,7 +335,7 @@ def test_an_interruption_exits_130_and_leaves_a_valid_store(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(convert, "encode_frames", interrupt)
+    monkeypatch.setattr(convert, "add_bootstrap", interrupt)
     status, _, err = run("convert", source, f"oci:{tmp_path}/b", "--store", tmp_path / "s")
     assert status == 130 and "valid" in err
     assert not (tmp_path / "b").exists()
@@ -343,7 +343,7 @@ def test_an_interruption_exits_130_and_leaves_a_valid_store(
     assert not (tmp_path / "s" / "manifests").exists()
 
 
-STEPS = ("store_region", "encode_frames", "build_own_layer", "build_config", "write_image")
+STEPS = ("store_region", "add_bootstrap", "build_own_layer", "build_config", "write_image")
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -9,13 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from boot.readahead import AHEAD, MARGIN, STEP, ReadAhead
+from boot.readahead import AHEAD, MARGIN, ReadAhead
+from boot.replay import Replay
 from store.format.chunkindex import BLOCK, FRAME
 from store.read.image import ImageReader
 from store.read.local import DirectorySource
-from store.read.order import FRAME_BIT, LIMIT, StartOrder
+from store.read.order import Pages, StartOrder
 from tests.support.stores import StoredImage, WatchedSource
 from tests.support.trees import make_directory, make_file
+
+STEP = 128 << 10
 
 
 @pytest.fixture
@@ -33,10 +36,11 @@ class Advised:
     def __init__(self) -> None:
         self.runs: list[tuple[int, int]] = []
 
-    def __call__(self, offset: int, size: int) -> None:
+    def __call__(self, offset: int, size: int) -> int:
         assert 0 < size <= STEP
         assert offset % BLOCK == 0
         self.runs.append((offset, size))
+        return size
 
     def pages(self) -> list[int]:
         return [
@@ -44,6 +48,18 @@ class Advised:
             for offset, size in self.runs
             for page in range(offset // BLOCK, -(-(offset + size) // BLOCK))
         ]
+
+
+def read_ahead(
+    reader: ImageReader, advise: Callable[[int, int], int], order: StartOrder | None = None
+) -> ReadAhead:
+    return ReadAhead(reader, order, advise, STEP, Pages(reader.size))
+
+
+def replay(reader: ImageReader, order: StartOrder, advised: Advised) -> None:
+    one = Replay(reader, order, advised, STEP, Pages(reader.size))
+    while one.advise_next(is_idle=True):
+        pass
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -73,14 +89,13 @@ def test_what_follows_a_read_is_advised_once_in_whole_pages(
 ) -> None:
     reader, source = cached_reader(image, tmp_path / "cache")
     advised = Advised()
-    ahead = ReadAhead(reader, None, advised)
+    ahead = read_ahead(reader, advised)
     start = image.index.data_start
     for offset in (start, start + 5 * BLOCK, start, start + 70 * BLOCK):
         ahead._follow(offset, BLOCK)
     pages = advised.pages()
     assert len(pages) * BLOCK >= AHEAD
-    # A page that two chunks share may come twice: the end of one run, the start of the next.
-    assert len(pages) - len(set(pages)) <= 3
+    assert len(pages) == len(set(pages))
     assert not source.fetched
 
 
@@ -88,7 +103,7 @@ def test_only_what_is_here_is_advised(image: StoredImage) -> None:
     source = WatchedSource(DirectorySource(str(image.path)))
     reader = image.open_reader(source=source)
     advised = Advised()
-    ahead = ReadAhead(reader, None, advised)
+    ahead = read_ahead(reader, advised)
     ahead._follow(image.index.data_start, BLOCK)
     assert not advised.runs
     reader.read(image.index.data_start, 40 * BLOCK)
@@ -103,81 +118,63 @@ def test_only_what_is_here_is_advised(image: StoredImage) -> None:
 
 def test_a_frame_is_advised_whole_and_once(image: StoredImage) -> None:
     advised = Advised()
-    ahead = ReadAhead(image.open_reader(), None, advised)
+    ahead = read_ahead(image.open_reader(), advised)
     ahead._follow(BLOCK, BLOCK)
     ahead._follow(0, BLOCK)
     assert sum(size for _, size in advised.runs) == min(FRAME, len(image.plain_bootstrap))
     assert advised.runs[0][0] == 0
 
 
-def test_the_next_start_advises_what_this_one_read(image: StoredImage, tmp_path: Path) -> None:
-    reader, _ = cached_reader(image, tmp_path / "cache")
-    path = str(tmp_path / "cache" / "v1" / "image")
-    ahead = ReadAhead(reader, StartOrder(path), Advised())
-    place = len(image.index.place_chunks) // 2
-    offset = image.index.data_start + image.index.starts[place]
-    ahead._follow(0, BLOCK)
-    ahead._follow(offset, BLOCK)
-    order = StartOrder(path)
-    assert order.parts[0] == FRAME_BIT
-    assert place in order.parts
-
-    advised = Advised()
-    ReadAhead(reader, order, advised)._replay(order.parts)
-    assert advised.runs[0][0] == 0
-    assert offset // BLOCK + 1 in advised.pages()
-
-
-@pytest.mark.parametrize("junk", [b"\xff" * 4000, b"\x01", bytes(range(256)) * 16])
-def test_a_wrong_order_costs_time_only(image: StoredImage, tmp_path: Path, junk: bytes) -> None:
+def test_the_next_start_replays_what_this_one_read(image: StoredImage, tmp_path: Path) -> None:
     reader, source = cached_reader(image, tmp_path / "cache")
-    path = tmp_path / "cache" / "v1" / "image"
-    (path / "order").write_bytes(junk)
+    path = str(tmp_path / "cache" / "v1" / "image")
+    ahead = read_ahead(reader, Advised(), StartOrder(path, reader.size))
+    middle = image.index.data_start + image.index.data_size // 2 // BLOCK * BLOCK
+    ahead._follow(0, BLOCK)
+    ahead._follow(middle, 3 * BLOCK)
+    order = StartOrder(path, reader.size)
+    frame = -(-min(FRAME, len(image.plain_bootstrap)) // BLOCK) * BLOCK
+    assert order.reads == [(0, frame), (middle, 3 * BLOCK)]
+
     advised = Advised()
-    order = StartOrder(str(path))
-    ReadAhead(reader, order, advised)._replay(order.parts)
-    end = image.index.data_start + image.index.data_size
-    assert all(offset + size <= end for offset, size in advised.runs)
+    replay(reader, order, advised)
+    assert advised.runs == [(0, len(image.plain_bootstrap)), (middle, 3 * BLOCK)]
     assert not source.fetched
 
 
-def test_a_start_order_keeps_order_and_limit(tmp_path: Path) -> None:
-    first = StartOrder(str(tmp_path))
-    for part in [7, 3, 7, FRAME_BIT, 3]:
-        first.add(part)
-    second = StartOrder(str(tmp_path))
-    assert second.parts == [7, 3, FRAME_BIT]
-    for part in range(LIMIT * 2):
-        second.add(part)
-    assert len(StartOrder(str(tmp_path)).parts) == LIMIT
-    assert (tmp_path / "order").stat().st_size == LIMIT * 4
+def test_what_was_read_on_advice_is_no_news(image: StoredImage, tmp_path: Path) -> None:
+    reader, _ = cached_reader(image, tmp_path / "cache")
+    order = StartOrder(str(tmp_path), reader.size)
+    advised = Pages(reader.size)
+    ahead = ReadAhead(reader, order, Advised(), STEP, advised)
+    start = image.index.data_start
+    advised.add(start, 8 * BLOCK)
+    ahead.saw(start, 8 * BLOCK)
+    assert ahead._queue.empty()
+    ahead.hold()
+    ahead.saw(start + 8 * BLOCK, BLOCK)
+    assert ahead._queue.empty()
+    ahead.resume()
+    ahead.saw(start + 9 * BLOCK, BLOCK)
+    seen = [ahead._queue.get_nowait(), ahead._queue.get_nowait()]
+    assert seen == [(start + 8 * BLOCK, BLOCK), (start + 9 * BLOCK, BLOCK)]
 
 
 def test_advice_that_is_refused_is_no_error(image: StoredImage, tmp_path: Path) -> None:
     reader, _ = cached_reader(image, tmp_path / "cache")
 
-    def refuse(offset: int, size: int) -> None:
+    def refuse(offset: int, size: int) -> int:
         raise FileNotFoundError
 
-    ahead = ReadAhead(reader, None, refuse)
+    ahead = read_ahead(reader, refuse)
     ahead._follow(image.index.data_start, BLOCK)
     ahead._follow(0, BLOCK)
-
-
-def test_a_long_run_is_advised_to_its_end(image: StoredImage, tmp_path: Path) -> None:
-    reader, _ = cached_reader(image, tmp_path / "cache")
-    advised = Advised()
-    count = len(image.index.place_chunks)
-    assert count > 40
-    ReadAhead(reader, None, advised)._replay(list(range(count)))
-    first = image.index.data_start // BLOCK
-    assert set(advised.pages()) == set(range(first, first + image.index.data_size // BLOCK))
 
 
 def test_when_a_start_is_over_its_surroundings_are_fetched(image: StoredImage) -> None:
     source = WatchedSource(DirectorySource(str(image.path)))
     reader = image.open_reader(source=source)
-    ahead = ReadAhead(reader, None, Advised())
+    ahead = read_ahead(reader, Advised())
     middle = image.index.data_start + image.index.data_size // 2
     ahead._follow(middle, BLOCK)
     ahead._settle()
