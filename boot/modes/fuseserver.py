@@ -33,7 +33,9 @@ class Tree(Operations):
 
     supports_dot_lookup = False
     enable_writeback_cache = False
-    enable_acl = False
+    # Without it the kernel shows ACLs and goes by the mode alone, whose group bits are then
+    # the mask of the ACL.  With it the kernel asks for them as xattrs, and keeps them.
+    enable_acl = True
 
     def __init__(self, image: Image, reader: ImageReader) -> None:
         super().__init__()
@@ -73,7 +75,8 @@ class Tree(Operations):
         entry.st_rdev = os.makedev(*inode.rdev)
         entry.st_size = inode.size
         entry.st_blksize = 4096
-        entry.st_blocks = (inode.size + 511) // 512
+        # As EROFS counts them: whole blocks.
+        entry.st_blocks = -(-inode.size // 4096) * 8
         time_ns = inode.mtime_s * 10**9 + inode.mtime_ns
         entry.st_atime_ns = entry.st_ctime_ns = entry.st_mtime_ns = time_ns
         return entry
@@ -115,10 +118,11 @@ class Tree(Operations):
         return inode
 
     async def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
-        """List a directory from a cookie on, with attributes."""
+        """List a directory from a cookie on, with attributes.
+
+        ``.`` and ``..`` too: the kernel makes up neither.
+        """
         for name, nid, _, cookie in self._image.iter_dir_from(self._inode(fh), start_id):
-            if name in (b".", b".."):
-                continue
             entry = self._attributes(self._inode(nid))
             if not pyfuse3.readdir_reply(token, name, entry, cookie):
                 return

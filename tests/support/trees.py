@@ -251,22 +251,21 @@ def _add_full_blocks(random: Random, directories: list[Node]) -> None:
             room -= size + 12
 
 
-def _acl(entries: list[tuple[int, int, int]]) -> bytes:
+def acl_of(*entries: tuple[int, int, int]) -> bytes:
+    """Return an ACL as xattrs hold it: tag, permissions and id of each entry."""
     packed = [struct.pack("<HHI", *entry) for entry in entries]
     return struct.pack("<I", 2) + b"".join(packed)
 
 
 def _add_acls(random: Random, directories: list[Node]) -> None:
     nobody = 0xFFFFFFFF
-    acl = _acl(
-        [
-            (0x01, 6, nobody),
-            (0x02, random.randrange(8), random.randrange(1 << 31)),
-            (0x04, 5, nobody),
-            (0x08, 4, random.randrange(1 << 31)),
-            (0x10, 7, nobody),
-            (0x20, 4, nobody),
-        ]
+    acl = acl_of(
+        (0x01, 6, nobody),
+        (0x02, random.randrange(8), random.randrange(1 << 31)),
+        (0x04, 5, nobody),
+        (0x08, 4, random.randrange(1 << 31)),
+        (0x10, 7, nobody),
+        (0x20, 4, nobody),
     )
     directory = _add(random, directories, Node(stat.S_IFDIR))
     file = _add(random, [directory], _random_file(random))

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
+import os
+import shutil
+import stat
+import struct
 import subprocess
 from pathlib import Path
 from random import Random
@@ -11,13 +16,24 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bench.images import IMAGES, build_image
+from tests.support.access import Identity, access_of
 from tests.support.dump import compare, dump_directory, dump_tree
 from tests.support.layers import docker_archive
-from tests.support.trees import make_file, random_tree
+from tests.support.trees import (
+    FEATURES,
+    acl_of,
+    make_directory,
+    make_file,
+    make_link,
+    random_tree,
+)
 from tests.support.treetar import tar_of_tree, without_what_tars_lack
 
 if TYPE_CHECKING:
-    from tests.support.converted import Conversions
+    from collections.abc import Iterator
+
+    from converter.tree import Node
+    from tests.support.converted import Conversions, Converted
     from tests.support.engine import Container, Engine
 
 pytestmark = pytest.mark.system
@@ -46,25 +62,187 @@ def root_of(container: Container) -> str:
     return f"/proc/{container.pid()}/root/."
 
 
+@pytest.fixture
+def disk() -> Iterator[Path]:
+    """Yield a directory on a file system of the kernel's own that holds what an image may."""
+    place = Path("/var/tmp") / f"bootfs-tree-{os.getpid()}"
+    place.mkdir()
+    yield place
+    shutil.rmtree(place)
+
+
+def converted_tree(
+    conversions: Conversions, tree: Node, pause: bytes, directory: Path
+) -> tuple[Converted, bytes]:
+    """Give an image of a tree in memory, with `PAUSE` put into it, and its layer."""
+    tree.children[PAUSE] = make_file(pause, mode=0o755)
+    layer = tar_of_tree(tree)
+    archive = directory / "source.tar"
+    archive.write_bytes(docker_archive(layer))
+    return conversions.convert(f"docker-archive:{archive}"), layer
+
+
+def in_each_mode(image: Converted, engine: Engine) -> Iterator[tuple[str, str]]:
+    """Boot an image in one mode after the other; yield the mode and where its root is."""
+    for mode in ("erofs", "fuse"):
+        booted = dataclasses.replace(image, mode=mode)
+        container = booted.start(engine, "/" + PAUSE.decode())
+        yield mode, root_of(container)
+        container.remove()
+
+
+def unpack(layer: bytes, place: Path) -> None:
+    """Unpack a layer as tar does it, with all attributes that the disk has room for."""
+    attributes = ("--numeric-owner", "-p", "--xattrs", "--xattrs-include=*")
+    subprocess.run(
+        ["tar", "-x", *attributes, "-C", str(place)], input=layer, capture_output=True, check=True
+    )
+
+
+def assert_root_is(tree: Node, image: Converted, engine: Engine) -> None:
+    # Engines take nothing from a layer for the root itself, and put a directory in for /etc.
+    ignored = {b"", b"/etc"} - ({b"/etc"} & dump_tree(tree).keys())
+    expected = {path: entry for path, entry in dump_tree(tree).items() if path not in ignored}
+    for mode, root in in_each_mode(image, engine):
+        found = dump_directory(root, skip=ENGINE_PLACES)
+        found = {path: entry for path, entry in found.items() if path not in ignored}
+        assert compare(expected, found, directory_links=False) == [], mode
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_random_trees(
     engine: Engine, conversions: Conversions, pause: bytes, tmp_path: Path, seed: int
 ) -> None:
     tree = without_what_tars_lack(random_tree(Random(seed), huge=False))
-    tree.children[PAUSE] = make_file(pause, mode=0o755)
-    archive = tmp_path / "source.tar"
-    archive.write_bytes(docker_archive(tar_of_tree(tree)))
-    image = conversions.convert(f"docker-archive:{archive}")
-    # Engines take nothing from a layer for the root itself, and put a directory in for /etc.
-    ignored = {b"", b"/etc"} - ({b"/etc"} & dump_tree(tree).keys())
-    expected = {path: entry for path, entry in dump_tree(tree).items() if path not in ignored}
-    for mode in ("erofs", "fuse"):
-        booted = dataclasses.replace(image, mode=mode)
-        container = booted.start(engine, "/" + PAUSE.decode())
-        found = dump_directory(root_of(container), skip=ENGINE_PLACES)
-        found = {path: entry for path, entry in found.items() if path not in ignored}
-        assert compare(expected, found, directory_links=False) == [], mode
-        container.remove()
+    image, _ = converted_tree(conversions, tree, pause, tmp_path)
+    assert_root_is(tree, image, engine)
+
+
+def test_a_tree_with_everything_in_it(
+    engine: Engine, conversions: Conversions, pause: bytes, tmp_path: Path, disk: Path
+) -> None:
+    """Bytes, attributes, and what others may do with them, the disk's file system the judge."""
+    tree = make_directory()
+    random = Random(1)
+    for name, add in FEATURES.items():
+        if name != "huge":
+            add(random, [tree])
+    tree = without_what_tars_lack(tree)
+    image, layer = converted_tree(conversions, tree, pause, tmp_path)
+    assert_root_is(tree, image, engine)
+
+    unpack(layer, disk)
+    paths = [path for path in dump_tree(tree) if path]
+    somebody = (Identity(4242, 4242), Identity(1000, 100), Identity(65534, 65537, (0, 100)))
+    blocks = {}
+    for mode, root in in_each_mode(image, engine):
+        for identity in somebody:
+            expected = access_of(str(disk), identity, paths)
+            assert len(set(expected.values())) > 5
+            assert access_of(root, identity, paths) == expected, mode
+        blocks[mode] = {path: os.lstat(root.encode() + path).st_blocks for path in paths}
+        with pytest.raises(OSError, match="File name too long"):
+            os.lstat(f"{root}/{'n' * 256}")
+    # How much room something takes is each file system's own matter; du should not depend on it.
+    assert blocks["erofs"] == blocks["fuse"]
+
+
+def test_acls_are_enforced(
+    engine: Engine, conversions: Conversions, pause: bytes, tmp_path: Path
+) -> None:
+    nobody = 0xFFFFFFFF
+    # Owner, named user, owning group, named group, mask, others.
+    only_4242 = acl_of(
+        (0x01, 6, nobody), (0x02, 4, 4242), (0x04, 0, nobody), (0x10, 4, nobody), (0x20, 0, nobody)
+    )
+    not_4242 = acl_of(
+        (0x01, 6, nobody), (0x02, 0, 4242), (0x04, 4, nobody), (0x10, 4, nobody), (0x20, 4, nobody)
+    )
+    masked = acl_of(
+        (0x01, 6, nobody), (0x04, 4, nobody), (0x08, 4, 4343), (0x10, 0, nobody), (0x20, 0, nobody)
+    )
+    of_group = acl_of(
+        (0x01, 7, nobody), (0x04, 0, nobody), (0x08, 5, 4343), (0x10, 5, nobody), (0x20, 0, nobody)
+    )
+    tree = make_directory(
+        user=make_file(b"for 4242", mode=0o640),
+        refused=make_file(b"for all but 4242", mode=0o644),
+        masked=make_file(b"for nobody", mode=0o600),
+        group=make_directory(inside=make_file(b"for 4343")),
+        link=make_link(b"user"),
+    )
+    tree.children[b"group"].mode = stat.S_IFDIR | 0o750
+    acls = {b"user": only_4242, b"refused": not_4242, b"masked": masked, b"group": of_group}
+    for name, acl in acls.items():
+        tree.children[name].xattrs[b"system.posix_acl_access"] = acl
+    image, _ = converted_tree(conversions, tree, pause, tmp_path)
+    paths = (b"/user", b"/refused", b"/masked", b"/group/inside", b"/link")
+    expected = {
+        Identity(4242, 4242): (True, False, False, False, True),
+        Identity(4243, 0): (False, True, False, False, False),
+        Identity(4243, 4243, (4343,)): (False, True, False, True, False),
+        Identity(4244, 4244): (False, True, False, False, False),
+        Identity(0, 0): (True, True, True, True, True),
+    }
+    for mode, root in in_each_mode(image, engine):
+        for identity, readable in expected.items():
+            found = access_of(root, identity, paths)
+            assert tuple("r" in found[path].partition(" ")[0] for path in paths) == readable, (
+                mode, identity, found,
+            )  # fmt: skip
+
+
+def names_in(place: str, at_once: int, *, again: bool = False) -> list[bytes]:
+    """List a directory with getdents64, ``at_once`` bytes a call, ``.`` and ``..`` too.
+
+    With ``again`` each call is on a descriptor of its own, that begins where the last ended.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    buffer = ctypes.create_string_buffer(at_once)
+    names = []
+    fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+    while (size := libc.syscall(217, fd, buffer, at_once)) > 0:
+        at = 0
+        while at < size:
+            _, offset, length, _ = struct.unpack_from("=QqHB", buffer.raw, at)
+            names.append(buffer.raw[at + 19 : at + length].split(b"\0")[0])
+            at += length
+        if again:
+            os.close(fd)
+            fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+            os.lseek(fd, offset, os.SEEK_SET)
+    assert size == 0, os.strerror(ctypes.get_errno())
+    os.close(fd)
+    return names
+
+
+def test_directories_list_themselves_and_what_they_are_in(
+    engine: Engine, conversions: Conversions, pause: bytes, tmp_path: Path
+) -> None:
+    counts = (0, 1, 2, 1000, 5000)
+    tree = make_directory()
+    for count in counts:
+        # Names before, between and behind the two in the image's order, by bytes.
+        names = [b"!%d" % n if n % 3 == 0 else b"..%d" % n for n in range(count)]
+        shared = make_file(b"")
+        tree.children[b"d%d" % count] = make_directory(inside=make_directory())
+        tree.children[b"d%d" % count].children |= dict.fromkeys(names, shared)
+    tree.children[b"empty"] = make_directory()
+    image, _ = converted_tree(conversions, tree, pause, tmp_path)
+    for mode, root in in_each_mode(image, engine):
+        for name, node in tree.children.items():
+            if not node.is_directory:
+                continue
+            expected = sorted([b".", b"..", *node.children])
+            place = f"{root}/{name.decode()}"
+            for at_once in (400, 4096, 1 << 20):
+                for again in (False, True):
+                    found = names_in(place, at_once, again=again)
+                    assert sorted(found) == expected, (mode, name, at_once, again)
+            numbers = {entry.name: entry.inode() for entry in os.scandir(place)}
+            for below in list(numbers)[:10]:
+                assert os.lstat(f"{place}/{below}").st_ino == numbers[below], mode
+        assert {b".", b".."} < set(names_in(root, 4096)), mode
 
 
 @pytest.mark.parametrize("mode", ["erofs", "fuse"])
