@@ -76,12 +76,12 @@ class Daemon:
         self.deaths = 1 if settled else self.deaths + 1
         self.seen = answers
         if self.respawn is None:
-            log(f"the daemon ended {how}: reads of what is not in memory fail from now on (EIO)")
+            log(f"the daemon ended {how}: what is not in memory fails from now on (ENOTCONN)")
             self.give_up()
         elif self.deaths > IDLE_DEATHS:
             log(
                 f"the daemon ended {how}, {IDLE_DEATHS} times without an answer: given up; "
-                "reads of what is not in memory fail from now on (EIO)"
+                "what is not in memory fails from now on (EIO for contents, else ENOTCONN)"
             )
             self.give_up()
         else:

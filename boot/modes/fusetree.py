@@ -3,7 +3,8 @@
 The tree is the same bootstrap, parsed in memory, and file data comes the same
 way as in mode ``erofs``.  Slower, because every lookup is a request to Python, and
 not to be respawned: libfuse cannot take over a mount that another process made,
-so when the daemon dies, reads fail with EIO.
+so when the daemon dies, the kernel ends the connection, and what is not in memory fails
+with ENOTCONN.
 
 Trio and pyfuse3 are imported here alone, in the daemon, after the fork.
 """
