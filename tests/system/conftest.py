@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.bootedtree import make_pause
 from tests.support.converted import Conversions, Converted
 from tests.support.require import require
 
@@ -72,6 +73,13 @@ def converted_workshop(
 def workshop(converted_workshop: Converted, request: pytest.FixtureRequest) -> Converted:
     """Give an image with all kinds of programs, in each mode."""
     return dataclasses.replace(converted_workshop, mode=request.param)
+
+
+@pytest.fixture(scope="session")
+def pause(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a static program that does nothing, for ever."""
+    require("gcc")
+    return make_pause(tmp_path_factory.mktemp("pause"))
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ import pytest
 
 from bench.images import IMAGES, build_image
 from tests.support.access import Identity, access_of
+from tests.support.bootedtree import ENGINE_PLACES, convert_tree, in_each_mode, root_of
 from tests.support.dump import compare, dump_directory, dump_tree
-from tests.support.layers import docker_archive
 from tests.support.trees import (
     FEATURES,
     acl_of,
@@ -27,39 +27,16 @@ from tests.support.trees import (
     make_link,
     random_tree,
 )
-from tests.support.treetar import tar_of_tree, without_what_tars_lack
+from tests.support.treetar import without_what_tars_lack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from converter.tree import Node
     from tests.support.converted import Conversions, Converted
-    from tests.support.engine import Container, Engine
+    from tests.support.engine import Engine
 
 pytestmark = pytest.mark.system
-
-PAUSE = b"pause-for-ever"
-ENGINE_PLACES = {
-    b"/" + name
-    for name in (
-        *(b"proc", b"sys", b"dev", b".dockerenv"),
-        *(b"etc/hosts", b"etc/hostname", b"etc/resolv.conf", b"etc/mtab"),
-    )
-}
-
-
-@pytest.fixture(scope="module")
-def pause(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """Give a static program that does nothing, for ever."""
-    place = tmp_path_factory.mktemp("pause")
-    (place / "pause.c").write_text("#include <unistd.h>\nint main(void) { for (;;) pause(); }\n")
-    subprocess.run(["gcc", "-static", "-o", place / "pause", place / "pause.c"], check=True)
-    return (place / "pause").read_bytes()
-
-
-def root_of(container: Container) -> str:
-    """Give the container's root, seen from outside."""
-    return f"/proc/{container.pid()}/root/."
 
 
 @pytest.fixture
@@ -69,26 +46,6 @@ def disk() -> Iterator[Path]:
     place.mkdir()
     yield place
     shutil.rmtree(place)
-
-
-def converted_tree(
-    conversions: Conversions, tree: Node, pause: bytes, directory: Path
-) -> tuple[Converted, bytes]:
-    """Give an image of a tree in memory, with `PAUSE` put into it, and its layer."""
-    tree.children[PAUSE] = make_file(pause, mode=0o755)
-    layer = tar_of_tree(tree)
-    archive = directory / "source.tar"
-    archive.write_bytes(docker_archive(layer))
-    return conversions.convert(f"docker-archive:{archive}"), layer
-
-
-def in_each_mode(image: Converted, engine: Engine) -> Iterator[tuple[str, str]]:
-    """Boot an image in one mode after the other; yield the mode and where its root is."""
-    for mode in ("erofs", "fuse"):
-        booted = dataclasses.replace(image, mode=mode)
-        container = booted.start(engine, "/" + PAUSE.decode())
-        yield mode, root_of(container)
-        container.remove()
 
 
 def unpack(layer: bytes, place: Path) -> None:
@@ -111,15 +68,15 @@ def assert_root_is(tree: Node, image: Converted, engine: Engine) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_random_trees(
-    engine: Engine, conversions: Conversions, pause: bytes, tmp_path: Path, seed: int
+    engine: Engine, conversions: Conversions, pause: Path, tmp_path: Path, seed: int
 ) -> None:
     tree = without_what_tars_lack(random_tree(Random(seed), huge=False))
-    image, _ = converted_tree(conversions, tree, pause, tmp_path)
+    image, _ = convert_tree(conversions, tree, pause, tmp_path)
     assert_root_is(tree, image, engine)
 
 
 def test_a_tree_with_everything_in_it(
-    engine: Engine, conversions: Conversions, pause: bytes, tmp_path: Path, disk: Path
+    engine: Engine, conversions: Conversions, pause: Path, tmp_path: Path, disk: Path
 ) -> None:
     """Bytes, attributes, and what others may do with them, the disk's file system the judge."""
     tree = make_directory()
@@ -128,7 +85,7 @@ def test_a_tree_with_everything_in_it(
         if name != "huge":
             add(random, [tree])
     tree = without_what_tars_lack(tree)
-    image, layer = converted_tree(conversions, tree, pause, tmp_path)
+    image, layer = convert_tree(conversions, tree, pause, tmp_path)
     assert_root_is(tree, image, engine)
 
     unpack(layer, disk)
@@ -148,7 +105,7 @@ def test_a_tree_with_everything_in_it(
 
 
 def test_acls_are_enforced(
-    engine: Engine, conversions: Conversions, pause: bytes, tmp_path: Path
+    engine: Engine, conversions: Conversions, pause: Path, tmp_path: Path
 ) -> None:
     nobody = 0xFFFFFFFF
     # Owner, named user, owning group, named group, mask, others.
@@ -175,7 +132,7 @@ def test_acls_are_enforced(
     acls = {b"user": only_4242, b"refused": not_4242, b"masked": masked, b"group": of_group}
     for name, acl in acls.items():
         tree.children[name].xattrs[b"system.posix_acl_access"] = acl
-    image, _ = converted_tree(conversions, tree, pause, tmp_path)
+    image, _ = convert_tree(conversions, tree, pause, tmp_path)
     paths = (b"/user", b"/refused", b"/masked", b"/group/inside", b"/link")
     expected = {
         Identity(4242, 4242): (True, False, False, False, True),
@@ -217,7 +174,7 @@ def names_in(place: str, at_once: int, *, again: bool = False) -> list[bytes]:
 
 
 def test_directories_list_themselves_and_what_they_are_in(
-    engine: Engine, conversions: Conversions, pause: bytes, tmp_path: Path
+    engine: Engine, conversions: Conversions, pause: Path, tmp_path: Path
 ) -> None:
     counts = (0, 1, 2, 1000, 5000)
     tree = make_directory()
@@ -228,7 +185,7 @@ def test_directories_list_themselves_and_what_they_are_in(
         tree.children[b"d%d" % count] = make_directory(inside=make_directory())
         tree.children[b"d%d" % count].children |= dict.fromkeys(names, shared)
     tree.children[b"empty"] = make_directory()
-    image, _ = converted_tree(conversions, tree, pause, tmp_path)
+    image, _ = convert_tree(conversions, tree, pause, tmp_path)
     for mode, root in in_each_mode(image, engine):
         for name, node in tree.children.items():
             if not node.is_directory:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -37,6 +39,24 @@ def test_ready(engine: Engine, conversions: Conversions, name: str, mode: str) -
     done = dataclasses.replace(image, mode=mode).run(engine)
     assert (done.returncode, done.stdout) == (0, "READY\n")
     assert "bootfs" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["deb", "gcc", "node", "pg"])
+def test_check_finds_no_difference(conversions: Conversions, name: str) -> None:
+    image = conversions.convert(build_image(IMAGES[name]))
+    # One of them as somebody would who has but the URL.
+    store = conversions.url if name == "node" else str(conversions.directory)
+    command = ["check", image.source, image.boot, "--store", store]
+    done = subprocess.run(
+        [sys.executable, "-m", "converter.cli", *command],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    entries, rest = done.stdout.split(" ", 1)
+    assert rest == "entries compared, 0 differences\n"
+    assert int(entries) > 1000
 
 
 def test_nginx_answers(engine: Engine, conversions: Conversions, workshop: Converted) -> None:
