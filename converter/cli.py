@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -65,6 +66,10 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"store to write, a directory (default: {DEFAULT_STORE})",
     )  # fmt: skip
     command.add_argument(
+        "--mounted", action="store_true",
+        help="refuse a store that is not on a mount: in a container it would go with it",
+    )  # fmt: skip
+    command.add_argument(
         "--blob-store", metavar="URL", default="",
         help="store that containers read when they are given no BLOB_STORE",
     )  # fmt: skip
@@ -119,6 +124,8 @@ def _convert(options: argparse.Namespace) -> int:
         # Refuse here what every boot of the image would refuse.
         _check_blob_store(options.blob_store)
     with closing(open_backend(options.store)) as backend:
+        if options.mounted:
+            _check_mounted(options.store)
         report = convert(
             parse_reference(options.source),
             parse_reference(options.destination),
@@ -129,6 +136,23 @@ def _convert(options: argparse.Namespace) -> int:
         )
     print(json.dumps(report.as_json()) if options.json else summary(report))
     return 0
+
+
+def _check_mounted(store: str) -> None:
+    """Return when directory ``store`` is, or would be, on another mount than the root.
+
+    Raises:
+        UsageError: it is not.
+
+    """
+    path = os.path.realpath(store.removeprefix("file://"))
+    while not os.path.ismount(path):
+        path = os.path.dirname(path)
+    if path == "/":
+        raise UsageError(
+            f"{store} is not on a mount, and would go with the container: "
+            f"give docker run -v DIRECTORY:{store}"
+        )
 
 
 def _check_blob_store(url: str) -> None:

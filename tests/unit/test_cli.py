@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -302,6 +303,8 @@ def test_a_bad_source_has_its_code_and_one_line(run: Run, tmp_path: Path, case: 
         ("--level", "23"),
         ("--store", "http://host/"),
         ("--store", ""),
+        ("--store", "/bootfs-nowhere/store", "--mounted"),
+        ("--store", "file:///bootfs-nowhere/store", "--mounted"),
         ("--blob-store", "ftp://host/"),
         ("--blob-store", "http://user@host/"),
         ("--blob-store", "relative/path"),
@@ -313,6 +316,15 @@ def test_options_that_cannot_be_are_usage(
     monkeypatch.chdir(tmp_path)
     status, _, err = run("convert", source, f"oci:{tmp_path}/b", *options)
     assert status == 2 and err.startswith("bootfs: ")
+
+
+def test_a_store_on_a_mount_is_taken(run: Run, source: str, tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as mounted:
+        store = Path(mounted) / "not" / "yet"
+        store.parent.mkdir()
+        status, _, err = run("convert", source, f"oci:{tmp_path}/b", "--store", store, "--mounted")
+        assert (status, err) == (0, "")
+        check_store(store)
 
 
 @pytest.mark.parametrize("arguments", [(), ("nothing",), ("convert",), ("convert", "a", "b", "c")])

@@ -1,0 +1,59 @@
+"""The converter as a container: what it writes boots, and what would be lost is not written."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bench.images import IMAGES, build_image
+from tests.support.engine import BOOT_OPTIONS, Engine, docker, has_image
+from tests.support.require import require
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [pytest.mark.system, pytest.mark.requires("docker", "fuse")]
+
+TOP = Path(__file__).parents[2]
+SOCKET = ("-v", "/var/run/docker.sock:/var/run/docker.sock")
+AUTHORITIES = Path("/usr/local/share/ca-certificates")
+
+
+@pytest.fixture(scope="module")
+def mkimage(base_image: str) -> Iterator[str]:
+    """Give the image of Dockerfile.mkimage."""
+    require("docker")
+    engine = Engine()
+    reference = engine.image_name()
+    authorities = "".join(path.read_text() for path in sorted(AUTHORITIES.glob("*.crt")))
+    command = ["build", "-f", str(TOP / "Dockerfile.mkimage"), "-t", reference]
+    docker(*command, "--build-arg", f"EXTRA_CA={authorities}", str(TOP), timeout_s=600)
+    yield reference
+    engine.close()
+
+
+def test_what_it_writes_boots(engine: Engine, mkimage: str, tmp_path: Path) -> None:
+    source, boot = build_image(IMAGES["deb"]), engine.image_name()
+    made = engine.run(mkimage, source, boot, options=(*SOCKET, "-v", f"{tmp_path}:/output"))
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.startswith(f"docker-daemon:{boot}: ")
+    options = (*BOOT_OPTIONS, "-v", f"{tmp_path}:/store:ro", "-e", "BLOB_STORE=/store")
+    done = engine.run(boot, options=options)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "READY\n", "")
+    check = [sys.executable, "-m", "converter.cli", "check", source, boot, "--store", str(tmp_path)]
+    assert subprocess.run(check, capture_output=True, check=False).returncode == 0
+
+
+def test_without_a_place_for_the_store_it_refuses(engine: Engine, mkimage: str) -> None:
+    boot = engine.image_name()
+    done = engine.run(mkimage, build_image(IMAGES["deb"]), boot, options=SOCKET)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "bootfs: /output is not on a mount, and would go with the container: "
+        "give docker run -v DIRECTORY:/output\n"
+    )
+    assert not has_image(boot)

@@ -1,0 +1,104 @@
+"""What the samples print is what somebody would type next: run here as he would."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bench.images import IMAGES, build_image
+from tests.support.engine import docker, has_image
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.converted import Conversions
+
+pytestmark = [pytest.mark.system, pytest.mark.requires("docker", "erofs", "fuse", "root", "nginx")]
+
+TOP = Path(__file__).parents[2]
+CHECKOUT = ("boot", "converter", "sample", "scripts", "store", "pyproject.toml", "README.md")
+BOOT_IMAGE = "bootfs-demo:latest"
+CACHE = "bootfs-cache"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Iterator[Path]:
+    """Give a fresh checkout, whose demo is not the one that somebody may have running."""
+    ignore = shutil.ignore_patterns("__pycache__", ".*", "*.egg-info")
+    for name in CHECKOUT:
+        copy = shutil.copytree if (TOP / name).is_dir() else shutil.copy
+        options = {"ignore": ignore} if (TOP / name).is_dir() else {}
+        copy(TOP / name, tmp_path / name, **options)  # type: ignore[operator]
+    kept = has_image(BOOT_IMAGE) and docker("image", "inspect", "-f", "{{.Id}}", BOOT_IMAGE).stdout
+    yield tmp_path
+    subprocess.run([tmp_path / "scripts/demo", "--stop"], capture_output=True, check=False)
+    docker("rmi", "-f", BOOT_IMAGE, check=False)
+    if kept:
+        docker("tag", kept.strip(), BOOT_IMAGE)
+
+
+def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a command and give its output, exit code and errors."""
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_demo_twice_in_a_row(checkout: Path) -> None:
+    source = build_image(IMAGES["deb"])
+    lines = []
+    for _ in range(2):
+        done = run(checkout / "scripts/demo", source)
+        assert done.returncode == 0, done.stdout + done.stderr
+        for row in ("docker run, image present", "lazy boot, cold", "lazy boot, warm"):
+            (line,) = (line for line in done.stdout.splitlines() if row in line)
+            assert float(line.split(row)[1].split()[0]) > 0
+        *_, line = done.stdout.splitlines()
+        lines.append(line)
+        assert line.startswith("docker run --rm ")
+        command = shlex.split(line)
+        (url,) = (word.partition("=")[2] for word in command if word.startswith("BLOB_STORE="))
+        assert f"The store is served at {url} until scripts/demo --stop" in done.stdout
+        booted = run(*command)
+        assert (booted.returncode, booted.stdout, booted.stderr) == (0, "READY\n", "")
+    assert lines[0] == lines[1]
+    stopped = run(checkout / "scripts/demo", "--stop")
+    assert (stopped.returncode, stopped.stdout) == (0, "")
+    assert stopped.stderr == "demo: the web server has ended\n"
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(url, timeout=5)
+    stopped = run(checkout / "scripts/demo", "--stop")
+    assert (stopped.returncode, stopped.stderr) == (0, "demo: no web server was running\n")
+
+
+def test_the_demo_says_what_it_cannot_convert(checkout: Path) -> None:
+    done = run(checkout / "scripts/demo", f"docker-archive:{checkout}/none.tar")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"bootfs: {checkout}/none.tar: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_shared_cache(conversions: Conversions) -> None:
+    image = conversions.convert(build_image(IMAGES["deb"]))
+    was_there = docker("container", "inspect", CACHE, check=False).returncode == 0
+    try:
+        done = run(TOP / "sample/cache/run", image.boot, image.store)
+        assert (done.returncode, done.stdout) == (0, "READY\nREADY\n"), done.stderr
+        first, second, *_, line = done.stderr.splitlines()
+        assert first.startswith("first start: ")
+        assert second.startswith("second start: ")
+        conversions.server.forget()
+        booted = run(*shlex.split(line))
+        assert (booted.returncode, booted.stdout, booted.stderr) == (0, "READY\n", "")
+        assert conversions.server.requests() == []
+    finally:
+        if not was_there:
+            docker("rm", "-f", "-v", CACHE, check=False)
+            docker("rmi", "-f", f"{CACHE}:latest", check=False)
+    done = run(TOP / "sample/cache/run")
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: ")
