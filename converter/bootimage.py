@@ -19,8 +19,9 @@ from typing import Any
 from converter import RELEASE
 from converter.images.view import ImageView, JsonObject, Layer
 from converter.reference import DOCKER_ARCHIVE, OCI, OCI_ARCHIVE
+from converter.sourceconfig import check_config, check_platform, encode_text
 from converter.tree import Node
-from store.errors import ConvertError
+from store.errors import UsageError
 from store.format.bootconfig import BootConfig, encode_boot_config
 
 INIT = "/.bootfs/init"
@@ -58,6 +59,24 @@ class ImageFiles:
     """Raw BLAKE3 digest of ``chunk_index``."""
 
 
+def check_source(source: ImageView) -> None:
+    """Return when an image is one to make a boot image of, as far as its config tells.
+
+    Raises:
+        ConvertError: its config is damaged, or for another platform.
+        UsageError: it is a boot image already.
+
+    """
+    settings = check_config(source.config)
+    check_platform(source.config)
+    labels = settings.get("Labels", {})
+    if LABEL + "release" in labels:
+        origin = labels.get(LABEL + "source.reference") or "an image that it does not name"
+        raise UsageError(
+            f"{source.name} is a boot image already, made of {origin}; convert that one"
+        )
+
+
 def build_own_layer(source: ImageView, tree: Node, files: ImageFiles, blob_store: str) -> Layer:
     """Return the image's own layer; equal input gives equal bytes.
 
@@ -65,15 +84,15 @@ def build_own_layer(source: ImageView, tree: Node, files: ImageFiles, blob_store
         ConvertError: the source's config has values that no engine takes.
 
     """
-    settings = _settings(source.config)
+    settings = check_config(source.config)
     config = encode_boot_config(
         BootConfig(
             release=RELEASE.encode(),
-            source=_bytes(public_name(source.name)),
+            source=encode_text(public_name(source.name)),
             chunk_index=files.chunk_index_digest,
-            entrypoint=[_bytes(a) for a in _list_of_texts(settings, "Entrypoint")],
+            entrypoint=[encode_text(a) for a in settings.get("Entrypoint", [])],
             blob_store=blob_store.encode(),
-            volumes=[_bytes(v) for v in sorted(settings.get("Volumes") or {})],
+            volumes=[encode_text(v) for v in sorted(settings.get("Volumes", {}))],
         )
     )
     buffer = io.BytesIO()
@@ -103,26 +122,30 @@ def build_config(source: ImageView, layers: list[Layer], chunk_index_digest: byt
     """Return the boot image's config: the source's, but for entrypoint, layers and history.
 
     What cannot be kept as it is (history, digests of the source) is kept in labels.
+
+    Raises:
+        ConvertError: the source's config has values that no engine takes.
+
     """
+    checked = check_config(source.config)
     config = copy.deepcopy(source.config)
-    settings = config.setdefault("config", {}) or {}
-    config["config"] = settings
+    settings = config["config"] = config.get("config") or {}
     settings["Entrypoint"] = [INIT]
     if not settings.get("Cmd"):
         # Without it engines take the entrypoint's absence of arguments for "no command".
         settings.pop("Cmd", None)
     settings["Volumes"] = {
-        **(settings.get("Volumes") or {}),
+        **checked.get("Volumes", {}),
         "/.bootfs/cache": {},
         "/.bootfs/rw": {},
     }
     settings["Labels"] = {
-        **(settings.get("Labels") or {}),
+        **checked.get("Labels", {}),
         LABEL + "release": RELEASE,
         LABEL + "chunk-index": f"blake3:{chunk_index_digest.hex()}",
         LABEL + "source.reference": public_name(source.name),
         LABEL + "source.digest": source.manifest_digest,
-        LABEL + "source.entrypoint": _canonical(_settings(source.config).get("Entrypoint")),
+        LABEL + "source.entrypoint": _canonical(checked.get("Entrypoint")),
         LABEL + "source.layers": _canonical([layer.diff_id for layer in source.layers]),
         LABEL + "source.history": _canonical(source.config.get("history") or []),
     }
@@ -180,30 +203,6 @@ def find(tree: Node, path: bytes) -> Node | None:
     return stack[-1]
 
 
-def _settings(config: JsonObject) -> dict[str, Any]:
-    settings = config.get("config") or {}
-    if not isinstance(settings, dict):
-        raise ConvertError("the source image's config is not an object; it is damaged")
-    return settings
-
-
-def _list_of_texts(settings: dict[str, Any], name: str) -> list[str]:
-    value = settings.get(name) or []
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise ConvertError(f"the source image's {name} is not a list of texts; it is damaged")
-    return value
-
-
-def _bytes(text: str) -> bytes:
-    try:
-        encoded = text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        encoded = b"\0"
-    if b"\0" in encoded:
-        raise ConvertError(f"the source image's config has {text!r}, which no argument or path is")
-    return encoded
-
-
 def _canonical(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
@@ -213,15 +212,13 @@ def _engine_directories(
 ) -> dict[str, int]:
     """Return where the engine mounts or changes to, with modes from the tree: VOLUMEs, WORKDIR."""
     found: dict[str, int] = {}
-    for path in [*(settings.get("Volumes") or {}), settings.get("WorkingDir") or "/"]:
-        if not isinstance(path, str) or b".." in _bytes(path).split(b"/"):
-            raise ConvertError(f"the source image has {path!r} as a volume or working directory")
+    for path in [*settings.get("Volumes", {}), settings.get("WorkingDir", "")]:
         parts = [part for part in path.split("/") if part not in ("", ".")]
         for end in range(1, len(parts) + 1):
             name = "/".join(parts[:end])
             if name in known or name in found:
                 continue
-            node = find(tree, _bytes(name))
+            node = find(tree, encode_text(name))
             is_known = node is not None and node.is_directory
             found[name] = stat.S_IMODE(node.mode) if node is not None and is_known else 0o755
     return found

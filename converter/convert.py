@@ -5,7 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass
 
-from converter.bootimage import ImageFiles, build_config, build_own_layer, public_name
+from converter.bootimage import (
+    ImageFiles,
+    build_config,
+    build_own_layer,
+    check_source,
+    public_name,
+)
 from converter.erofswriter import write_bootstrap
 from converter.images.transports import check_destination, open_image, write_image
 from converter.images.view import Layer
@@ -82,6 +88,7 @@ def convert(
     with Spool() as spool:
         progress.step("read")
         image = open_image(source, spool)
+        check_source(image)
         tree = merge_layers(image.layers, spool)
         region = lay_out(tree)
         progress.step("store", region.size)

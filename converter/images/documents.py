@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from math import isfinite
 
 from converter.images.view import JsonObject, sha256_digest
 from converter.spool import FileBlob
@@ -12,6 +13,8 @@ from store.errors import DigestMismatch, FormatError, SizeMismatch
 
 DOCUMENT_LIMIT = 16 << 20
 """The longest config, manifest or index read, in bytes; registries allow 4 MiB."""
+DEPTH_LIMIT = 100
+"""Images' documents nest some 6 deep.  What a parser takes may be too deep to be copied."""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 
@@ -25,11 +28,13 @@ def parse_json(data: bytes, what: str) -> object:
     """Return the value of a JSON text.
 
     Raises:
-        FormatError: it is not JSON, or nested too deeply.
+        FormatError: it is not JSON, holds a number that is none, or is nested deeper than
+            `DEPTH_LIMIT`.
 
     """
     try:
-        value: object = json.loads(data, parse_constant=_refuse_constant)
+        value: object = json.loads(data, parse_constant=_refuse_constant, parse_float=_finite_float)
+        _check_depth(value)
     except json.JSONDecodeError as error:
         raise FormatError(what, error.pos, f"not JSON: {error.msg}") from error
     except (UnicodeDecodeError, RecursionError, ValueError) as error:
@@ -39,6 +44,28 @@ def parse_json(data: bytes, what: str) -> object:
 
 def _refuse_constant(name: str) -> object:
     raise ValueError(f"{name} is not a JSON number")
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if not isfinite(value):
+        raise ValueError(f"{text[:40]} is too large a number")
+    return value
+
+
+def _check_depth(value: object) -> None:
+    level = [value]
+    for _ in range(DEPTH_LIMIT + 1):
+        inner: list[object] = []
+        for held in level:
+            if isinstance(held, dict):
+                inner += held.values()
+            elif isinstance(held, list):
+                inner += held
+        if not inner:
+            return
+        level = inner
+    raise ValueError(f"nested more than {DEPTH_LIMIT} deep")
 
 
 def read_document(blob: FileBlob, what: str) -> bytes:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import copy
+from itertools import count
 from pathlib import Path
+from typing import Any
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from converter.convert import convert
 from converter.images.transports import open_image
 from converter.images.view import LayerSource
 from converter.layers import merge_layers
+from converter.progress import Silent
 from converter.reference import parse_reference
 from converter.spool import Spool
 from converter.tarreader import Budget, iter_entries
 from store.errors import BootfsError, UsageError
+from store.write.backends import open_backend
 from tests.support.layers import (
     compressed,
+    config_of,
     digest,
     directory,
     docker_archive,
@@ -90,6 +98,76 @@ def test_a_damaged_archive_gives_the_right_tree_or_none(damaged: tuple[str, byte
         # The list of images of a docker-archive and the index of a layout have no digest.
         assert diff_ids in ([digest(LAYER)], [])
         assert not diff_ids or set(root.children) == {b"d", b"h", b"s", b"sparse"}
+
+
+CONFIG = config_of(
+    [LAYER],
+    created="2020-01-01T00:00:00Z",
+    history=[{"created_by": "a step"}],
+    variant="v1",
+    config={
+        "Entrypoint": ["/e"],
+        "Cmd": ["c"],
+        "Env": ["A=b"],
+        "ExposedPorts": {"80/tcp": {}},
+        "Healthcheck": {"Test": ["NONE"]},
+        "Labels": {"a": "b"},
+        "OnBuild": ["RUN true"],
+        "Shell": ["/bin/sh"],
+        "StopSignal": "SIGINT",
+        "User": "1",
+        "Volumes": {"/v": {}},
+        "WorkingDir": "/w",
+    },
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def places(value: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """Return the path of every value in a JSON value, itself excepted."""
+    keys: list[Any] = []
+    if isinstance(value, dict):
+        keys = list(value)
+    elif isinstance(value, list):
+        keys = list(range(len(value)))
+    inner = [found for key in keys for found in places(value[key], (*path, key))]  # type: ignore[index]
+    return [*((*path, key) for key in keys), *inner]
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("configs")
+
+
+NUMBERS = count()
+
+
+@given(st.sampled_from(places(CONFIG)), JSON)
+@settings(max_examples=60)
+def test_any_json_in_a_config_gives_a_boot_image_or_an_error_of_ours(
+    scratch: Path, place: tuple[str | int, ...], value: object
+) -> None:
+    config = copy.deepcopy(CONFIG)
+    holder: Any = config
+    for key in place[:-1]:
+        holder = holder[key]
+    holder[place[-1]] = value
+    number = next(NUMBERS)
+    source = scratch / f"{number}.tar"
+    source.write_bytes(docker_archive(LAYER, config=config))
+    boot = parse_reference(f"oci-archive:{scratch}/boot{number}.tar")
+    backend = open_backend(str(scratch / "store"))
+    try:
+        convert(parse_reference(f"docker-archive:{source}"), boot, backend, 1, "", Silent())
+    except BootfsError:
+        assert not Path(boot.name).exists()
+        return
+    with Spool() as spool:
+        assert len(open_image(boot, spool).layers) == 2
 
 
 @given(st.text(max_size=60))

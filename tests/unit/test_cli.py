@@ -296,6 +296,27 @@ def test_a_bad_source_has_its_code_and_one_line(run: Run, tmp_path: Path, case: 
     check_store(tmp_path / "s")
 
 
+@pytest.mark.parametrize("platform", [{"architecture": "arm64"}, {"os": "windows"}])
+def test_an_image_of_another_platform_is_refused(
+    run: Run, tmp_path: Path, platform: dict[str, str]
+) -> None:
+    (tmp_path / "arm.tar").write_bytes(docker_archive(LAYER, config=config_of([LAYER], **platform)))
+    source = f"docker-archive:{tmp_path}/arm.tar"
+    status, out, err = run("convert", source, f"oci:{tmp_path}/b", "--store", tmp_path / "s")
+    assert (status, out) == (15, "") and err.count("\n") == 1 and "linux/amd64" in err
+    assert not (tmp_path / "b").exists() and not list(tmp_path.glob("s/packs/*/*"))
+
+
+def test_a_boot_image_is_not_converted_again(run: Run, source: str, tmp_path: Path) -> None:
+    run("convert", source, f"oci:{tmp_path}/b", "--store", tmp_path / "s")
+    before = objects(tmp_path / "s")
+    status, out, err = run(
+        *("convert", f"oci:{tmp_path}/b", f"oci:{tmp_path}/c", "--store", tmp_path / "s")
+    )
+    assert (status, out) == (2, "") and "made of docker-archive:image.tar" in err
+    assert objects(tmp_path / "s") == before and not (tmp_path / "c").exists()
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from converter.images.documents import parse_json
 from converter.images.transports import open_image
 from converter.images.view import ImageView
 from converter.layers import merge_layers
@@ -229,3 +230,11 @@ def test_links_of_an_archive_that_turn_in_circles(tmp_path: Path, spool: Spool) 
     (tmp_path / "x").write_bytes(files_tar({}, links))
     with pytest.raises(FormatError, match=r"no manifest\.json"):
         opened(f"docker-archive:{tmp_path}/x", spool)
+
+
+@pytest.mark.parametrize(
+    "value", ['{"a":' * 200 + "1" + "}" * 200, "[" * 100_000, "1e999", "NaN", "9" * 5000]
+)
+def test_json_that_could_not_be_written_again_is_refused(value: str) -> None:
+    with pytest.raises(FormatError, match="not JSON"):
+        parse_json(f'{{"x": {value}}}'.encode(), "a document")
