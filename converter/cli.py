@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -99,6 +100,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     options = build_parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Paths may hold bytes that are no text in the user's locale.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         if options.command == "convert":
             return _convert(options)
@@ -115,6 +119,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has seen enough.
         sys.stderr.close()
         return 1
+    except OSError as error:
+        # What nobody foresaw where it happened; it still names its path.
+        where = f"{error.filename}: " if error.filename is not None else ""
+        problem = error.strerror or str(error)
+        print(f"bootfs: {where}{problem}; check the path and its disk", file=sys.stderr)
+        return BootfsError.exit_code
 
 
 def _convert(options: argparse.Namespace) -> int:

@@ -12,7 +12,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self, cast
 
-from store.errors import AccessDenied, NotFound, SizeMismatch, StorageFull
+from store.errors import (
+    AccessDenied,
+    BootfsError,
+    NotFound,
+    SizeMismatch,
+    StorageFull,
+    UsageError,
+)
 
 _MIB = 1 << 20
 
@@ -42,10 +49,17 @@ class FileBlob:
 
         Raises:
             SizeMismatch: the blob, or the file under it, ends before that.
+            BootfsError: the disk cannot be read.
 
         """
         if offset < 0 or size < 0 or offset + size > self.size:
             raise SizeMismatch(self.name, offset + size, self.size)
+        try:
+            return self._pread(offset, size)
+        except OSError as error:
+            raise translate_os_error(error, Path(self.name), "cannot be read") from error
+
+    def _pread(self, offset: int, size: int) -> bytes:
         data = os.pread(self._fd, size, self.offset + offset)
         if len(data) == size:
             return data
@@ -87,10 +101,8 @@ class Spool:
 
     def __init__(self, parent: Path | None = None, reserve: int | None = None) -> None:
         base = parent if parent is not None else Path(tempfile.gettempdir())
-        try:
+        with os_errors_at(base, "cannot make a temporary directory"):
             self.path = Path(tempfile.mkdtemp(prefix="bootfs-", dir=base))
-        except OSError as error:
-            raise translate_os_error(error, base, "cannot make a temporary directory") from error
         if reserve is None:
             space = os.statvfs(self.path)
             reserve = min(_RESERVE_LIMIT, space.f_blocks * space.f_frsize // _RESERVE_SHARE)
@@ -131,16 +143,15 @@ class Spool:
         Raises:
             NotFound: there is no such file, or it is something else.
             AccessDenied: it may not be read.
+            UsageError: no file can have such a path.
 
         """
-        if path.exists() and not path.is_file():
-            raise NotFound(f"{path}: not a file; check the path")
-        try:
+        with os_errors_at(path, "cannot be opened"):
+            if path.exists() and not path.is_file():
+                raise NotFound(f"{path}: not a file; check the path")
             file = path.open("rb")
-        except OSError as error:
-            raise translate_os_error(error, path, "cannot be opened") from error
-        self._files.append(file)
-        return FileBlob(file.fileno(), str(path), 0, os.fstat(file.fileno()).st_size)
+            self._files.append(file)
+            return FileBlob(file.fileno(), str(path), 0, os.fstat(file.fileno()).st_size)
 
     @contextmanager
     def writing(self, name: str) -> Iterator[SpoolFile]:
@@ -148,10 +159,8 @@ class Spool:
 
         After the block, `SpoolFile.blob` holds what was written until the spool is closed.
         """
-        try:
+        with os_errors_at(self.path, "cannot make a file"):
             raw = tempfile.TemporaryFile(dir=self.path, buffering=0)  # noqa: SIM115
-        except OSError as error:
-            raise translate_os_error(error, self.path, "cannot make a file") from error
         file = cast("BinaryIO", raw)
         try:
             yield SpoolFile(self, file.fileno(), name)
@@ -210,10 +219,8 @@ class SpoolFile:
             )
 
 
-def translate_os_error(
-    error: OSError, path: Path, doing: str
-) -> NotFound | AccessDenied | StorageFull | OSError:
-    """Return the project's error for what the system refused at ``path``; others as they are."""
+def translate_os_error(error: OSError, path: Path, doing: str) -> BootfsError:
+    """Return the project's error for what the system refused at ``path``."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageFull(
             f"{path}: the disk is full {doing}; free some space, or set TMPDIR to a larger disk"
@@ -222,4 +229,22 @@ def translate_os_error(
         return NotFound(f"{path}: {doing}: it does not exist; check the path")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return AccessDenied(f"{path}: {doing}: {error.strerror}; check the owner and mode")
-    return error
+    if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.EISDIR):
+        return UsageError(f"{path}: {doing}: {error.strerror}; use another path")
+    return BootfsError(
+        f"{path}: {doing}: {error.strerror or error}; see `dmesg` for what the disk says"
+    )
+
+
+@contextmanager
+def os_errors_at(path: Path, doing: str) -> Iterator[None]:
+    """Translate what the system refuses in the block, all of it at ``path``.
+
+    Raises:
+        BootfsError: as `translate_os_error` chooses.
+
+    """
+    try:
+        yield
+    except OSError as error:
+        raise translate_os_error(error, path, doing) from error

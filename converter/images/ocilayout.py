@@ -18,7 +18,7 @@ from converter.images.documents import (
 from converter.images.members import Files, open_members
 from converter.images.view import ImageView, JsonObject, LayerSource
 from converter.reference import Reference
-from converter.spool import FileBlob, Spool
+from converter.spool import FileBlob, Spool, os_errors_at
 from store.errors import FormatError, ImageNotFound, NotFound, UsageError
 
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -48,9 +48,14 @@ def open_oci_layout(reference: Reference, spool: Spool) -> ImageView:
 
     """
     path = Path(reference.name)
-    if not path.is_dir():
-        problem = "is not a directory; for a tar use oci-archive:" if path.exists() else "not found"
-        raise NotFound(f"{reference}: {path} {problem}")
+    with os_errors_at(path, "cannot be opened"):
+        if not path.is_dir():
+            problem = (
+                "is not a directory; for a tar use oci-archive:"
+                if path.exists()
+                else "does not exist; check the path"
+            )
+            raise NotFound(f"{reference}: {path} {problem}")
     return _image_of(Directory(str(reference), path, spool), reference)
 
 
@@ -76,7 +81,8 @@ class Directory:
     def find(self, path: str) -> FileBlob | None:
         """Return the file of that name, or None."""
         full = self._path / path
-        return self._spool.open_file(full) if full.is_file() else None
+        with os_errors_at(full, "cannot be opened"):
+            return self._spool.open_file(full) if full.is_file() else None
 
 
 def platform_of_machine() -> tuple[str, str]:

@@ -16,7 +16,7 @@ from converter.images.placing import refuse_existing_file, temporary_name, write
 from converter.images.tarwriting import iter_checked, iter_tar
 from converter.images.view import JsonObject, Layer, sha256_digest
 from converter.reference import Reference
-from converter.spool import translate_os_error
+from converter.spool import os_errors_at
 from store.errors import UsageError
 
 _CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -72,14 +72,12 @@ def write_oci_layout(reference: Reference, config: JsonObject, layers: Sequence[
     path = Path(reference.name)
     image = _Image(config, layers, reference.tag)
     existing = check_oci_layout(reference)
-    try:
+    with os_errors_at(path, "cannot be written"):
         if existing:
             with _locked(path):
                 _add(path, image)
         else:
             _make(path, image)
-    except OSError as error:
-        raise translate_os_error(error, path, "cannot be written") from error
     return image.digest
 
 
@@ -87,22 +85,20 @@ def check_oci_layout(reference: Reference) -> bool:
     """Return whether ``reference`` is in a layout that exists; False where one can be made.
 
     Raises:
-        UsageError: the directory is not empty and not a layout.
+        UsageError: the directory is not empty and not a layout, or none can have such a path.
         AccessDenied: it may not be listed.
 
     """
     path = Path(reference.name)
-    if path.exists() and not path.is_dir():
-        raise UsageError(f"{reference}: {path} is not a directory; for a tar use oci-archive:")
-    try:
+    with os_errors_at(path, "cannot be written"):
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"{reference}: {path} is not a directory; for a tar use oci-archive:")
         existing = path.is_dir() and any(path.iterdir())
-    except OSError as error:
-        raise translate_os_error(error, path, "cannot be written") from error
-    if existing and not (path / "oci-layout").is_file():
-        raise UsageError(
-            f"{reference}: {path} is not empty and not an OCI layout; choose another directory"
-        )
-    return existing
+        if existing and not (path / "oci-layout").is_file():
+            raise UsageError(
+                f"{reference}: {path} is not empty and not an OCI layout; choose another directory"
+            )
+        return existing
 
 
 def write_oci_archive(reference: Reference, config: JsonObject, layers: Sequence[Layer]) -> str:

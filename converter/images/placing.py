@@ -8,13 +8,14 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from converter.spool import translate_os_error
+from converter.spool import os_errors_at, translate_os_error
 from store.errors import UsageError
 
 
 def temporary_name(path: Path) -> Path:
     """Return a hidden name beside ``path`` that nothing has."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    # Without the name itself, which may be as long as names can be.
+    return path.with_name(f".bootfs-{secrets.token_hex(6)}.tmp")
 
 
 def write_file(path: Path, pieces: Iterable[bytes]) -> None:
@@ -26,6 +27,7 @@ def write_file(path: Path, pieces: Iterable[bytes]) -> None:
         NotFound: the directory does not exist.
         AccessDenied: it may not be written to.
         StorageFull: the disk is full.
+        UsageError: no file can have such a path.
 
     """
     temporary = temporary_name(path)
@@ -50,10 +52,12 @@ def refuse_existing_file(path: Path, what: str) -> None:
     """Check that an archive may be written to ``path``: nothing or an empty file is there.
 
     Raises:
-        UsageError: something is there that would be lost.
+        UsageError: something is there that would be lost, or no file can have such a path.
+        AccessDenied: its directory may not be looked into.
 
     """
-    if path.is_dir():
-        raise UsageError(f"{what}: {path} is a directory; name a file")
-    if path.exists() and path.stat().st_size > 0:
-        raise UsageError(f"{what}: {path} exists already; remove it or choose another name")
+    with os_errors_at(path, "cannot be written"):
+        if path.is_dir():
+            raise UsageError(f"{what}: {path} is a directory; name a file")
+        if path.exists() and path.stat().st_size > 0:
+            raise UsageError(f"{what}: {path} exists already; remove it or choose another name")

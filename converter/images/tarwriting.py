@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from converter.spool import translate_os_error
+from converter.spool import os_errors_at
 from store.errors import DigestMismatch, SizeMismatch
 
 _PIECE = 1 << 20
@@ -42,10 +42,8 @@ def size_of(data: bytes | Path) -> int:
     """
     if isinstance(data, bytes):
         return len(data)
-    try:
+    with os_errors_at(data, "cannot be read"):
         return data.stat().st_size
-    except OSError as error:
-        raise translate_os_error(error, data, "cannot be read") from error
 
 
 def iter_checked(data: bytes | Path, size: int, digest: str, what: str) -> Iterator[bytes]:
@@ -75,9 +73,6 @@ def _iter_pieces(data: bytes | Path) -> Iterator[bytes]:
         if data:
             yield data
         return
-    try:
-        with data.open("rb") as file:
-            while piece := file.read(_PIECE):
-                yield piece
-    except OSError as error:
-        raise translate_os_error(error, data, "cannot be read") from error
+    with os_errors_at(data, "cannot be read"), data.open("rb") as file:
+        while piece := file.read(_PIECE):
+            yield piece

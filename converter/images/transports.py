@@ -13,7 +13,7 @@ from converter.images.ociwriter import check_oci_layout, write_oci_archive, writ
 from converter.images.placing import refuse_existing_file
 from converter.images.view import ImageView, JsonObject, Layer
 from converter.reference import DOCKER_ARCHIVE, DOCKER_DAEMON, OCI, OCI_ARCHIVE, Reference
-from converter.spool import Spool
+from converter.spool import Spool, os_errors_at
 from store.errors import NotFound
 
 _OPEN: dict[str, Callable[[Reference, Spool], ImageView]] = {
@@ -61,8 +61,9 @@ def check_destination(reference: Reference) -> None:
         check_oci_layout(reference)
     else:
         refuse_existing_file(path, str(reference))
-    if not path.parent.is_dir():
-        raise NotFound(f"{reference}: {path.parent} is not a directory; make it first")
+    with os_errors_at(path, "cannot be written"):
+        if not path.parent.is_dir():
+            raise NotFound(f"{reference}: {path.parent} is not a directory; make it first")
 
 
 def write_image(reference: Reference, config: JsonObject, layers: Sequence[Layer]) -> str:

@@ -1,5 +1,6 @@
 """The command line from end to end, on images in files: what it does, says and exits with."""
 
+import errno
 import json
 import os
 import shutil
@@ -294,6 +295,51 @@ def test_a_bad_source_has_its_code_and_one_line(run: Run, tmp_path: Path, case: 
     assert err.startswith("bootfs: ") and err.count("\n") == 1
     assert not (tmp_path / "b").exists()
     check_store(tmp_path / "s")
+
+
+TOO_LONG = "x" * 300
+
+
+@pytest.mark.parametrize("kind", ["docker-archive", "oci-archive", "oci"])
+@pytest.mark.parametrize("place", ["source", "destination", "below the destination"])
+def test_a_path_that_no_file_can_have_is_one_line(
+    run: Run, source: str, tmp_path: Path, kind: str, place: str
+) -> None:
+    path = f"{kind}:{tmp_path}/{TOO_LONG}{'/x' if place == 'below the destination' else ''}"
+    images = (path, f"oci:{tmp_path}/b") if place == "source" else (source, path)
+    status, out, err = run("convert", *images, "--store", tmp_path / "s")
+    assert (status, out) == (2, "") and err.startswith("bootfs: ") and err.count("\n") == 1
+    assert TOO_LONG in err and "use another path" in err
+    assert run("check", path, source, "--store", tmp_path)[0] == 2
+
+
+def test_a_name_may_be_as_long_as_names_can_be(run: Run, source: str, tmp_path: Path) -> None:
+    for kind in ("docker-archive", "oci-archive", "oci"):
+        name = kind + "x" * (255 - len(kind))
+        assert (
+            run("convert", source, f"{kind}:{tmp_path}/{name}", "--store", tmp_path / "s")[0] == 0
+        )
+
+
+def test_a_path_that_is_no_text_is_shown_all_the_same(
+    run: Run, source: str, tmp_path: Path
+) -> None:
+    destination = f"oci:{tmp_path}/" + os.fsdecode(b"\xff")
+    status, out, _ = run("convert", source, destination, "--store", tmp_path / "s")
+    assert status == 0 and "\\udcff" in out
+    assert os.path.isdir(os.fsencode(tmp_path) + b"/\xff")
+
+
+def test_what_nobody_foresaw_of_the_system_is_one_line(
+    run: Run, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error", "/some/file")
+
+    monkeypatch.setattr(convert, "lay_out", fail)
+    status, out, err = run("convert", source, f"oci:{tmp_path}/b", "--store", tmp_path / "s")
+    assert (status, out) == (1, "")
+    assert err == "bootfs: /some/file: Input/output error; check the path and its disk\n"
 
 
 @pytest.mark.parametrize("platform", [{"architecture": "arm64"}, {"os": "windows"}])

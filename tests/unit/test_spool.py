@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from converter.spool import Spool
-from store.errors import NotFound, SizeMismatch, StorageFull
+from converter.spool import FileBlob, Spool, os_errors_at
+from store.errors import (
+    AccessDenied,
+    BootfsError,
+    NotFound,
+    SizeMismatch,
+    StorageFull,
+    UsageError,
+)
 
 
 def test_blob_gives_exactly_what_is_asked(tmp_path: Path) -> None:
@@ -70,3 +78,32 @@ def test_reserve_stops_writing_before_the_disk_is_full(tmp_path: Path) -> None:
     ):
         spool.store("x", b"data")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (errno.ENOSPC, StorageFull),
+        (errno.ENOENT, NotFound),
+        (errno.EROFS, AccessDenied),
+        (errno.ENAMETOOLONG, UsageError),
+        (errno.EIO, BootfsError),
+        (errno.EMFILE, BootfsError),
+    ],
+)
+def test_every_refusal_of_the_system_becomes_an_error_of_ours(
+    number: int, kind: type[BootfsError]
+) -> None:
+    with pytest.raises(BootfsError) as raised, os_errors_at(Path("/some/file"), "cannot be read"):
+        raise OSError(number, os.strerror(number))
+    assert type(raised.value) is kind
+    assert str(raised.value).startswith("/some/file: ") and "; " in str(raised.value)
+
+
+def test_a_file_that_cannot_be_read_is_named() -> None:
+    handle = os.open("/", os.O_RDONLY)
+    try:
+        with pytest.raises(UsageError, match=r"^x: cannot be read: Is a directory"):
+            FileBlob(handle, "x", 0, 10).pread(0, 10)
+    finally:
+        os.close(handle)
