@@ -82,15 +82,17 @@ def convert(
     """
     started = time.monotonic()
     check_destination(destination)
-    backend.create()
-    progress.step("runtime")
-    runtime = open_runtime()
+    backend.check()
     with Spool() as spool:
         progress.step("read")
         image = open_image(source, spool)
         check_source(image)
         tree = merge_layers(image.layers, spool)
         region = lay_out(tree)
+        # Only for a source that can be converted: this may go over the network.
+        progress.step("runtime")
+        runtime = open_runtime()
+        backend.create()
         progress.step("store", region.size)
         stored = store_region(region, backend, level, progress.advance)
         index = stored.index

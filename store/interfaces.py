@@ -48,6 +48,16 @@ class Backend(Source, Protocol):
     Objects are immutable: a name is written once, and appears whole or not at all.
     """
 
+    def check(self) -> None:
+        """Return when a store is there, or nothing that keeps `create` from making one.
+
+        Changes nothing: for before a long conversion.
+
+        Raises:
+            UsageError: something else is in its place.
+
+        """
+
     def create(self) -> None:
         """Make the store where there is none yet; do nothing where there is one.
 

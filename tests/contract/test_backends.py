@@ -32,6 +32,29 @@ def files_below(path: Path) -> set[str]:
     return {str(p.relative_to(path)) for p in path.rglob("*") if p.is_file()}
 
 
+@pytest.mark.parametrize("what", ["file", "other directory", "other version"])
+def test_a_check_refuses_what_create_refuses(tmp_path: Path, what: str) -> None:
+    place = tmp_path / "there"
+    if what == "file":
+        place.touch()
+    else:
+        place.mkdir()
+        (place / (STORE_MARK if what == "other version" else "thesis")).write_text("x")
+    for call in (open_backend(str(place)).check, open_backend(str(place)).create):
+        with pytest.raises(UsageError, match="another"):
+            call()
+
+
+def test_a_check_makes_nothing_and_takes_what_create_takes(place: Path) -> None:
+    backend = open_backend(str(place))
+    backend.check()
+    assert not place.parent.exists()
+    backend.create()
+    backend.check()
+    backend.write("packs/ab/x", iter((b"x",)))
+    backend.check()
+
+
 def test_an_object_comes_back(backend: Backend) -> None:
     assert not backend.has("packs/ab/x")
     backend.write("packs/ab/x", iter((b"some ", b"", b"bytes")))

@@ -28,27 +28,47 @@ class DirectoryBackend:
         self._source: DirectorySource | None = None
         self._lock = Lock()
 
-    def create(self) -> None:
-        """Make the store; see `Backend`."""
-        mark = self._root / STORE_MARK
+    def check(self) -> None:
+        """Return when a store is there or can be made; see `Backend`."""
         try:
-            self._root.mkdir(parents=True, exist_ok=True)
-            if mark.exists():
-                found = mark.read_bytes()
-                if found != STORE_MARK_TEXT:
-                    raise UsageError(
-                        f"{self.location}: a store of another version ({found[:40]!r}); "
-                        "use another directory"
-                    )
-                return
-            # A .part is the mark that a creation before was killed at.
-            if any(entry.suffix != PART for entry in self._root.iterdir()):
-                raise UsageError(
-                    f"{self.location}: not empty and not a bootfs store; use another directory"
-                )
-            self._write_file(mark, iter((STORE_MARK_TEXT,)))
+            self._is_made()
+        except FileNotFoundError:
+            return
         except OSError as error:
             raise _translated(error, self.location) from None
+
+    def create(self) -> None:
+        """Make the store; see `Backend`."""
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+            if not self._is_made():
+                self._write_file(self._root / STORE_MARK, iter((STORE_MARK_TEXT,)))
+        except OSError as error:
+            raise _translated(error, self.location) from None
+
+    def _is_made(self) -> bool:
+        """Whether the directory is a store, and not just empty.
+
+        Raises:
+            UsageError: it is something else.
+            OSError: there is none, or it cannot be read.
+
+        """
+        mark = self._root / STORE_MARK
+        if mark.exists():
+            found = mark.read_bytes()
+            if found != STORE_MARK_TEXT:
+                raise UsageError(
+                    f"{self.location}: a store of another version ({found[:40]!r}); "
+                    "use another directory"
+                )
+            return True
+        # A .part is the mark that a creation before was killed at.
+        if any(entry.suffix != PART for entry in self._root.iterdir()):
+            raise UsageError(
+                f"{self.location}: not empty and not a bootfs store; use another directory"
+            )
+        return False
 
     def dial(self) -> None:
         """Do nothing: a directory is always near."""
