@@ -105,7 +105,10 @@ def _image_of(files: Files, reference: Reference) -> ImageView:
 
 
 def _manifests(document: JsonObject, what: str) -> list[Descriptor]:
-    listed = list_of(document.get("manifests"), f"{what}: manifests")
+    # Nothing has the digest of index.json: only its own form can tell damage.
+    if not isinstance(document.get("manifests"), list):
+        raise FormatError(what, 0, "there is no list `manifests`: damaged, copy it again")
+    listed = list_of(document["manifests"], f"{what}: manifests")
     return [Descriptor(value, f"{what}: manifests") for value in listed]
 
 
@@ -120,7 +123,7 @@ def _choose(manifests: list[Descriptor], reference: Reference) -> Descriptor:
                 return entry
         raise ImageNotFound(f"{reference}: the layout has no such tag; it holds {held}")
     if not manifests:
-        raise ImageNotFound(f"{reference}: the layout holds no image")
+        raise ImageNotFound(f"{reference}: the layout holds no image; copy one into it, or check the path")
     if len(manifests) > 1:
         raise UsageError(
             f"{reference}: the layout holds {len(manifests)} images ({held}); "

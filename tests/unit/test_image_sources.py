@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from store.errors import (
     DigestMismatch,
     FormatError,
     ImageNotFound,
+    IntegrityError,
     NotFound,
     SizeMismatch,
     UsageError,
@@ -238,3 +240,46 @@ def test_links_of_an_archive_that_turn_in_circles(tmp_path: Path, spool: Spool) 
 def test_json_that_could_not_be_written_again_is_refused(value: str) -> None:
     with pytest.raises(FormatError, match="not JSON"):
         parse_json(f'{{"x": {value}}}'.encode(), "a document")
+
+
+@pytest.mark.parametrize("transport", ["oci", "oci-archive", "docker-archive"])
+def test_any_bit_of_the_listing_that_flips_is_damage_or_changes_nothing(
+    tmp_path: Path, spool: Spool, transport: str
+) -> None:
+    """Of what no digest covers: never another image, and never "no such image"."""
+    if transport == "docker-archive":
+        path, name = tmp_path / "image", "manifest.json"
+        path.write_bytes(docker_archive(*LAYERS))
+    elif transport == "oci":
+        path, name = oci_layout(tmp_path / "image", *LAYERS, tag="v1"), "index.json"
+    else:
+        path, name = tmp_path / "image", "index.json"
+        path.write_bytes(files_tar(oci_files(*LAYERS, tag="v1")))
+    file = path / name if transport == "oci" else path
+    whole = file.read_bytes()
+    start, end = 0, len(whole)
+    if transport != "oci":
+        with tarfile.open(path) as tar:
+            start = tar.getmember(name).offset_data
+            end = start + tar.getmember(name).size
+    expected = opened(f"{transport}:{path}", spool).manifest_digest
+    refused = 0
+    for bit in range(8 * start, 8 * end):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(damaged)
+        with Spool(tmp_path) as inner:
+            try:
+                assert opened(f"{transport}:{path}", inner).manifest_digest == expected
+            except (FormatError, IntegrityError) as error:
+                assert str(path) in str(error)
+                refused += 1
+    assert refused > 4 * (end - start)
+
+
+def test_an_index_without_its_list_is_damaged(tmp_path: Path, spool: Spool) -> None:
+    layout = oci_layout(tmp_path / "layout", *LAYERS)
+    index = (layout / "index.json").read_bytes()
+    (layout / "index.json").write_bytes(index.replace(b'"manifests"', b'"manifestr"'))
+    with pytest.raises(FormatError, match=r"layout: index\.json: .*manifests.*copy it again"):
+        opened(f"oci:{layout}", spool)
