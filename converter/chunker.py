@@ -1,8 +1,9 @@
 """Cut the streams of a data region into chunks, content-defined.
 
 The cut points are part of the format: `fastcdc` 1.7.0 with 16/64/256 KiB, held
-by golden vectors in tests/format.  A cut depends on the bytes since the cut
-before it alone, so a stream may be cut window by window.
+by golden vectors in tests/unit, whether the package cuts or `converter/gear`.  A cut
+depends on the bytes since the cut before it alone, so a stream may be cut window by
+window.
 """
 
 from __future__ import annotations
@@ -10,11 +11,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fastcdc.fastcdc_cy import fastcdc_cy
-
+from converter.gear import fastcdc_gear
 from converter.order import Stream, padded
 from converter.tree import Node
 from store.format.chunkindex import BLOCK
+
+try:
+    from fastcdc.fastcdc_cy import fastcdc_cy as fastcdc
+except ImportError:
+    # Pythons without a wheel of the package, and a build of it without a compiler.
+    fastcdc = fastcdc_gear  # type: ignore[assignment]  # a cut has the same two attributes
 
 CHUNK_MIN = 16 << 10
 CHUNK_AVERAGE = 64 << 10
@@ -57,7 +63,7 @@ def _cut_run(pieces: Iterator[bytes]) -> Iterator[Piece]:
                 size += len(piece)
         data = b"".join(parts) if len(parts) > 1 else data
         at = 0
-        for found in fastcdc_cy(data, CHUNK_MIN, CHUNK_AVERAGE, CHUNK_MAX):
+        for found in fastcdc(data, CHUNK_MIN, CHUNK_AVERAGE, CHUNK_MAX):
             # A chunk that could have grown past the window is cut again with more bytes.
             if not ended and found.offset + CHUNK_MAX > len(data):
                 break
