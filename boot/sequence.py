@@ -186,7 +186,9 @@ def _mount_image(settings: Settings, attempt: erofs.Attempt | None) -> Daemon:
             return attempt.finish()
         except MountFailed as error:
             if settings.mode == "erofs":
-                raise
+                raise MountFailed(
+                    f"{error}; give BOOTFS_MODE=auto or BOOTFS_MODE=fuse, which do without"
+                ) from None
             log(f"mode fuse: {error}")
     from boot.modes import fusetree
 

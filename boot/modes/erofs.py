@@ -13,7 +13,7 @@ from mmap import mmap
 
 from boot.log import log
 from boot.mounts import read_mounts
-from boot.spawn import open_fuse, respawn_daemon, spawn_daemon
+from boot.spawn import NEEDS, open_fuse, respawn_daemon, spawn_daemon
 from boot.supervise import Daemon
 from boot.syscalls import (
     CLONE_FILES,
@@ -27,7 +27,7 @@ from boot.syscalls import (
     unmount,
     unshare,
 )
-from store.errors import MountFailed
+from store.errors import BootError, MountFailed
 
 FUSE = b"/.bootfs/mnt/fuse"
 LOWER = b"/.bootfs/mnt/image"
@@ -72,15 +72,18 @@ class Attempt:
         """Return the daemon once the image is mounted.
 
         Raises:
-            MountFailed: the kernel refuses; nothing is left mounted and no process runs.
+            MountFailed: the kernel refuses EROFS; nothing is left mounted and no process runs.
             BootError: the daemon cannot serve the image.
 
         """
         try:
             # Without the device, a mount that waits for a daemon that is gone ends.
             self._spawned.wait_until_mounted(failed=lambda: os.close(self._fuse))
-        except BaseException:
+        except BaseException as error:
             os.close(self._namespace)
+            if isinstance(error, MountFailed):
+                # Not the daemon: without the mount it ends, before it can say why.
+                unmount(FUSE, MNT_DETACH)
             raise
         return Daemon(
             self._spawned.pid,
@@ -99,17 +102,17 @@ class Attempt:
         _mount_file(self._fuse)
         gate = allocate_lock()
         gate.acquire()
-        problems: list[MountFailed] = []
+        problems: list[BaseException] = []
 
         def mount_image() -> None:
             # Waits for this very daemon, so it keeps nothing open: when the daemon dies,
             # the init hears of it by the pipe's end, and by closing the device, the last
             # one then, ends the wait.
-            unshare(CLONE_FILES)
-            os.closerange(3, FILES)
             try:
+                unshare(CLONE_FILES)
+                os.closerange(3, FILES)
                 _mount_image()
-            except MountFailed as error:
+            except BaseException as error:
                 problems.append(error)
             gate.release()
 
@@ -142,7 +145,7 @@ def _mount_file(fuse: int) -> None:
     """Mount ``image.erofs``, to be served on the device ``fuse``; it can be read from then on.
 
     Raises:
-        MountFailed: the kernel refuses.
+        BootError: the kernel refuses, as it would in mode ``fuse``.
 
     """
     # FUSE lets in only processes with exactly these ids.
@@ -152,7 +155,9 @@ def _mount_file(fuse: int) -> None:
         mount(None, b"/", None, MS_PRIVATE)
         mount(b"bootfs", FUSE, b"fuse", MS_NOSUID | MS_NODEV | MS_RDONLY, options)
     except OSError as error:
-        raise MountFailed(f"the kernel refuses to mount FUSE: {error.strerror}") from None
+        raise BootError(
+            f"the kernel refuses to mount FUSE ({error.strerror}): start the container with {NEEDS}"
+        ) from None
 
 
 def _allow_long_advice() -> int:
@@ -191,7 +196,6 @@ def _mount_image() -> None:
     try:
         mount(file, LOWER, b"erofs", MS_RDONLY)
     except OSError as error:
-        unmount(FUSE, MNT_DETACH)
         raise MountFailed(
             f"the kernel refuses to mount EROFS from a file: {error.strerror}"
         ) from None

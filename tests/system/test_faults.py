@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 import subprocess
 import time
@@ -64,6 +65,51 @@ def test_dropped_capabilities_are_named(engine: Engine, workshop: Converted) -> 
     line = only_line(done)
     assert "SYS_CHROOT" in line
     assert "SETPCAP" in line
+
+
+@pytest.fixture
+def no_file_mounts(tmp_path: Path) -> tuple[str, ...]:
+    """Give the options under which EROFS cannot be mounted from a file, as before kernel 6.12.
+
+    Of all our mounts only that one has no flag but MS_RDONLY and no data.
+    """
+    arguments = [{"index": 3, "value": 1, "op": "SCMP_CMP_EQ"}]
+    arguments.append({"index": 4, "value": 0, "op": "SCMP_CMP_EQ"})
+    rule = {"names": ["mount"], "action": "SCMP_ACT_ERRNO", "errnoRet": 15, "args": arguments}
+    profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}
+    (tmp_path / "profile.json").write_text(json.dumps(profile))
+    return ("--security-opt", f"seccomp={tmp_path}/profile.json")
+
+
+def test_auto_falls_back_to_fuse(
+    engine: Engine, converted_workshop: Converted, no_file_mounts: tuple[str, ...]
+) -> None:
+    image = dataclasses.replace(converted_workshop, mode="auto")
+    command = ("sh", "-c", "sha256sum -c /big.sum && exec sleep 100")
+    container = image.start(engine, *command, options=no_file_mounts)
+    container.wait_for_line("/big: OK")
+    lines = [line for line in container.logs().splitlines() if line.startswith("bootfs: ")]
+    assert lines == [
+        "bootfs: mode fuse: the kernel refuses to mount EROFS from a file: Block device required"
+    ]
+    # Of the first attempt nothing is left mounted, where the daemon still is.
+    init = container.pid()
+    for process in Path(f"/proc/{init}/task/{init}/children").read_text().split():
+        mounts = Path(f"/proc/{process}/mountinfo").read_text()
+        assert "/.bootfs/mnt/fuse" not in mounts
+    assert container.stop(grace_s=0) == 137
+
+
+def test_mode_erofs_alone_says_that_the_kernel_refuses(
+    engine: Engine, converted_workshop: Converted, no_file_mounts: tuple[str, ...]
+) -> None:
+    for _ in range(5):
+        done = converted_workshop.run(engine, options=no_file_mounts, timeout_s=60)
+        assert done.returncode == 125
+        line = only_line(done)
+        assert "refuses" in line
+        assert "BOOTFS_MODE=auto" in line
+        assert "BOOTFS_MODE=fuse" in line
 
 
 @pytest.mark.parametrize(
