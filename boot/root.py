@@ -28,7 +28,7 @@ LINK_LIMIT = 40
 class Writable:
     """The container's own directory on the rw volume, locked while the container lives."""
 
-    __slots__ = ("fresh", "lock", "path")
+    __slots__ = ("filled", "fresh", "lock", "path")
 
     def __init__(self, container: str, image: str) -> None:
         """Make or find the directory.
@@ -51,7 +51,14 @@ class Writable:
                 f"{self.path}: {error.strerror}; the volume {WRITABLE} must be writable"
             ) from None
         self.fresh = not os.path.exists(f"{self.path}/work")
-        """The container starts for the first time."""
+        """There is no upper directory yet."""
+        self.filled = os.path.exists(f"{self.path}/filled")
+        """New volumes have got their content, all of it."""
+
+    def mark_filled(self) -> None:
+        """Remember that new volumes have got their content."""
+        os.close(os.open(f"{self.path}/filled", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        self.filled = True
 
 
 def container_name(mounts: list[Mount]) -> str:

@@ -126,10 +126,12 @@ def _make_root(
 
     # 5. The engine's mounts go where the workload looks for them.
     root.move_mounts(mounts)
-    if writable.fresh and any(root.is_volume(m) for m in mounts):
+    if not writable.filled and any(root.is_volume(m) for m in mounts):
         from boot.volumes import fill_new_volumes
 
         fill_new_volumes(mounts)
+        # Last, since what a start did not finish, the next one does.
+        writable.mark_filled()
     root.make_directory(directory)
     if any(m.target == b"/" and b"ro" in m.options for m in mounts):
         root.make_read_only()

@@ -3,12 +3,19 @@
 The engine itself finds nothing there: the boot image has only mount points.  So
 on a container's first start, and never again, each empty volume of the engine's
 gets a copy.  Bind mounts and tmpfs get none, as under plain Docker.
+
+A copy can be cut off at any point, by a store that fails or by SIGKILL.  So it is
+made aside, in a directory `STAGE` of the volume, and moved to its place when it is
+whole.  What is found there at the next start, of whatever container, is ours
+beyond doubt: it is removed or moved.  All else in the volume is never touched.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
+from errno import EEXIST, ENOENT
 
 from boot.mounts import Mount
 from boot.root import ROOT, is_volume, resolve
@@ -20,6 +27,10 @@ PEEK = ROOT[: -len(b"root")] + b"image"
 
 VOLUME = ROOT[: -len(b"root")] + b"fuse"
 """Where a volume is bound a second time, without the mounts in it."""
+
+STAGE = b".bootfs-filling"
+"""A directory in a volume, locked by who fills it: `_PART` of a copy, or a `_WHOLE` one."""
+_PART, _WHOLE = b"part", b"whole"
 
 
 def fill_new_volumes(mounts: list[Mount]) -> None:
@@ -47,13 +58,94 @@ def _fill(source: bytes, place: bytes, entry: Mount, inner: list[bytes]) -> None
     """
     mount(place, VOLUME, None, MS_BIND)
     try:
-        if not _holds_only(VOLUME, [path[len(place) + 1 :] for path in inner]):
+        points = [path[len(place) + 1 :] for path in inner]
+        stage = VOLUME + b"/" + STAGE
+        while os.path.lexists(stage) or _holds_only(VOLUME, points):
+            # One that is mounted read-only gets its content too.
+            mount(None, VOLUME, None, MS_REMOUNT | MS_BIND | entry.flags & ~MS_RDONLY)
+            lock = _lock_stage(stage)
+            if lock is None:
+                continue
+            try:
+                _fill_staged(source, stage, points)
+            finally:
+                os.close(lock)
             return
-        # One that is mounted read-only gets its content too.
-        mount(None, VOLUME, None, MS_REMOUNT | MS_BIND | entry.flags & ~MS_RDONLY)
-        _copy_directory(source, VOLUME, {})
     finally:
         unmount(VOLUME, MNT_DETACH)
+
+
+def _lock_stage(stage: bytes) -> int | None:
+    """Make and lock the stage; return its descriptor, or None if who had it has removed it."""
+    try:
+        os.mkdir(stage, 0o700)
+    except OSError as error:
+        # Another container fills the volume now, or a copy was cut off.
+        if error.errno != EEXIST:
+            raise
+    try:
+        lock = os.open(stage, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno != ENOENT:
+            raise
+        return None
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    if os.fstat(lock).st_nlink:
+        return lock
+    os.close(lock)
+    return None
+
+
+def _fill_staged(source: bytes, stage: bytes, points: list[bytes]) -> None:
+    """Copy ``source`` to the locked ``stage``, unless one is there, and move it to its place."""
+    part, whole = stage + b"/" + _PART, stage + b"/" + _WHOLE
+    if not os.path.lexists(whole):
+        _remove_tree(part)
+        try:
+            if not _holds_only(VOLUME, [*points, STAGE]):
+                # Somebody has put something there: as under plain Docker it stays alone.
+                return
+            os.mkdir(part)
+            _copy_directory(source, part, {})
+            os.rename(part, whole)
+        finally:
+            if not os.path.lexists(whole):
+                _remove_tree(stage)
+    _move_entries(whole, VOLUME, {VOLUME + b"/" + point for point in points})
+    status = os.lstat(source)
+    _copy_attributes(source, VOLUME, status)
+    _remove_tree(stage)
+    os.utime(VOLUME, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _move_entries(source: bytes, target: bytes, points: set[bytes]) -> None:
+    """Move what is in ``source`` to the directory ``target``, where at most mount points are."""
+    for name in os.listdir(source):
+        old, new = source + b"/" + name, target + b"/" + name
+        if not os.path.lexists(new):
+            os.rename(old, new)
+            continue
+        status = os.lstat(old)
+        if stat.S_ISDIR(status.st_mode) and stat.S_ISDIR(os.lstat(new).st_mode):
+            _move_entries(old, new, points)
+            _copy_attributes(old, new, status)
+        elif new in points and stat.S_ISREG(status.st_mode):
+            # What is mounted upon cannot be replaced.
+            _copy_bytes(old, new, status.st_size)
+            _copy_attributes(old, new, status)
+
+
+def _remove_tree(path: bytes) -> None:
+    """Remove a directory, if it is there, with all that is in it."""
+    if not os.path.lexists(path):
+        return
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                _remove_tree(entry.path)
+            else:
+                os.unlink(entry.path)
+    os.rmdir(path)
 
 
 def _holds_only(directory: bytes, paths: list[bytes]) -> bool:
@@ -87,9 +179,7 @@ def _copy(source: bytes, target: bytes, linked: dict[int, bytes]) -> None:
             os.link(first, target, follow_symlinks=False)
             return
     if stat.S_ISDIR(status.st_mode):
-        # It is there where the engine needed it as a mount point.
-        if not os.path.isdir(target):
-            os.mkdir(target)
+        os.mkdir(target)
         _copy_directory(source, target, linked)
         return
     if stat.S_ISLNK(status.st_mode):
