@@ -14,6 +14,7 @@ from converter.tarreader import (
     BLOCK_DEVICE,
     CHARACTER_DEVICE,
     DIRECTORY,
+    DIRECTORY_MEMORY,
     FIFO,
     HARD_LINK,
     REGULAR,
@@ -118,10 +119,11 @@ class LayerTree:
             )
             if kind == stat.S_IFLNK:
                 node.target = entry.link
-            node.xattrs = self._xattrs(entry, kind)
+            if entry.xattrs:
+                node.xattrs = self._xattrs(entry, kind)
         elif entry.xattrs:
             # A directory that is named twice keeps what only the first time gave.
-            node.xattrs.update(self._xattrs(entry, kind))
+            node.xattrs = {**node.xattrs, **self._xattrs(entry, kind)}
         _set_metadata(node, entry)
 
     def _linked(self, entry: Entry) -> Node:
@@ -131,7 +133,8 @@ class LayerTree:
             if node.is_directory:
                 raise self._unsupported("is a hard link to a directory")
             _set_metadata(node, entry)
-            node.xattrs.update(self._xattrs(entry, node.kind))
+            if entry.xattrs:
+                node.xattrs = {**node.xattrs, **self._xattrs(entry, node.kind)}
             return node
         node = self._find(self._lower, target)
         if node is None:
@@ -209,7 +212,7 @@ class LayerTree:
 
     def _implied(self, parent: Node, name: bytes) -> Node:
         """Make a directory that an entry needs and no entry describes, as Docker does."""
-        self._budget.take(self._name, 1, len(name))
+        self._budget.take(self._name, DIRECTORY_MEMORY + len(name))
         node = parent.children[name] = Node(
             mode=stat.S_IFDIR | 0o755,
             # Docker gives it the time of unpacking, which would differ each time.

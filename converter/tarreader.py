@@ -25,7 +25,7 @@ from converter.tarformat import (
     parse_time_ns,
     pax_sparse_map,
 )
-from converter.tree import Content, Segment
+from converter.tree import EMPTY, Content, Segment
 from store.errors import ConvertError, FormatError, SizeMismatch, UnsupportedEntry
 
 REGULAR = b"0"
@@ -58,35 +58,39 @@ SPARSE_LIMIT = 8 << 20
 """The longest sparse map as it lies in the archive, in bytes: some 400,000 runs."""
 
 
+MEMORY_LIMIT = 900_000_000
+"""Of one image's entries, in bytes.  All else of a conversion takes some 100 MB."""
+NODE_MEMORY = 800
+DIRECTORY_MEMORY = 1250
+RUN_MEMORY = 200
+"""A run of a file's bytes: one of a plain file, any number of a sparse one."""
+XATTR_MEMORY = 400
+
+
 @dataclass(slots=True)
 class Budget:
-    """What the layers of one image may hold together, so that memory stays bounded.
+    """The memory that the entries of all layers of one image may take together.
 
-    Directories that an entry only implies and runs of sparse files count as entries.
+    It is reckoned, by the constants below: what a conversion of 200,000 entries of one
+    kind takes at its peak, divided by their number and rounded up.
     """
 
-    entries: int = 5_000_000
-    metadata: int = 1 << 30
-    """Bytes of names, link targets and xattrs."""
+    limit: int = MEMORY_LIMIT
+    used: int = 0
 
-    def take(self, what: str, entries: int, metadata: int) -> None:
+    def take(self, what: str, memory: int) -> None:
         """Use up a part.
 
         Raises:
             ConvertError: there is not that much left.
 
         """
-        self.entries -= entries
-        self.metadata -= metadata
-        if self.entries < 0:
+        self.used += memory
+        if self.used > self.limit:
             raise ConvertError(
-                f"{what}: the image has more entries than the limit of {Budget().entries:,}; "
-                "is this a real image?"
-            )
-        if self.metadata < 0:
-            raise ConvertError(
-                f"{what}: the image's names, link targets and xattrs exceed "
-                f"{Budget().metadata:,} bytes; is this a real image?"
+                f"{what}: its entries would take more memory than the limit of "
+                f"{self.limit / 1e6:,.0f} MB, some {self.limit // (NODE_MEMORY + RUN_MEMORY):,} "
+                "files with short names; build the image without what it does not need"
             )
 
 
@@ -165,11 +169,7 @@ class _Reader:
                 entry.link = long_link
             if b"\0" in entry.name or b"\0" in entry.link:
                 raise FormatError(self._what, at, "a name holds a zero byte")
-            self._budget.take(
-                self._what,
-                max(1, len(entry.content.segments)),
-                len(entry.name) + len(entry.link) + sum(map(len, entry.xattrs.values())),
-            )
+            self._budget.take(self._what, _memory_of(entry))
             long_name = long_link = b""
             records = _NO_RECORDS
             yield entry
@@ -245,7 +245,7 @@ class _Reader:
             parse_number(gid),
             parse_number(mtime) * 1_000_000_000,
             (0, 0),
-            Content(0),
+            EMPTY,
         )
         stored = parse_number(size)
         real = -1
@@ -395,6 +395,16 @@ class _Reader:
                 wanted = 1 + 2 * count
         numbers = [parse_decimal(line) for line in lines[1:wanted]]
         return list(zip(numbers[::2], numbers[1::2], strict=True)), at
+
+
+def _memory_of(entry: Entry) -> int:
+    memory = DIRECTORY_MEMORY if entry.kind == DIRECTORY else NODE_MEMORY
+    # A target lies in the tree and in the bootstrap, as do xattrs.  Of the path, the last
+    # name does.
+    memory += len(entry.name) + 2 * len(entry.link) + RUN_MEMORY * len(entry.content.segments)
+    for name, value in entry.xattrs.items():
+        memory += XATTR_MEMORY + 2 * (len(name) + len(value))
+    return memory
 
 
 def _padded(offset: int) -> int:

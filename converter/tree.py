@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from types import MappingProxyType
+from typing import Protocol, cast
 
 
 class Blob(Protocol):
@@ -54,13 +56,18 @@ class Content:
         return bytes(out)
 
 
+EMPTY = Content(0)
+_NO_XATTRS: Mapping[bytes, bytes] = MappingProxyType({})
+
+
 @dataclass(slots=True, eq=False)
 class Node:
     """One inode.  Hard links are one `Node` under several names.
 
     ``children`` is empty and meaningless unless the node is a directory, as
     ``content``, ``target`` and ``device`` are unless it is a regular file, a
-    symbolic link, a device node.
+    symbolic link, a device node.  A tree has as many nodes as the image has files:
+    what most of them lack is one object for all, and cannot be changed in place.
     """
 
     mode: int
@@ -69,13 +76,17 @@ class Node:
     gid: int = 0
     mtime_ns: int = 0
     """Nanoseconds since 1970, negative before."""
-    xattrs: dict[bytes, bytes] = field(default_factory=dict)
+    xattrs: Mapping[bytes, bytes] = field(default_factory=lambda: _NO_XATTRS)
     """Full name (``security.capability``) to value."""
-    children: dict[bytes, Node] = field(default_factory=dict)
-    content: Content = Content(0)
+    children: dict[bytes, Node] = field(default_factory=lambda: _NO_CHILDREN)
+    content: Content = EMPTY
     target: bytes = b""
     device: tuple[int, int] = (0, 0)
     """Major and minor number."""
+
+    def __post_init__(self) -> None:
+        if self.children is _NO_CHILDREN and stat.S_ISDIR(self.mode):
+            self.children = {}
 
     @property
     def kind(self) -> int:
@@ -101,6 +112,9 @@ class Node:
     def is_device(self) -> bool:
         """Whether the node is a character or block device."""
         return stat.S_ISCHR(self.mode) or stat.S_ISBLK(self.mode)
+
+
+_NO_CHILDREN: dict[bytes, Node] = cast("dict[bytes, Node]", MappingProxyType({}))
 
 
 def empty_root() -> Node:

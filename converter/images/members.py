@@ -12,8 +12,8 @@ from converter.tarreader import HARD_LINK, REGULAR, SYMLINK, Budget, iter_entrie
 from store.errors import FormatError
 
 _LINK_LIMIT = 8
-# Archives hold a few files for each layer and image.
-_MEMBER_LIMIT = 1_000_000
+# Archives hold a few files for each layer and image: this is enough for 100,000.
+_MEMORY_LIMIT = 100_000_000
 
 
 class Files(Protocol):
@@ -33,7 +33,7 @@ class Members:
         self.name = name
         self._files: dict[str, FileBlob] = {}
         self._links: dict[str, str] = {}
-        for entry in iter_entries(blob, Budget(entries=_MEMBER_LIMIT)):
+        for entry in iter_entries(blob, Budget(_MEMORY_LIMIT)):
             path = normpath(entry.name.decode("utf-8", "surrogateescape")).lstrip("/")
             target = entry.link.decode("utf-8", "surrogateescape")
             # Of two members with one name the later one counts, as for tar itself.

@@ -122,7 +122,7 @@ def make_tree() -> Node:
         mtime_ns=-1,
     )
     tool = make_file(noise("tool", 300_000), mode=0o4755)
-    tool.xattrs[b"security.capability"] = bytes(20)
+    tool.xattrs = {b"security.capability": bytes(20)}
     return make_directory(
         bin=make_directory(tool=tool, link=make_link(b"tool"), linked=linked),
         dev=make_directory(

@@ -271,13 +271,13 @@ def _add_acls(random: Random, directories: list[Node]) -> None:
     file = _add(random, [directory], _random_file(random))
     for node in (directory, file):
         node.mode = node.kind | 0o674
-        node.xattrs[b"system.posix_acl_access"] = acl
-    directory.xattrs[b"system.posix_acl_default"] = acl
+        node.xattrs = {**node.xattrs, b"system.posix_acl_access": acl}
+    directory.xattrs = {**directory.xattrs, b"system.posix_acl_default": acl}
 
 
 def _add_xattrs(random: Random, directories: list[Node]) -> None:
     capability = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)
-    _add(random, directories, make_file(b"ping")).xattrs[b"security.capability"] = capability
+    _add(random, directories, make_file(b"ping")).xattrs = {b"security.capability": capability}
     for node in (
         _random_file(random),
         Node(stat.S_IFDIR, children={b"inside": make_file(b"")}),
@@ -288,7 +288,8 @@ def _add_xattrs(random: Random, directories: list[Node]) -> None:
             if node.is_symlink:  # the VFS gives links no user.*
                 prefix = b"trusted."
             name = prefix + _random_name(random) + b"%d" % number
-            node.xattrs[name] = random.randbytes(random.choice((0, 1, 3, 4, 5, 100)))
+            value = random.randbytes(random.choice((0, 1, 3, 4, 5, 100)))
+            node.xattrs = {**node.xattrs, name: value}
         _add(random, directories, node)
 
 
@@ -300,7 +301,7 @@ def _add_large_xattrs(random: Random, directories: list[Node]) -> None:
             Node(stat.S_IFDIR, children={b"inside": make_file(b"inside")}),
             make_link(b"behind large xattrs"),
         ):
-            _add(random, directories, node).xattrs[b"trusted.large"] = random.randbytes(size)
+            _add(random, directories, node).xattrs = {b"trusted.large": random.randbytes(size)}
 
 
 FEATURES: dict[str, Callable[[Random, list[Node]], None]] = {

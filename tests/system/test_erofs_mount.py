@@ -85,7 +85,7 @@ def test_links_of_every_length_around_the_inline_limit(disk: Path) -> None:
     for size in (*range(1, 100), *range(3900, 4096)):
         root.children[b"%d" % size] = make_link(b"t" * size)
         root.children[b"x%d" % size] = make_link(b"u" * size)
-        root.children[b"x%d" % size].xattrs[b"trusted.x"] = b"v" * 100
+        root.children[b"x%d" % size].xattrs = {b"trusted.x": b"v" * 100}
     assert_kernel_agrees(root, disk)
 
 

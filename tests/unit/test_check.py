@@ -19,7 +19,7 @@ from tests.support.treetar import copy_of, one_byte_changed
 def make_tree() -> Node:
     linked = make_file(b"linked")
     big = make_file(Random(1).randbytes(3_000_000))
-    big.xattrs[b"user.a"] = b"1"
+    big.xattrs = {b"user.a": b"1"}
     return make_directory(
         d=make_directory(a=linked, b=linked, c=make_file(b"linked")),
         big=big,

@@ -15,7 +15,7 @@ import pytest
 from converter.images.view import LayerSource
 from converter.layers import merge_layers
 from converter.spool import Spool
-from converter.tarreader import Budget
+from converter.tarreader import DIRECTORY_MEMORY, NODE_MEMORY, Budget
 from converter.tree import Node
 from store.errors import (
     ConvertError,
@@ -287,9 +287,10 @@ def test_damage_is_a_digest_mismatch_where_the_digest_is_known(spool: Spool) -> 
 
 def test_implied_directories_count(spool: Spool) -> None:
     layer = tar_of(file("/".join("abcdefgh")))
-    assert merged(spool, layer, budget=Budget(entries=8)).children
-    with pytest.raises(ConvertError, match="more entries"):
-        merged(spool, layer, budget=Budget(entries=7))
+    memory = NODE_MEMORY + len("a/b/c/d/e/f/g/h") + 7 * (DIRECTORY_MEMORY + 1)
+    assert merged(spool, layer, budget=Budget(memory)).children
+    with pytest.raises(ConvertError, match="more memory"):
+        merged(spool, layer, budget=Budget(memory - 1))
 
 
 def test_a_bomb_stops_at_the_reserve(tmp_path: Path) -> None:
