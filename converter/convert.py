@@ -10,7 +10,6 @@ from converter.bootimage import (
     build_config,
     build_own_layer,
     check_source,
-    public_name,
 )
 from converter.erofswriter import write_bootstrap
 from converter.images.transports import check_destination, open_image, write_image
@@ -116,9 +115,7 @@ def convert(
     )
     config = build_config(image, [shared, own], digest)
     packs = list(zip(index.pack_digests, index.pack_sizes, strict=True))
-    backend.write(
-        manifest_name(digest), iter((encode_manifest(digest, packs, public_name(image.name)),))
-    )
+    backend.write(manifest_name(digest), iter((encode_manifest(digest, packs),)))
     image_digest = write_image(destination, config, [shared, own])
     progress.end()
     return Report(

@@ -1,7 +1,8 @@
 """The store manifest: what one image needs of a store, for tools that keep stores.
 
 Implements docs/format.md, "Store manifest, version 1".  Canonical JSON, because
-people and other tools read it; never read at boot.
+people and other tools read it; never read at boot.  Nothing in it but what its name, the
+chunk index's digest, decides: equal images of two sources share one manifest.
 """
 
 from __future__ import annotations
@@ -16,20 +17,19 @@ KIND = "bootfs store manifest"
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
-def encode_manifest(chunk_index: bytes, packs: list[tuple[bytes, int]], source: str) -> bytes:
+def encode_manifest(chunk_index: bytes, packs: list[tuple[bytes, int]]) -> bytes:
     """Return the manifest of the image whose chunk index has this raw digest."""
     document = {
         "kind": KIND,
         "version": VERSION,
         "chunkIndex": f"blake3:{chunk_index.hex()}",
         "packs": [{"digest": f"sha256:{digest.hex()}", "size": size} for digest, size in packs],
-        "source": source,
     }
     return (json.dumps(document, indent=1, sort_keys=True, ensure_ascii=True) + "\n").encode()
 
 
-def parse_manifest(data: bytes) -> tuple[bytes, list[tuple[bytes, int]], str]:
-    """Return chunk index digest, packs (raw digest, size) and source of a manifest.
+def parse_manifest(data: bytes) -> tuple[bytes, list[tuple[bytes, int]]]:
+    """Return chunk index digest and packs (raw digest, size) of a manifest.
 
     Raises:
         UnsupportedVersion: a version this release does not read.
@@ -44,10 +44,7 @@ def parse_manifest(data: bytes) -> tuple[bytes, list[tuple[bytes, int]], str]:
         if type(version) is not int or version != VERSION:
             raise UnsupportedVersion("store manifest", 0, f"version {version!r}")
         packs = [(_raw(p["digest"], "sha256:"), _size(p["size"])) for p in document["packs"]]
-        source = document["source"]
-        if not isinstance(source, str):
-            raise FormatError("store manifest", 0, f"source {source!r} is not a text")
-        return _raw(document["chunkIndex"], "blake3:"), packs, source
+        return _raw(document["chunkIndex"], "blake3:"), packs
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FormatError("store manifest", 0, f"{type(error).__name__}: {error}") from None
 

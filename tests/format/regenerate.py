@@ -94,7 +94,7 @@ def make_boot_config() -> bytes:
 def make_manifest() -> bytes:
     """Return a store manifest."""
     packs = [(hashlib.sha256(b"pack %d" % n).digest(), 1000 + n) for n in range(2)]
-    return encode_manifest(digest_of(b"chunk index"), packs, "docker-daemon:debian:12")
+    return encode_manifest(digest_of(b"chunk index"), packs)
 
 
 def make_cuts() -> bytes:

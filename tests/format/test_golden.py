@@ -62,7 +62,6 @@ def test_manifest_1() -> None:
     assert parse_manifest(read("manifest-1.hex")) == (
         digest_of(b"chunk index"),
         [(hashlib.sha256(b"pack %d" % n).digest(), 1000 + n) for n in range(2)],
-        "docker-daemon:debian:12",
     )
 
 

@@ -75,7 +75,7 @@ def check_store(store: Path) -> None:
         for name in backend.iter_names("indexes/"):
             parse_chunk_index((store / name).read_bytes())
         for name in backend.iter_names("manifests/"):
-            index, needed, _ = parse_manifest((store / name).read_bytes())
+            index, needed = parse_manifest((store / name).read_bytes())
             assert (store / "indexes" / index.hex()).exists()
             assert (store / "bootstraps" / index.hex()).exists()
             assert dict(needed).items() <= packs.items()
@@ -115,6 +115,24 @@ def test_a_second_conversion_finds_all_chunks(run: Run, source: str, tmp_path: P
     assert (json.loads(out)["new_chunks"], json.loads(out)["new_stored_bytes"]) == (0, 0)
     assert objects(store) == before
     assert tree_of(tmp_path / "a") == tree_of(tmp_path / "b")
+
+
+def test_equal_images_of_two_sources_share_all_of_the_store(
+    run: Run, source: str, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    run("convert", source, f"oci:{tmp_path}/a", "--store", store)
+    before = objects(store)
+    (tmp_path / "other.tar").write_bytes(IMAGE)
+    other = f"docker-archive:{tmp_path}/other.tar"
+    run("convert", other, f"oci:{tmp_path}/b", "--store", store)
+    run("convert", other, f"oci:{tmp_path}/c", "--store", tmp_path / "other-store")
+    assert objects(store) == before == objects(tmp_path / "other-store")
+    names = [
+        json.loads(run("inspect", f"oci:{tmp_path}/{image}", "--json")[1])["source"]
+        for image in "ab"
+    ]
+    assert names == ["docker-archive:image.tar", "docker-archive:other.tar"]
 
 
 def test_a_changed_image_stores_what_changed(run: Run, source: str, tmp_path: Path) -> None:

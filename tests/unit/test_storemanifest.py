@@ -10,19 +10,15 @@ PACKS = [(bytes([7]) * 32, 1234), (bytes([9]) * 32, 1)]
 
 
 def changed(**values: object) -> bytes:
-    return json.dumps(json.loads(encode_manifest(INDEX, PACKS, "name")) | values).encode()
+    return json.dumps(json.loads(encode_manifest(INDEX, PACKS)) | values).encode()
 
 
 def test_values_come_back() -> None:
-    assert parse_manifest(encode_manifest(INDEX, PACKS, "na\udcffme")) == (
-        INDEX,
-        PACKS,
-        "na\udcffme",
-    )
+    assert parse_manifest(encode_manifest(INDEX, PACKS)) == (INDEX, PACKS)
 
 
 def test_equal_values_give_equal_bytes() -> None:
-    assert encode_manifest(INDEX, PACKS, "n") == encode_manifest(INDEX, list(PACKS), "n")
+    assert encode_manifest(INDEX, PACKS) == encode_manifest(INDEX, list(PACKS))
 
 
 def test_a_later_version_is_named_as_such() -> None:
@@ -41,8 +37,6 @@ def test_a_later_version_is_named_as_such() -> None:
         {"chunkIndex": "blake3:" + "G" * 64},
         {"chunkIndex": "sha256:" + "0" * 64},
         {"chunkIndex": 5},
-        {"source": 5},
-        {"source": None},
         {"packs": None},
         {"packs": {"digest": 1}},
         {"packs": [{"digest": "sha256:" + "0" * 64}]},
