@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from converter.bootimage import LABEL
@@ -64,11 +65,14 @@ class BootView:
         except (ValueError, RecursionError) as error:
             raise FormatError(f"label {LABEL}{name}", 0, f"not JSON: {error}") from None
 
-    def open_reader(self, source: Source) -> ImageReader:
-        """Return the image's bytes, read from ``source`` as a boot would read them."""
+    def open_reader(self, source: Source, report: Callable[[str], None] = _report) -> ImageReader:
+        """Return the image's bytes, read from ``source`` as a boot would read them.
+
+        ``report`` gets what a boot would log.
+        """
         fd = os.memfd_create("bootstrap", os.MFD_CLOEXEC)
         os.write(fd, self.frames)
-        chunks = ChunkReader(self.index, source, None, _report)
+        chunks = ChunkReader(self.index, source, None, report)
         return ImageReader(Bootstrap(fd, self.index), chunks)
 
     def open_tree(self, reader: ImageReader) -> Image:

@@ -7,8 +7,8 @@ import io
 import json
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 
 from converter import RELEASE
 from converter.bootview import BootView, read_boot_image
@@ -16,7 +16,7 @@ from converter.check import Comparison
 from converter.convert import DEFAULT_LEVEL, Report, convert
 from converter.images.transports import open_image
 from converter.layers import merge_layers
-from converter.progress import choose_progress
+from converter.progress import Progress, choose_progress
 from converter.reference import parse_reference
 from converter.spool import Spool
 from store.errors import BootfsError, UsageError
@@ -133,7 +133,7 @@ def _convert(options: argparse.Namespace) -> int:
     if options.blob_store:
         # Refuse here what every boot of the image would refuse.
         _check_blob_store(options.blob_store)
-    with closing(open_backend(options.store)) as backend:
+    with closing(open_backend(options.store)) as backend, _shown(options.progress) as progress:
         if options.mounted:
             _check_mounted(options.store)
         report = convert(
@@ -142,7 +142,7 @@ def _convert(options: argparse.Namespace) -> int:
             backend,
             options.level,
             options.blob_store,
-            choose_progress(options.progress),
+            progress,
         )
     print(json.dumps(report.as_json()) if options.json else summary(report))
     return 0
@@ -163,6 +163,17 @@ def _check_mounted(store: str) -> None:
             f"{store} is not on a mount, and would go with the container: "
             f"give docker run -v DIRECTORY:{store}"
         )
+
+
+@contextmanager
+def _shown(wish: str | None) -> Iterator[Progress]:
+    """Give what shows progress; where the block fails, its line is taken away."""
+    progress = choose_progress(wish)
+    try:
+        yield progress
+    except BaseException:
+        progress.make_room()
+        raise
 
 
 def _check_blob_store(url: str) -> None:
@@ -230,19 +241,30 @@ def describe(view: BootView) -> dict[str, object]:
 
 
 def _check(options: argparse.Namespace) -> int:
-    progress = choose_progress(options.progress)
-    with closing(open_source(options.store, READ_LIMIT_S)) as source, Spool() as spool:
-        progress.step("read")
+    with (
+        closing(open_source(options.store, READ_LIMIT_S)) as source,
+        _shown(options.progress) as progress,
+        Spool(advance=progress.advance) as spool,
+    ):
+        progress.step("open")
         original = open_image(parse_reference(options.source), spool)
-        tree = merge_layers(original.layers, spool)
-        view = read_boot_image(open_image(parse_reference(options.destination), spool), spool)
-        with closing(view.open_reader(source)) as reader:
+        boot_image = open_image(parse_reference(options.destination), spool)
+        progress.step("read", sum(layer.size for layer in original.layers))
+        tree = merge_layers(original.layers, spool, advance=progress.advance)
+        view = read_boot_image(boot_image, spool)
+
+        def report(message: str) -> None:
+            progress.make_room()
+            print(f"bootfs: {message}", file=sys.stderr)
+
+        with closing(view.open_reader(source, report)) as reader:
             comparison = Comparison(tree, view.open_tree(reader), reader, progress)
             progress.step("compare", view.index.data_size)
             found = []
             for difference in comparison.iter_differences():
                 found.append(difference)
                 if not options.json:
+                    progress.make_room()
                     print(difference)
         progress.end()
     if options.json:

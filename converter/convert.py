@@ -82,11 +82,12 @@ def convert(
     started = time.monotonic()
     check_destination(destination)
     backend.check()
-    with Spool() as spool:
-        progress.step("read")
+    with Spool(advance=progress.advance) as spool:
+        progress.step("open")
         image = open_image(source, spool)
         check_source(image)
-        tree = merge_layers(image.layers, spool)
+        progress.step("read", sum(layer.size for layer in image.layers))
+        tree = merge_layers(image.layers, spool, advance=progress.advance)
         region = lay_out(tree)
         # Only for a source that can be converted: this may go over the network.
         progress.step("runtime")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from converter.images.view import LayerSource
@@ -14,12 +14,18 @@ from converter.tarreader import Budget, iter_entries
 from converter.tree import Node, empty_root
 
 
-def merge_layers(layers: Iterable[LayerSource], spool: Spool, budget: Budget | None = None) -> Node:
+def merge_layers(
+    layers: Iterable[LayerSource],
+    spool: Spool,
+    budget: Budget | None = None,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Node:
     """Return the merged tree of ``layers``, lowest first, as a container would see it.
 
     Contents refer to the files of ``spool`` and can be read until it is closed.
     Times are those of the layers, also where an engine cannot set them (before
     1970); a directory that no entry describes has that of the first entry in it.
+    ``advance`` is told stored bytes as they are read, in another thread.
 
     Raises:
         DigestMismatch: a layer's bytes are not what its digest or diff id says.
@@ -33,7 +39,7 @@ def merge_layers(layers: Iterable[LayerSource], spool: Spool, budget: Budget | N
     if budget is None:
         budget = Budget()
     root = empty_root()
-    for blob in _iter_plain_layers(layers, spool):
+    for blob in _iter_plain_layers(layers, spool, advance):
         layer = LayerTree(blob.name, root, budget)
         for entry in iter_entries(blob, budget):
             layer.add(entry)
@@ -41,13 +47,15 @@ def merge_layers(layers: Iterable[LayerSource], spool: Spool, budget: Budget | N
     return root
 
 
-def _iter_plain_layers(layers: Iterable[LayerSource], spool: Spool) -> Iterator[FileBlob]:
+def _iter_plain_layers(
+    layers: Iterable[LayerSource], spool: Spool, advance: Callable[[int], None]
+) -> Iterator[FileBlob]:
     """Yield plain layers in order; while one is in use the next is read."""
     with ThreadPoolExecutor(1, thread_name_prefix="layer") as pool:
         waiting: deque[Future[FileBlob]] = deque()
         try:
             for layer in layers:
-                waiting.append(pool.submit(read_layer, layer, spool))
+                waiting.append(pool.submit(read_layer, layer, spool, advance))
                 if len(waiting) > 1:
                     yield waiting.popleft().result()
             while waiting:

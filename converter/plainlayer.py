@@ -23,8 +23,12 @@ _PIECE = 1 << 20
 _IN_FLIGHT = 4
 
 
-def read_layer(layer: LayerSource, spool: Spool) -> FileBlob:
+def read_layer(
+    layer: LayerSource, spool: Spool, advance: Callable[[int], None] = lambda _: None
+) -> FileBlob:
     """Return a layer's plain tar, verified, from the spool or where it lies already.
+
+    ``advance`` is told stored bytes as they are read.
 
     Raises:
         DigestMismatch: the bytes are not what the layer's digest or diff id says.
@@ -37,9 +41,9 @@ def read_layer(layer: LayerSource, spool: Spool) -> FileBlob:
     name = f"layer {layer.diff_id}"
     stored = layer.stored
     if compression_of(stored.pread(0, min(4, stored.size))) == "none":
-        _check_digest(name, layer.diff_id, _Hashed(stored).finish())
+        _check_digest(name, layer.diff_id, _Hashed(stored, advance).finish())
         return stored.part(name, 0, stored.size)
-    hashed = _Hashed(stored)
+    hashed = _Hashed(stored, advance)
     with spool.writing(name) as file:
         plain = hashlib.sha256()
 
@@ -63,13 +67,15 @@ def read_layer(layer: LayerSource, spool: Spool) -> FileBlob:
 class _Hashed:
     """The pieces of a blob, hashed as they go by."""
 
-    def __init__(self, blob: FileBlob) -> None:
+    def __init__(self, blob: FileBlob, advance: Callable[[int], None]) -> None:
+        self._advance = advance
         self._pieces = blob.iter_pieces(_PIECE)
         self._digest = hashlib.sha256()
 
     def __iter__(self) -> Iterator[bytes]:
         for piece in self._pieces:
             self._digest.update(piece)
+            self._advance(len(piece))
             yield piece
 
     def finish(self) -> str:

@@ -24,6 +24,9 @@ class Progress(Protocol):
     def end(self) -> None:
         """End the last step."""
 
+    def make_room(self) -> None:
+        """Let something else be printed, on a line of its own."""
+
 
 class Silent:
     """Shows nothing."""
@@ -36,6 +39,9 @@ class Silent:
 
     def end(self) -> None:
         """End the last step."""
+
+    def make_room(self) -> None:
+        """Let something else be printed."""
 
 
 class _Counting(ABC):
@@ -74,6 +80,10 @@ class _Counting(ABC):
             self.show(last=False)
 
     @abstractmethod
+    def make_room(self) -> None:
+        """Let something else be printed, on a line of its own."""
+
+    @abstractmethod
     def show(self, last: bool) -> None:
         """Show the current step."""
 
@@ -86,9 +96,14 @@ class JsonLines(_Counting):
         line = {"step": self.name, "done": self.done, "total": self.total, "finished": last}
         print(json.dumps(line), file=self._out, flush=True)
 
+    def make_room(self) -> None:
+        """Do nothing: no line is left open."""
+
 
 class Bar(_Counting):
     """A line that is written over and over on a terminal."""
+
+    _is_drawn = False
 
     def show(self, last: bool) -> None:
         """Draw the line."""
@@ -99,7 +114,15 @@ class Bar(_Counting):
             text = f"{self.name:<9} {bar} {share:4.0%} {self.done / 1e6:8.0f} MB"
         else:
             text = f"{self.name:<9} {self.done / 1e6:8.0f} MB" if self.done else self.name
+        self._is_drawn = not last
         print(f"\r\x1b[K{text}", end="\n" if last else "", file=self._out, flush=True)
+
+    def make_room(self) -> None:
+        """Take the line away; the next amount draws it again."""
+        if self._is_drawn:
+            self._is_drawn = False
+            self._shown_at = 0.0
+            print("\r\x1b[K", end="", file=self._out, flush=True)
 
 
 def choose_progress(wish: str | None) -> Progress:

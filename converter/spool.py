@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -99,7 +99,12 @@ class Spool:
     default the smaller of 1 GiB and a twentieth of the file system.
     """
 
-    def __init__(self, parent: Path | None = None, reserve: int | None = None) -> None:
+    def __init__(
+        self,
+        parent: Path | None = None,
+        reserve: int | None = None,
+        advance: Callable[[int], None] = lambda _: None,
+    ) -> None:
         base = parent if parent is not None else Path(tempfile.gettempdir())
         with os_errors_at(base, "cannot make a temporary directory"):
             self.path = Path(tempfile.mkdtemp(prefix="bootfs-", dir=base))
@@ -107,6 +112,8 @@ class Spool:
             space = os.statvfs(self.path)
             reserve = min(_RESERVE_LIMIT, space.f_blocks * space.f_frsize // _RESERVE_SHARE)
         self.reserve = reserve
+        self.advance = advance
+        """Told how many bytes of a whole image were copied, as they are."""
         self._files: list[BinaryIO] = []
 
     def __enter__(self) -> Self:

@@ -68,6 +68,7 @@ def open_daemon_image(reference: Reference, spool: Spool) -> ImageView:
         with spool.writing(name) as file:
             for piece in engine.get_image(image_id, chunk_size=_PIECE):
                 file.write(piece)
+                spool.advance(len(piece))
     return image_of(Members(name, file.blob), name)
 
 

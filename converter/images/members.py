@@ -78,4 +78,5 @@ def open_members(reference: Reference, path_blob: FileBlob, spool: Spool) -> Mem
     with spool.writing(name) as file:
         for piece in iter_plain(path_blob.iter_pieces(), name):
             file.write(piece)
+            spool.advance(len(piece))
     return Members(name, file.blob)

@@ -123,7 +123,9 @@ def _choose(manifests: list[Descriptor], reference: Reference) -> Descriptor:
                 return entry
         raise ImageNotFound(f"{reference}: the layout has no such tag; it holds {held}")
     if not manifests:
-        raise ImageNotFound(f"{reference}: the layout holds no image; copy one into it, or check the path")
+        raise ImageNotFound(
+            f"{reference}: the layout holds no image; copy one into it, or check the path"
+        )
     if len(manifests) > 1:
         raise UsageError(
             f"{reference}: the layout holds {len(manifests)} images ({held}); "

@@ -251,10 +251,27 @@ def test_progress_is_json_lines_when_asked_for(run: Run, source: str, tmp_path: 
     )
     steps = [json.loads(line) for line in err.splitlines()]
     assert [s["step"] for s in steps if s["finished"]] == [
-        *("read", "runtime", "store", "bootstrap", "image")
+        *("open", "read", "runtime", "store", "bootstrap", "image")
     ]
+    read = next(s for s in steps if s["finished"] and s["step"] == "read")
+    assert read["done"] == read["total"] == len(LAYER)
     stored = next(s for s in steps if s["finished"] and s["step"] == "store")
     assert stored["done"] == stored["total"] == json.loads(out)["plain_bytes"]
+
+
+def test_nothing_is_glued_to_the_bar(run: Run, source: str, tmp_path: Path) -> None:
+    damaged = bytearray(IMAGE)
+    damaged[IMAGE.index(b"some text")] ^= 1
+    (tmp_path / "bad.tar").write_bytes(damaged)
+    store, boot, bar = tmp_path / "s", f"oci:{tmp_path}/b", ("--progress", "bar")
+    bad = f"docker-archive:{tmp_path}/bad.tar"
+    err = run("convert", bad, boot, "--store", store, *bar)[2]
+    assert err.count("bootfs: ") == 1 and "\r\x1b[Kbootfs: layer sha256:" in err
+    run("convert", source, boot, "--store", store)
+    pack = next(store.glob("packs/*/*"))
+    pack.write_bytes(pack.read_bytes()[:1000] + b"\0\xff\0" + pack.read_bytes()[1003:])
+    err = run("check", source, boot, "--store", store, *bar)[2]
+    assert err.count("bootfs: ") == err.count("\r\x1b[Kbootfs: ") > 0
 
 
 def test_a_store_in_a_directory_of_something_else_is_refused_before_the_work(

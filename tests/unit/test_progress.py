@@ -51,3 +51,20 @@ def test_without_a_terminal_it_is_silent(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr() == ("", "")
     assert isinstance(choose_progress("bar"), Bar)
     assert isinstance(choose_progress("json"), JsonLines)
+
+
+def test_a_bar_makes_room_once_and_is_drawn_again() -> None:
+    out = io.StringIO()
+    shown = Bar(out)
+    shown.make_room()
+    assert out.getvalue() == ""
+    shown.step("store", 100)
+    shown.make_room()
+    shown.make_room()
+    assert out.getvalue().count("\r\x1b[K") == 2 and out.getvalue().endswith("\r\x1b[K")
+    shown.advance(50)
+    assert " 50%" in out.getvalue()
+    shown.end()
+    drawn = out.getvalue()
+    shown.make_room()
+    assert out.getvalue() == drawn
