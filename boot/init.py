@@ -12,13 +12,11 @@ import sys
 
 from boot.environment import read_environment
 from boot.modes import erofs
-from boot.supervise import block_signals
 
 
 def main(arguments: list[bytes]) -> int:
     """Boot the workload with ``arguments`` after its entrypoint; return the exit code."""
     environment = read_environment()
-    block_signals()
     attempt = None
     if environment.get(b"BOOTFS_MODE") != b"fuse":
         attempt = erofs.Attempt(environment)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 from _signal import (
     NSIG,
-    SIG_BLOCK,
     SIGCHLD,
     SIGIO,
     SIGKILL,
     SIGSTOP,
-    pthread_sigmask,
     sigtimedwait,
     sigwaitinfo,
 )
@@ -27,18 +25,16 @@ RETRY_S = 1.0
 """Pause before a daemon is started again when there was no process to be had for it."""
 
 ALL_SIGNALS = frozenset(range(1, NSIG)) - {SIGKILL, SIGSTOP, 32, 33}
-"""32 and 33 are glibc's own."""
+"""What the launcher has blocked, so that none is lost before it is forwarded.
+
+32 and 33 are glibc's own.
+"""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from boot.joining import Joining
-
-
-def block_signals() -> None:
-    """Keep every signal pending from now on, so that none is lost before `supervise`."""
-    pthread_sigmask(SIG_BLOCK, ALL_SIGNALS)
 
 
 class Daemon:
@@ -114,8 +110,10 @@ def supervise(workload: int, daemon: Daemon, joining: Joining) -> int:
         if number == SIGIO and not joined:
             joined = joining.follow(workload)
             continue
-        if number != SIGCHLD:
+        # Of the kernel's own kind it tells about our children, else somebody sent it.
+        if number != SIGCHLD or information.si_code <= 0:
             _forward(workload, number)
+        if number != SIGCHLD:
             continue
         while True:
             try:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import fcntl
 import os
-from _signal import SIG_DFL, SIG_SETMASK, SIGPIPE, SIGXFSZ, pthread_sigmask, signal
+from _signal import (
+    SIG_DFL,
+    SIG_SETMASK,
+    SIGINT,
+    SIGPIPE,
+    SIGXFSZ,
+    default_int_handler,
+    getsignal,
+    pthread_sigmask,
+    signal,
+)
 from errno import EACCES, EIO, ENOENT, ENOEXEC, ENOTDIR
 from termios import TIOCSCTTY
 
@@ -81,6 +91,9 @@ def become_workload(
     # Ignored by the interpreter, and what is ignored stays so in the program executed.
     signal(SIGPIPE, SIG_DFL)
     signal(SIGXFSZ, SIG_DFL)
+    # The interpreter's way to end; by default, the kernel drops what was sent to a PID 1.
+    if getsignal(SIGINT) is default_int_handler:
+        signal(SIGINT, SIG_DFL)
     pthread_sigmask(SIG_SETMASK, ())
     execute(arguments, environment)
 

@@ -3,17 +3,21 @@
 from collections.abc import Iterable
 from signal import NSIG as NSIG
 from signal import struct_siginfo
+from types import FrameType
+from typing import Never
 
-SIG_BLOCK: int
 SIG_SETMASK: int
 SIG_DFL: int
 SIGCHLD: int
+SIGINT: int
 SIGIO: int
 SIGKILL: int
 SIGPIPE: int
 SIGSTOP: int
 SIGXFSZ: int
 
+def default_int_handler(signalnum: int, frame: FrameType | None, /) -> Never: ...
+def getsignal(signalnum: int, /) -> object: ...
 def pthread_sigmask(how: int, mask: Iterable[int], /) -> set[int]: ...
 def sigtimedwait(sigset: Iterable[int], timeout: float, /) -> struct_siginfo | None: ...
 def sigwaitinfo(sigset: Iterable[int], /) -> struct_siginfo: ...

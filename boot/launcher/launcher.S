@@ -17,6 +17,10 @@
    takes itself for a setuid program, remove TMPDIR and a dozen others and then stop at an
    assertion of its own (glibc 2.36, elf/rtld.c, _dl_start_args_adjust).
 
+   It blocks every signal, and nobody lets one through before the supervisor forwards it or
+   the workload is about to be executed: between the two the interpreter would act on
+   SIGINT by itself.
+
    Linux x86-64, no C library, no data, no relocations.  scripts/build-launcher makes the
    program of it.
 
@@ -32,10 +36,12 @@
         .globl  _start
 
         .equ    SYS_WRITE, 1
+        .equ    SYS_RT_SIGPROCMASK, 14
         .equ    SYS_GETPID, 39
         .equ    SYS_EXECVE, 59
         .equ    SYS_EXIT, 60
         .equ    SYS_GETEUID, 107
+        .equ    SIG_BLOCK, 0
         .equ    STDERR, 2
         .equ    EXIT_FAILED, 125        /* the engine's "could not be run" */
         .equ    EXIT_REFUSED, 126
@@ -63,6 +69,13 @@ first:
         jz      root
         leave   not_root, EXIT_FAILED
 root:
+        mov     edi, SIG_BLOCK
+        mov     esi, offset signals
+        xor     edx, edx                /* what was blocked is of no use to anybody */
+        mov     r10d, 8                 /* sizeof(sigset_t), as the kernel has it */
+        mov     eax, SYS_RT_SIGPROCMASK
+        syscall
+
         /* rdx = envp, as execve wants it; r12 = the first argument to hand on.  Without
            even argv[0] (old kernels allow that) it is the 0 that ends argv. */
         mov     rcx, [rbx]
@@ -151,6 +164,9 @@ say:    /* Write rdx bytes at rsi to standard error; that it may fail changes no
         syscall
         ret
 
+        /* Bit n - 1 is signal n.  32 and 33 are glibc's own, for threads; the kernel leaves
+           out SIGKILL and SIGSTOP itself. */
+signals:        .quad   0xfffffffe7fffffff
 loader:         .asciz  "/.bootfs/runtime/ld.so"
 library_path:   .asciz  "--library-path"
 libraries:      .asciz  "/.bootfs/runtime/lib"
