@@ -97,6 +97,8 @@ class Daemon:
 
 def supervise(workload: int, daemon: Daemon, joining: Joining) -> int:
     """Serve as PID 1 until the workload ends; return the container's exit code."""
+    # By name it would be looked up in the workload's root, later on.
+    processes = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     joined = False
     while True:
         if daemon.wanted:
@@ -112,7 +114,7 @@ def supervise(workload: int, daemon: Daemon, joining: Joining) -> int:
             continue
         # Of the kernel's own kind it tells about our children, else somebody sent it.
         if number != SIGCHLD or information.si_code <= 0:
-            _forward(workload, number)
+            _forward(workload, number, processes)
         if number != SIGCHLD:
             continue
         while True:
@@ -129,10 +131,33 @@ def supervise(workload: int, daemon: Daemon, joining: Joining) -> int:
                 daemon.died(status)
 
 
-def _forward(workload: int, number: int) -> None:
+def _forward(workload: int, number: int, processes: int) -> None:
+    """Send the workload a signal, as the engine could, whoever the workload now is.
+
+    ``processes`` is an open /proc.
+    """
     try:
-        os.kill(workload, number)
+        try:
+            os.kill(workload, number)
+        except PermissionError:
+            # Without CAP_KILL the kernel wants a user id in common (kill(2)).  The real one
+            # opens nothing else to us, and is given back at once.
+            os.setresuid(_real_uid(workload, processes), 0, 0)
+            try:
+                os.kill(workload, number)
+            finally:
+                os.setresuid(0, 0, 0)
     except OSError as error:
-        # It has just ended; its SIGCHLD is on the way.
+        # ESRCH: it has just ended; its SIGCHLD is on the way.
         if error.errno != ESRCH:
-            raise
+            log(f"cannot forward signal {number} ({error.strerror}): add --cap-add KILL")
+
+
+def _real_uid(process: int, processes: int) -> int:
+    """Return a process's real user id."""
+    fd = os.open(f"{process}/status", os.O_RDONLY | os.O_CLOEXEC, dir_fd=processes)
+    try:
+        fields = os.read(fd, 4096).partition(b"\nUid:")[2]
+    finally:
+        os.close(fd)
+    return int(fields.split(None, 1)[0])

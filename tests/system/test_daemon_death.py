@@ -102,6 +102,27 @@ def test_killed_again_and_again_every_byte_is_right(
     assert len(killed) == 8
 
 
+def test_replaced_and_signals_forwarded_without_the_right_to_send_them(
+    engine: Engine, converted_workshop: Converted
+) -> None:
+    script = "trap 'sha256sum -c /big.sum' HUP; trap 'exit 3' USR1; echo ready;"
+    command = ("bash", "-c", script + " while :; do sleep 0.05; done")
+    options = ("--cap-drop", "KILL", "--user", "4242")
+    container = converted_workshop.start(engine, *command, options=options)
+    container.wait_for_line("ready")
+    for turn in range(1, 4):
+        daemon = daemon_of(container)
+        assert daemon
+        os.kill(daemon, signal.SIGKILL)
+        container.signal("HUP")
+        deadline = time.monotonic() + 20
+        while container.logs().count("/big: OK") < turn:
+            assert time.monotonic() < deadline, container.logs()
+            time.sleep(0.02)
+        assert daemon_of(container) != daemon
+    assert container.stop() == 3
+
+
 def test_a_daemon_that_never_answers_is_given_up(
     engine: Engine, converted_workshop: Converted
 ) -> None:

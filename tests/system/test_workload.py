@@ -167,6 +167,28 @@ def test_stop_sends_the_image_s_stopsignal(engine: Engine, workshop: Converted) 
     assert "asked" in container.logs()
 
 
+@pytest.mark.parametrize(
+    ("options", "command"),
+    [
+        (("--user", "4242"), ()),
+        ((), ("setpriv", "--reuid", "4242", "--clear-groups")),
+    ],
+    ids=["user", "becomes another"],
+)
+def test_signals_need_no_right_to_send_them(
+    engine: Engine, workshop: Converted, options: tuple[str, ...], command: tuple[str, ...]
+) -> None:
+    script = "trap 'echo got HUP' HUP; trap 'exit 3' USR1; echo ready; while :; do sleep 0.05; done"
+    container = workshop.start(
+        engine, *command, "bash", "-c", script, options=("--cap-drop", "KILL", *options)
+    )
+    container.wait_for_line("ready")
+    container.signal("HUP")
+    container.wait_for_line("got HUP", 10)
+    assert container.stop() == 3
+    assert container.logs() == "ready\ngot HUP\n"
+
+
 def test_stop_kills_what_ignores_it(engine: Engine, workshop: Converted) -> None:
     container = workshop.start(engine, "sh", "-c", "trap '' USR1; echo ready; sleep 100")
     container.wait_for_line("ready")
