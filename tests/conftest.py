@@ -15,6 +15,8 @@ from tests.support.servers import Nginx, Registry
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
+    from tests.support.converted import Conversions
+
 # An example's time depends on what else the machine does; how many are tried does not.
 settings.register_profile("bootfs", deadline=None)
 settings.load_profile("bootfs")
@@ -64,6 +66,17 @@ def base_image() -> str:
     if not has_image(BASE_IMAGE):
         pytest.fail(f"no {BASE_IMAGE} on the engine; scripts/setup makes it", pytrace=False)
     return BASE_IMAGE
+
+
+@pytest.fixture(scope="session")
+def conversions() -> Iterator[Conversions]:
+    """Give the session's store and what is converted into it."""
+    require("docker", "nginx", "erofs", "fuse", "root")
+    from tests.support.converted import Conversions
+
+    conversions = Conversions()
+    yield conversions
+    conversions.close()
 
 
 @pytest.fixture

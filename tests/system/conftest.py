@@ -1,4 +1,4 @@
-"""One store and one conversion per image for all booted containers of a session."""
+"""What booted containers of a session are made of, each converted once."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.bootedtree import make_pause
-from tests.support.converted import Conversions, Converted
 from tests.support.require import require
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.support.converted import Conversions, Converted
 
 STATIC = """
 #include <stdio.h>
@@ -45,15 +45,6 @@ STOPSIGNAL SIGUSR1
 CMD ["echo", "from", "CMD"]
 """
 """Every program, user and path that the tests of a booted container need."""
-
-
-@pytest.fixture(scope="session")
-def conversions() -> Iterator[Conversions]:
-    """Give the session's store and what is converted into it."""
-    require("docker", "nginx", "erofs", "fuse", "root")
-    conversions = Conversions()
-    yield conversions
-    conversions.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,120 @@
+"""What a boot may import, ask the store for, and bring along, in real containers."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import marshal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bench.images import IMAGES, build_image
+
+if TYPE_CHECKING:
+    from tests.support.converted import Conversions, Converted
+    from tests.support.engine import Engine
+
+OWN_LAYER_SHARE = 0.008
+"""Of the source image's gzipped bytes, at most."""
+LARGE = 80 * 10**6
+
+AT_START = {
+    *("_abc", "_codecs", "_frozen_importlib", "_frozen_importlib_external", "_imp", "_io"),
+    *("_signal", "_thread", "_warnings", "_weakref", "abc", "builtins", "codecs", "encodings"),
+    *("encodings.aliases", "encodings.utf_8", "io", "marshal", "posix", "sys", "time"),
+    *("zipimport", "__main__"),
+}
+"""What the interpreter has imported before it runs anything."""
+BOTH = {
+    *("__future__", "_collections_abc", "_ctypes", "_stat", "_struct", "array", "blake3"),
+    *("blake3.blake3", "errno", "genericpath", "mmap", "os", "posixpath", "stat", "struct"),
+}
+INIT = BOTH | {"fcntl", "termios"}
+"""What PID 1 and the child that becomes the workload may import of others."""
+DAEMON = BOTH | {
+    *("_bisect", "_queue", "_socket", "bisect", "itertools", "zstandard", "zstandard.backend_c"),
+}
+"""What the daemon of mode `erofs` may, with a store behind http:// and all that it reads read."""
+
+PROBE = """\
+import posix
+import sys
+
+def _tell(event, arguments):
+    if event == "import":
+        posix.write(2, b"imported %d %s\\n" % (posix.getpid(), arguments[0].encode()))
+
+for _name in sys.modules:
+    posix.write(2, b"present %s\\n" % _name.encode())
+sys.addaudithook(_tell)
+"""
+"""Put before boot/start.py: tells of each import, in whichever process, when it happens."""
+
+
+def probed(engine: Engine, image: Converted, directory: Path) -> Converted:
+    """Give the same boot image with `PROBE` in it."""
+    code = compile(PROBE + Path("boot/start.py").read_text(), "<bootfs>/boot/start.py", "exec")
+    compiled = importlib.util.MAGIC_NUMBER + bytes(12) + marshal.dumps(code)
+    (directory / "start.pyc").write_bytes(compiled)
+    dockerfile = f"FROM {image.boot}\nCOPY start.pyc /.bootfs/runtime/start.pyc\n"
+    return dataclasses.replace(image, boot=engine.build(dockerfile, directory))
+
+
+def test_what_a_boot_imports(engine: Engine, conversions: Conversions, tmp_path: Path) -> None:
+    image = probed(engine, conversions.convert(build_image(IMAGES["deb"])), tmp_path)
+    options = ("-v", f"{engine.volume()}:/.bootfs/cache")
+    for start in ("cold", "warm"):
+        done = image.run(engine, options=options)
+        assert (done.returncode, done.stdout) == (0, "READY\n")
+        told = [line.split() for line in done.stderr.splitlines()]
+        assert {kind for kind, *_ in told} == {"present", "imported"}, done.stderr
+        assert {name for kind, *_, name in told if kind == "present"} == AT_START
+        # The child is PID 1 too, of a PID namespace of its own.
+        init = {name for kind, *_, name in told if [kind, *_] == ["imported", "1"]}
+        others = {pid for kind, pid, *_ in told if kind == "imported" and pid != "1"}
+        (daemon_pid,) = others
+        daemon = {name for kind, *_, name in told if [kind, *_] == ["imported", daemon_pid]}
+        for names, allowed in ((init, INIT), (init | daemon, INIT | DAEMON)):
+            foreign = {n for n in names if n.partition(".")[0] not in {"boot", "store"}}
+            assert foreign == allowed, start
+        assert not daemon & {"fcntl", "termios"}
+        # What only one of the ways needs is imported on that way alone.
+        assert not {"boot.modes.fusetree", "boot.modes.fuseserver"} & (init | daemon)
+        assert not {"store.read.tls", "store.read.local", "store.read.remote"} & init
+        assert not {"store.read.tls", "store.read.local"} & daemon
+        assert "store.read.remote" in daemon
+
+
+@pytest.mark.parametrize(
+    ("name", "requests", "size"), [("deb", 14, 2_500_000), ("gcc", 220, 28_000_000)]
+)
+def test_what_a_cold_boot_asks_the_store_for(
+    engine: Engine, conversions: Conversions, name: str, requests: int, size: int
+) -> None:
+    image = conversions.convert(build_image(IMAGES[name]))
+    conversions.server.forget()
+    assert image.run(engine).stdout == "READY\n"
+    asked = conversions.server.requests()
+    assert {(request.method, request.status) for request in asked} == {("GET", 206)}
+    assert len(asked) <= requests
+    assert sum(request.size for request in asked) <= size
+    assert len({(request.path, request.range) for request in asked}) == len(asked)
+
+
+def test_the_own_layer_of_a_large_image(base_image: str, tmp_path: Path) -> None:
+    source = build_image(IMAGES["gcc"])
+    command = f"docker save {source} | gzip | wc -c"
+    zipped = int(subprocess.run(command, shell=True, capture_output=True, check=True).stdout)
+    assert zipped > LARGE
+    convert = ["convert", source, f"oci:{tmp_path}/boot", "--store", str(tmp_path / "store")]
+    done = subprocess.run(
+        [sys.executable, "-m", "converter.cli", *convert, "--level", "1", "--json"],
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["boot_image"]["own_layer_bytes"] <= OWN_LAYER_SHARE * zipped
