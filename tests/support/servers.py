@@ -12,6 +12,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 START_S = 15.0
 """How long a server may take until it answers."""
+_LAST = "/asked-for-last-"
+"""How the path begins of what a test itself asks for, to see the log written up to there."""
 
 _NGINX = """\
 daemon off;
@@ -183,6 +186,7 @@ class Nginx(Server):
 
     def requests(self) -> list[Request]:
         """List the requests answered since the start or the last `forget`."""
+        self._settle()
         with self._log.open("rb") as log:
             log.seek(self._seen)
             lines = log.read().decode("utf-8", "backslashreplace").splitlines()
@@ -190,7 +194,26 @@ class Nginx(Server):
         return [
             Request(method, path, int(status), int(size), wanted)
             for method, path, status, size, wanted in rows
+            if not path.startswith(_LAST)
         ]
+
+    def _settle(self) -> None:
+        """Wait until all that has been answered is in the log.
+
+        The one worker writes a line after it has sent the answer, and line after line.
+        """
+        if self._process.poll() is not None:
+            return
+        last = f"{_LAST}{uuid.uuid4().hex}"
+        try:
+            urllib.request.urlopen(f"{self.url}{last[1:]}", timeout=START_S).close()
+        except urllib.error.HTTPError as refused:
+            refused.close()
+        deadline = time.monotonic() + START_S
+        while last.encode() not in self._log.read_bytes()[self._seen :]:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"nginx does not log what it answers: {self.output()}")
+            time.sleep(0.005)
 
     def sent(self) -> int:
         """Sum the body bytes sent since the start or the last `forget`."""
@@ -198,6 +221,7 @@ class Nginx(Server):
 
     def forget(self) -> None:
         """Count from here on."""
+        self._settle()
         self._seen = self._log.stat().st_size
 
 
