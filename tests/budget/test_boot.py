@@ -81,7 +81,8 @@ def test_what_a_boot_imports(engine: Engine, conversions: Conversions, tmp_path:
         daemon = {name for kind, *_, name in told if [kind, *_] == ["imported", daemon_pid]}
         for names, allowed in ((init, INIT), (init | daemon, INIT | DAEMON)):
             foreign = {n for n in names if n.partition(".")[0] not in {"boot", "store"}}
-            assert foreign == allowed, start
+            # From a filled cache a start may do with less.
+            assert foreign == allowed if start == "cold" else foreign <= allowed, start
         assert not daemon & {"fcntl", "termios"}
         # What only one of the ways needs is imported on that way alone.
         assert not {"boot.modes.fusetree", "boot.modes.fuseserver"} & (init | daemon)
