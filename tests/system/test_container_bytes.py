@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import errno
 import os
 import shutil
 import stat
@@ -147,6 +148,50 @@ def test_acls_are_enforced(
             assert tuple("r" in found[path].partition(" ")[0] for path in paths) == readable, (
                 mode, identity, found,
             )  # fmt: skip
+
+
+def test_what_a_file_of_the_image_cannot_a_changed_one_can(
+    engine: Engine, conversions: Conversions, pause: Path, tmp_path: Path
+) -> None:
+    """The README says so; kernels that learn it make this fail, and the README shorter."""
+    nobody = 0xFFFFFFFF
+    acl = acl_of(
+        (0x01, 6, nobody), (0x02, 4, 4242), (0x04, 4, nobody), (0x10, 4, nobody), (0x20, 4, nobody)
+    )
+    tree = make_directory(file=make_file(b"x" * 8192), other=make_file(b""))
+    image, _ = convert_tree(conversions, tree, pause, tmp_path)
+
+    def answers(file: str, target: str) -> dict[str, int]:
+        found = {}
+        for name, action in {
+            "copy": lambda: copy_range(file, target),
+            "direct": lambda: os.close(os.open(file, os.O_RDONLY | os.O_DIRECT)),
+            # Last: to have an ACL set is to be changed.
+            "acl": lambda: os.setxattr(file, "system.posix_acl_access", acl),
+        }.items():
+            try:
+                action()
+                found[name] = 0
+            except OSError as error:
+                found[name] = error.errno or -1
+        return found
+
+    expected = {
+        "erofs": {"acl": errno.ENOTSUP, "direct": errno.EINVAL, "copy": errno.EXDEV},
+        "fuse": {"acl": 0, "direct": 0, "copy": errno.EXDEV},
+    }
+    for mode, root in in_each_mode(image, engine):
+        os.chmod(f"{root}/other", 0o600)
+        assert answers(f"{root}/file", f"{root}/other") == expected[mode], mode
+        os.chmod(f"{root}/file", 0o600)
+        changed = answers(f"{root}/file", f"{root}/other")
+        assert changed == {"acl": 0, "direct": 0, "copy": 0}, mode
+
+
+def copy_range(file: str, target: str) -> None:
+    """Have the kernel copy a block from one file to another."""
+    with open(file, "rb") as read, open(target, "r+b") as write:
+        os.copy_file_range(read.fileno(), write.fileno(), 4096)
 
 
 def names_in(place: str, at_once: int, *, again: bool = False) -> list[bytes]:
