@@ -132,7 +132,7 @@ def test_acls_are_enforced(
     tree.children[b"group"].mode = stat.S_IFDIR | 0o750
     acls = {b"user": only_4242, b"refused": not_4242, b"masked": masked, b"group": of_group}
     for name, acl in acls.items():
-        tree.children[name].xattrs[b"system.posix_acl_access"] = acl
+        tree.children[name].xattrs = {b"system.posix_acl_access": acl}
     image, _ = convert_tree(conversions, tree, pause, tmp_path)
     paths = (b"/user", b"/refused", b"/masked", b"/group/inside", b"/link")
     expected = {
