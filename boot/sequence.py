@@ -33,9 +33,10 @@ from boot.workload import Identity, become_workload
 from store.errors import BootError, MountFailed
 
 PR_GET_SECCOMP = 21
-CAP_SETGID, CAP_SETUID, CAP_SETPCAP = 6, 7, 8
+CAP_DAC_OVERRIDE, CAP_SETGID, CAP_SETUID, CAP_SETPCAP = 1, 6, 7, 8
 CAP_SYS_MODULE, CAP_SYS_CHROOT, CAP_SYS_ADMIN, CAP_SYS_BOOT = 16, 18, 21, 22
 _BOOTING = {
+    CAP_DAC_OVERRIDE: "DAC_OVERRIDE",
     CAP_SETGID: "SETGID",
     CAP_SETUID: "SETUID",
     CAP_SETPCAP: "SETPCAP",
@@ -158,20 +159,21 @@ def _check_rights(identity: Identity) -> None:
     """Return when this process may do what a boot needs.
 
     Raises:
-        BootError: it may not; the message names what to give to docker run.
+        BootError: it may not; the message names all that is to be given to docker run.
 
     """
-    needed = {CAP_SETPCAP, CAP_SYS_CHROOT, CAP_SYS_ADMIN}
+    # An overlay makes itself a directory of mode 0, and works in it.
+    needed = {CAP_DAC_OVERRIDE, CAP_SETPCAP, CAP_SYS_CHROOT, CAP_SYS_ADMIN}
     if identity.uid:
         needed.add(CAP_SETUID)
     if identity.gid:
         needed.add(CAP_SETGID)
     missing = [number for number in sorted(needed) if not has_capability(number)]
+    others = " ".join(f"--cap-add {_BOOTING[n]}" for n in missing if n != CAP_SYS_ADMIN)
     if CAP_SYS_ADMIN in missing:
-        raise BootError(f"may not mount: start the container with {NEEDS}")
+        raise BootError(f"may not mount: start the container with {NEEDS} {others}".rstrip())
     if missing:
-        options = " ".join(f"--cap-add {_BOOTING[number]}" for number in missing)
-        raise BootError(f"cannot boot with so few capabilities: add {options}")
+        raise BootError(f"cannot boot with so few capabilities: add {others}")
     try:
         # Our mounts stay ours.  Not those of the user, which may be shared on purpose.
         mount(None, b"/", None, MS_PRIVATE)

@@ -131,13 +131,16 @@ def _become_daemon(
 ) -> NoReturn:
     from boot.daemon import run
 
-    os.setsid()
-    detach_stdio()
-    # The launcher made the user root by the effective id alone, and FUSE lets in only
-    # processes whose every id is the owner's.
-    os.setresgid(0, 0, 0)
-    os.setresuid(0, 0, 0)
-    prctl(PR_SET_NAME, b"bootfs-daemon\0")
-    # Neither core dumps nor /proc/PID/mem may show a store's bytes to the workload.
-    prctl(PR_SET_DUMPABLE, 0)
-    run(action, failed)
+    def act() -> None:
+        os.setsid()
+        detach_stdio()
+        # The launcher made the user root by the effective id alone, and FUSE lets in only
+        # processes whose every id is the owner's.
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+        prctl(PR_SET_NAME, b"bootfs-daemon\0")
+        # Neither core dumps nor /proc/PID/mem may show a store's bytes to the workload.
+        prctl(PR_SET_DUMPABLE, 0)
+        action()
+
+    run(act, failed)

@@ -15,11 +15,20 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-from errno import EEXIST, ENOENT
+from errno import EEXIST, ENOENT, EPERM
 
 from boot.mounts import Mount
 from boot.root import ROOT, is_volume, resolve
-from boot.syscalls import MNT_DETACH, MS_BIND, MS_RDONLY, MS_REMOUNT, mount, unmount
+from boot.syscalls import (
+    MNT_DETACH,
+    MS_BIND,
+    MS_RDONLY,
+    MS_REMOUNT,
+    has_capability,
+    mount,
+    unmount,
+)
+from store.errors import BootError
 
 PEEK = ROOT[: -len(b"root")] + b"image"
 """Where the root is bound a second time, without the mounts on it."""
@@ -31,10 +40,17 @@ VOLUME = ROOT[: -len(b"root")] + b"fuse"
 STAGE = b".bootfs-filling"
 """A directory in a volume, locked by who fills it: `_PART` of a copy, or a `_WHOLE` one."""
 _PART, _WHOLE = b"part", b"whole"
+_FILLING = {0: "CHOWN", 3: "FOWNER", 4: "FSETID", 27: "MKNOD", 31: "SETFCAP"}
+"""Capabilities that files may take which are not just root's and plain."""
 
 
 def fill_new_volumes(mounts: list[Mount]) -> None:
-    """Copy the image's content into each empty engine volume among ``mounts``, which are moved."""
+    """Copy the image's content into each empty engine volume among ``mounts``, which are moved.
+
+    Raises:
+        BootError: the container lacks a right that this takes.
+
+    """
     volumes = [m for m in mounts if is_volume(m)]
     if not volumes:
         return
@@ -45,9 +61,24 @@ def fill_new_volumes(mounts: list[Mount]) -> None:
             source = PEEK + place[len(ROOT) :]
             if os.path.isdir(place) and os.path.isdir(source):
                 inner = [resolve(m.target) for m in mounts if m.target != entry.target]
-                _fill(source, place, entry, [m for m in inner if m.startswith(place + b"/")])
+                try:
+                    _fill(source, place, entry, [m for m in inner if m.startswith(place + b"/")])
+                except PermissionError as error:
+                    raise BootError(
+                        f"cannot fill the new volume {os.fsdecode(entry.target)} "
+                        f"({error.strerror}): {_advice()}"
+                    ) from None
     finally:
         unmount(PEEK, MNT_DETACH)
+
+
+def _advice() -> str:
+    """Return what to do where a volume may not be filled."""
+    missing = [name for number, name in _FILLING.items() if not has_capability(number)]
+    if not missing:
+        return "mount one that is not empty there"
+    options = " ".join(f"--cap-add {name}" for name in missing)
+    return f"add {options}, or mount one that is not empty"
 
 
 def _fill(source: bytes, place: bytes, entry: Mount, inner: list[bytes]) -> None:
@@ -210,6 +241,9 @@ def _copy_attributes(source: bytes, target: bytes, status: os.stat_result) -> No
     os.chown(target, status.st_uid, status.st_gid, follow_symlinks=False)
     if not stat.S_ISLNK(status.st_mode):
         os.chmod(target, stat.S_IMODE(status.st_mode))
+        # Without CAP_FSETID the kernel leaves this bit out and says nothing.
+        if status.st_mode & stat.S_ISGID and not os.lstat(target).st_mode & stat.S_ISGID:
+            raise PermissionError(EPERM, os.strerror(EPERM), target)
     for name in os.listxattr(source, follow_symlinks=False):
         os.setxattr(
             target, name, os.getxattr(source, name, follow_symlinks=False), follow_symlinks=False

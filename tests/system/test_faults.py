@@ -59,12 +59,84 @@ def test_what_the_engine_was_not_given_is_named(
     assert "--cap-add SYS_ADMIN" in only_line(done)
 
 
-def test_dropped_capabilities_are_named(engine: Engine, workshop: Converted) -> None:
-    done = workshop.run(engine, options=("--cap-drop", "SYS_CHROOT", "--cap-drop", "SETPCAP"))
+def capabilities_of_the_readme() -> tuple[list[str], list[str]]:
+    """Give the options that README names for root, and those for others beside them."""
+    lines = Path("README.md").read_text().splitlines()
+    (at,) = (n for n, line in enumerate(lines) if line.startswith("--cap-drop ALL "))
+    return lines[at].split(), lines[at + 1].split()
+
+
+def given(image: Converted, *options: str) -> tuple[str, ...]:
+    """Give the options that boot an image, of capabilities only these."""
+    more = ("-e", f"BLOB_STORE={image.store}", "-e", f"BOOTFS_MODE={image.mode}")
+    # With its content it would take more: the volume's files are not root's.
+    volume = ("--tmpfs", "/content")
+    return (*without("--cap-add", "SYS_ADMIN"), *more, *volume, *options)
+
+
+@pytest.mark.parametrize("user", ["0:0", "4242:0", "4242:4343", "0:4343"])
+def test_the_capabilities_of_the_readme_suffice(
+    engine: Engine, workshop: Converted, user: str
+) -> None:
+    root, others = capabilities_of_the_readme()
+    capabilities = root if user == "0:0" else [*root, *others]
+    options = given(workshop, *capabilities, "--user", user)
+    script = "sha256sum -c /big.sum && echo x >/tmp/x && id -u && id -g"
+    done = engine.run(workshop.boot, "sh", "-c", script, options=options)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split()[-2:] == user.split(":")
+
+
+@pytest.mark.parametrize("user", ["0:0", "4242:4343"])
+def test_each_missing_capability_is_named(engine: Engine, workshop: Converted, user: str) -> None:
+    root, others = capabilities_of_the_readme()
+    capabilities = root[2:] if user == "0:0" else [*root[2:], *others]
+    names = capabilities[1::2]
+    for name in names:
+        left = [word for other in names if other != name for word in ("--cap-add", other)]
+        options = given(workshop, "--cap-drop", "ALL", *left, "--user", user)
+        done = engine.run(workshop.boot, options=options)
+        assert done.returncode == 125
+        line = only_line(done)
+        assert f"--cap-add {name}" in line
+        assert not any(f"--cap-add {other}" in line for other in names if other != name), line
+    done = engine.run(workshop.boot, options=given(workshop, "--cap-drop", "ALL", "--user", user))
     assert done.returncode == 125
     line = only_line(done)
-    assert "SYS_CHROOT" in line
-    assert "SETPCAP" in line
+    assert all(f"--cap-add {name}" in line for name in names), line
+
+
+def test_what_filling_a_volume_takes_is_named(engine: Engine, workshop: Converted) -> None:
+    done = workshop.run(engine, options=("--cap-drop", "CHOWN"))
+    assert done.returncode == 125
+    assert "volume /content" in only_line(done)
+    assert "--cap-add CHOWN, or mount" in done.stderr
+    whole = ("CHOWN", "FOWNER", "FSETID")
+    dropped = [word for name in whole for word in ("--cap-drop", name)]
+    done = workshop.run(engine, options=dropped)
+    assert done.returncode == 125
+    assert "add --cap-add CHOWN --cap-add FOWNER --cap-add FSETID, or" in only_line(done)
+
+
+@pytest.mark.parametrize("name", ["FOWNER", "FSETID"])
+def test_a_volume_is_filled_as_it_should_be_or_not_at_all(
+    engine: Engine, workshop: Converted, name: str
+) -> None:
+    done = workshop.run(engine, options=("--cap-drop", name))
+    assert done.returncode == 125
+    assert f"--cap-add {name}, or mount" in only_line(done)
+
+
+def test_a_file_of_the_image_is_changed_with_the_container_s_capabilities(
+    engine: Engine, workshop: Converted
+) -> None:
+    script = "touch /home/worker/.profile; touch /etc/passwd && echo changed"
+    options = ("--cap-drop", "CHOWN", "--tmpfs", "/content")
+    plain = workshop.run_source(engine, "sh", "-c", script, options=options)
+    assert (plain.stdout, plain.stderr) == ("changed\n", "")
+    booted = workshop.run(engine, "sh", "-c", script, options=options)
+    assert booted.stdout == "changed\n"
+    assert "Operation not permitted" in booted.stderr
 
 
 @pytest.fixture
