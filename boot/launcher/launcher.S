@@ -176,7 +176,8 @@ no_site:        .asciz  "-S"
 no_bytecode:    .asciz  "-B"
 init:           .asciz  "/.bootfs/runtime/start.pyc"
 
-not_first:      .ascii  "bootfs: /.bootfs/init runs only as PID 1 of a container\n"
+not_first:      .ascii  "bootfs: /.bootfs/init runs only as PID 1 of a container: "
+                .ascii  "leave out --init (bootfs itself reaps and forwards) and --pid\n"
 not_first_end:
 not_root:       .ascii  "bootfs: cannot become root to mount the image: "
                 .ascii  "remove --security-opt no-new-privileges or run as root\n"

@@ -214,10 +214,14 @@ def test_no_new_privileges_is_named_as_what_is_in_the_way(engine: Engine, image:
     )
 
 
-def test_under_another_init_it_refuses(engine: Engine, image: str) -> None:
-    done = engine.run(image, options=(*PLAIN, "--init"))
+@pytest.mark.parametrize("option", ["--init", "--pid=host"])
+def test_under_another_init_it_refuses(engine: Engine, image: str, option: str) -> None:
+    done = engine.run(image, options=(*PLAIN, option))
     assert done.returncode == 126
-    assert done.stderr == "bootfs: /.bootfs/init runs only as PID 1 of a container\n"
+    assert done.stderr == (
+        "bootfs: /.bootfs/init runs only as PID 1 of a container:"
+        " leave out --init (bootfs itself reaps and forwards) and --pid\n"
+    )
 
 
 def test_docker_exec_of_it_gains_nothing(engine: Engine, image: str) -> None:
