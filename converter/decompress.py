@@ -95,7 +95,9 @@ def _iter_gunzip(first: bytes, stored: Iterator[bytes], what: str) -> Iterator[b
                 plain = member.decompress(rest, _PIECE)
             except zlib.error as error:
                 at = consumed + len(data) - len(rest)
-                raise FormatError(what, at, f"the gzip stream is damaged ({error})") from error
+                raise FormatError(
+                    what, at, f"the gzip stream is damaged ({error}); fetch it again"
+                ) from error
             if plain:
                 yield plain
             rest = member.unused_data if member.eof else member.unconsumed_tail
@@ -124,7 +126,9 @@ def _iter_unzstd(first: bytes, stored: Iterator[bytes], what: str) -> Iterator[b
                 plain = frame.decompress(rest)
             except zstandard.ZstdError as error:
                 at = consumed + len(data) - len(rest)
-                raise FormatError(what, at, f"the zstd stream is damaged ({error})") from error
+                raise FormatError(
+                    what, at, f"the zstd stream is damaged ({error}); fetch it again"
+                ) from error
             begun = True
             if plain:
                 yield plain

@@ -97,7 +97,9 @@ class LayerTree:
 
     def _whiteout(self, parent: Node, name: bytes) -> None:
         if name in (b"", b".", b".."):
-            raise UnsafePath(f"{self._name}: whiteout {self._entry.name!r} names no file")
+            raise UnsafePath(
+                f"{self._name}: whiteout {self._entry.name!r} names no file; build it without"
+            )
         if name in parent.children and not is_whiteout(parent.children[name]):
             raise self._unsupported("is the whiteout of a file of the same layer")
         parent.children[name] = Node(mode=stat.S_IFCHR)
@@ -185,7 +187,7 @@ class LayerTree:
                 if len(trail) == 1:
                     raise UnsafePath(
                         f"{self._name}: entry {self._entry.name!r} goes through a link "
-                        "that leaves the root"
+                        "that leaves the root; build the image without it"
                     )
                 trail.pop()
                 continue
@@ -201,7 +203,7 @@ class LayerTree:
                 if node.target.startswith(b"/"):
                     raise UnsafePath(
                         f"{self._name}: entry {self._entry.name!r} goes through {part!r}, a link "
-                        f"to the absolute path {node.target!r}"
+                        f"to the absolute path {node.target!r}; build the image without it"
                     )
                 rest += [step for step in node.target.split(b"/") if step not in (b"", b".")][::-1]
             elif node.is_directory:
@@ -232,7 +234,7 @@ class LayerTree:
                     if not kept:
                         raise UnsafePath(
                             f"{self._name}: entry {self._entry.name!r} names {path!r}, "
-                            "which leaves the root"
+                            "which leaves the root; build the image without it"
                         )
                     kept.pop()
                 elif part not in (b"", b"."):
@@ -266,7 +268,7 @@ class LayerTree:
         shown = self._entry.name if name is None else name
         return UnsupportedEntry(
             f"{self._name}: at byte {self._entry.at}: entry {shown!r} {problem}; "
-            "engines cannot unpack it either"
+            "engines cannot unpack it either, build the image without it"
         )
 
 

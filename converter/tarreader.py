@@ -146,7 +146,7 @@ class _Reader:
             header = self._header(at)
             if header is None:
                 if records or long_name or long_link:
-                    raise FormatError(self._what, at, "the tar ends after an extended header")
+                    raise self._damaged(at, "the tar ends after an extended header")
                 return
             try:
                 fields = HEADER.unpack(header)
@@ -162,17 +162,20 @@ class _Reader:
                     continue
                 entry = self._entry(at, header, fields, records)
             except FieldError as error:
-                raise FormatError(self._what, at, str(error)) from error
+                raise self._damaged(at, str(error)) from error
             if long_name:
                 entry.name = long_name
             if long_link:
                 entry.link = long_link
             if b"\0" in entry.name or b"\0" in entry.link:
-                raise FormatError(self._what, at, "a name holds a zero byte")
+                raise self._damaged(at, "a name holds a zero byte")
             self._budget.take(self._what, _memory_of(entry))
             long_name = long_link = b""
             records = _NO_RECORDS
             yield entry
+
+    def _damaged(self, at: int, problem: str) -> FormatError:
+        return FormatError(self._what, at, f"{problem}; the tar is damaged or none, fetch it again")
 
     def _header(self, at: int) -> bytes | None:
         """Return the header block at ``at``, or None where the archive ends."""
@@ -181,33 +184,31 @@ class _Reader:
         if at == size:
             return None
         if at + BLOCK > size:
-            raise FormatError(self._what, at, f"the tar ends within a header, at {size}")
+            raise self._damaged(at, f"the tar ends within a header, at {size}")
         header = self._blob.pread(at, BLOCK)
         if header == _ZERO_BLOCK:
             end = at + BLOCK
             if end + BLOCK <= size and self._blob.pread(end, BLOCK) != _ZERO_BLOCK:
-                raise FormatError(self._what, end, "data after a zero block")
+                raise self._damaged(end, "data after a zero block")
             return None
         stated = header[148:156]
         try:
             wanted = parse_number(stated)
         except FieldError as error:
-            raise FormatError(self._what, at, "this is not a tar header") from error
+            raise self._damaged(at, "this is not a tar header") from error
         # The sum counts its own field as spaces.  Some old writers summed signed bytes.
         actual = sum(header) - sum(stated) + 256
         if wanted != actual:
             signed = actual - 256 * sum(byte > 127 for byte in header[:148] + header[156:])
             if wanted != signed:
-                raise FormatError(
-                    self._what, at, f"header checksum is {actual}, stated {wanted}: damaged"
-                )
+                raise self._damaged(at, f"header checksum is {actual}, stated {wanted}")
         return header
 
     def _extended(self, at: int, size: int) -> bytes:
         if not 0 <= size <= HEADER_LIMIT:
             raise ConvertError(
                 f"{self._what}: at byte {at}: an extended header of {size:,} bytes; "
-                f"the limit is {HEADER_LIMIT:,}"
+                f"the limit is {HEADER_LIMIT:,}; is it a tar? Build or fetch it again"
             )
         data = self._data(at + BLOCK, size)
         self._next = _padded(at + BLOCK + size)
@@ -259,7 +260,7 @@ class _Reader:
         elif flag not in _HEADER_ONLY:
             raise UnsupportedEntry(
                 f"{self._what}: at byte {at}: entry {entry.name!r} is of type {flag!r}, "
-                "which engines do not unpack either"
+                "which engines do not unpack either; build the image without it"
             )
         if flag in (CHARACTER_DEVICE, BLOCK_DEVICE):
             entry.device = (parse_number(major), parse_number(minor))
@@ -276,14 +277,19 @@ class _Reader:
     def _check_numbers(self, entry: Entry, stored: int) -> None:
         if not (0 <= entry.uid <= _U32 and 0 <= entry.gid <= _U32):
             raise UnsupportedEntry(
-                f"{self._what}: entry {entry.name!r}: owner {entry.uid}:{entry.gid} is not 32 bits"
+                f"{self._what}: entry {entry.name!r}: "
+                f"owner {entry.uid}:{entry.gid} is not 32 bits; "
+                "build the image with another"
             )
         if not -(1 << 63) <= entry.mtime_ns // 1_000_000_000 < 1 << 63:
-            raise UnsupportedEntry(f"{self._what}: entry {entry.name!r}: mtime out of range")
+            raise UnsupportedEntry(
+                f"{self._what}: entry {entry.name!r}: mtime out of range; touch the file"
+            )
         major, minor = entry.device
         if not (0 <= major < 1 << 12 and 0 <= minor < 1 << 20):
             raise UnsupportedEntry(
-                f"{self._what}: entry {entry.name!r}: device {major}:{minor} is out of range"
+                f"{self._what}: entry {entry.name!r}: device {major}:{minor} is out of range; "
+                "build the image without it"
             )
         if not 0 <= stored <= _MAX_SIZE:
             raise FieldError(f"size {stored} of {entry.name!r} is impossible")
@@ -366,7 +372,10 @@ class _Reader:
         start = at + BLOCK
         while extended:
             if start - at > SPARSE_LIMIT:
-                raise ConvertError(f"{self._what}: at byte {at}: the sparse map is too long")
+                raise ConvertError(
+                    f"{self._what}: at byte {at}: the sparse map is too long; "
+                    "build the image without holes"
+                )
             block = self._data(start, BLOCK)
             pairs += parse_gnu_sparse(block[:504])
             extended = block[504]

@@ -62,7 +62,9 @@ class SizeMismatch(IntegrityError):
     """Bytes are more or fewer than promised; ``where`` names the object."""
 
     def __init__(self, where: str, expected: int, actual: int) -> None:
-        super().__init__(f"{where}: {actual} bytes, expected {expected}; the copy is damaged")
+        super().__init__(
+            f"{where}: {actual} bytes, expected {expected}; the copy is damaged, fetch it again"
+        )
         self.where = where
         self.expected = expected
         self.actual = actual

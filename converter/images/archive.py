@@ -27,6 +27,9 @@ from converter.spool import FileBlob, Spool
 from store.errors import FormatError, ImageNotFound, UsageError
 
 _HEX = re.compile(r"(?:^|/)([0-9a-f]{64})(?:\.json)?\Z")
+_NO_MANIFEST = (
+    "there is no manifest.json: not a docker-archive; for the tar of an OCI layout use oci-archive:"
+)
 _BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})\Z")
 
 
@@ -54,7 +57,7 @@ def image_of(files: Files, name: str, wanted: str = "") -> ImageView:
     """
     listing = files.find("manifest.json")
     if listing is None:
-        raise FormatError(files.name, 0, "there is no manifest.json: not a docker-archive")
+        raise FormatError(files.name, 0, _NO_MANIFEST)
     what = f"{files.name}: manifest.json"
     images = [
         object_of(image, what)
@@ -75,7 +78,10 @@ def image_of(files: Files, name: str, wanted: str = "") -> ImageView:
     diff_ids = diff_ids_of(config, where)
     if len(paths) != len(diff_ids):
         raise FormatError(
-            what, 0, f"{len(paths)} layers, but the config lists {len(diff_ids)} diff ids"
+            what,
+            0,
+            f"{len(paths)} layers, but the config lists {len(diff_ids)} diff ids; "
+            "save the image again",
         )
     layers = tuple(
         _layer(files, path, diff_id) for path, diff_id in zip(paths, diff_ids, strict=True)
@@ -93,9 +99,11 @@ def _choose(images: list[JsonObject], wanted: str, name: str, what: str) -> Json
         for image, image_tags in zip(images, tags, strict=True):
             if familiar_name(wanted) in map(familiar_name, image_tags):
                 return image
-        raise ImageNotFound(f"{name}: no image {wanted} in the archive; it holds {held}")
+        raise ImageNotFound(
+            f"{name}: no image {wanted} in the archive; it holds {held}; name one of those"
+        )
     if not images:
-        raise ImageNotFound(f"{name}: the archive holds no image")
+        raise ImageNotFound(f"{name}: the archive holds no image; check the path")
     if len(images) > 1:
         raise UsageError(
             f"{name}: the archive holds {len(images)} images ({held}); "
@@ -107,7 +115,9 @@ def _choose(images: list[JsonObject], wanted: str, name: str, what: str) -> Json
 def _member(files: Files, path: str) -> FileBlob:
     found = files.find(path)
     if found is None:
-        raise FormatError(files.name, 0, f"manifest.json names {path}, which is missing")
+        raise FormatError(
+            files.name, 0, f"manifest.json names {path}, which is missing; save the image again"
+        )
     return found
 
 

@@ -102,12 +102,14 @@ def write_daemon_image(reference: Reference, config: JsonObject, layers: Sequenc
         # docker-py passes ``data`` on to requests, which streams an iterator.
         for line in _iter_answers(engine, archive):
             if "error" in line:
-                raise RemoteError(f"{name}: the engine refused the image: {line['error']}")
+                raise RemoteError(
+                    f"{name}: the engine refused the image: {line['error']}; see its log"
+                )
         try:
             engine.inspect_image(reference.engine_name)
         except EngineImageNotFound as error:
             raise RemoteProtocolError(
-                f"{name}: the engine took the image but does not list it"
+                f"{name}: the engine took the image but does not list it; see its log"
             ) from error
     return sha256_digest(encode_json(with_rootfs(config, layers)))
 
@@ -147,9 +149,13 @@ def _engine(name: str) -> Iterator[_Api]:
     except BootfsError:
         raise
     except requests.Timeout as error:
-        raise TimedOut(f"{name}: the engine gave no answer in {_TIMEOUT_S} s") from error
+        raise TimedOut(
+            f"{name}: the engine gave no answer in {_TIMEOUT_S} s; see its log"
+        ) from error
     except APIError as error:
-        raise RemoteError(f"{name}: the engine answered: {error.explanation or error}") from error
+        raise RemoteError(
+            f"{name}: the engine answered: {error.explanation or error}; see its log"
+        ) from error
     except (DockerException, requests.RequestException, ValueError) as error:
         raise _unreachable(name, error) from error
 

@@ -16,6 +16,7 @@ DOCUMENT_LIMIT = 16 << 20
 DEPTH_LIMIT = 100
 """Images' documents nest some 6 deep.  What a parser takes may be too deep to be copied."""
 
+_ADVICE = "the image is damaged, build or copy it again"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 
 
@@ -36,9 +37,9 @@ def parse_json(data: bytes, what: str) -> object:
         value: object = json.loads(data, parse_constant=_refuse_constant, parse_float=_finite_float)
         _check_depth(value)
     except json.JSONDecodeError as error:
-        raise FormatError(what, error.pos, f"not JSON: {error.msg}") from error
+        raise FormatError(what, error.pos, f"not JSON: {error.msg}; {_ADVICE}") from error
     except (UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise FormatError(what, 0, f"not JSON: {error}") from error
+        raise FormatError(what, 0, f"not JSON: {error}; {_ADVICE}") from error
     return value
 
 
@@ -76,7 +77,9 @@ def read_document(blob: FileBlob, what: str) -> bytes:
 
     """
     if blob.size > DOCUMENT_LIMIT:
-        raise FormatError(what, 0, f"{blob.size:,} bytes; the limit is {DOCUMENT_LIMIT:,}")
+        raise FormatError(
+            what, 0, f"{blob.size:,} bytes; the limit is {DOCUMENT_LIMIT:,}; {_ADVICE}"
+        )
     return blob.pread(0, blob.size)
 
 
@@ -100,7 +103,9 @@ def object_of(value: object, what: str) -> JsonObject:
 
     """
     if not isinstance(value, dict):
-        raise FormatError(what, 0, f"a JSON object is expected, not {type(value).__name__}")
+        raise FormatError(
+            what, 0, f"a JSON object is expected, not {type(value).__name__}; {_ADVICE}"
+        )
     return value
 
 
@@ -114,7 +119,9 @@ def list_of(value: object, what: str) -> list[object]:
     if value is None:
         return []
     if not isinstance(value, list):
-        raise FormatError(what, 0, f"a JSON array is expected, not {type(value).__name__}")
+        raise FormatError(
+            what, 0, f"a JSON array is expected, not {type(value).__name__}; {_ADVICE}"
+        )
     return value
 
 
@@ -126,7 +133,7 @@ def text_of(value: object, what: str) -> str:
 
     """
     if not isinstance(value, str):
-        raise FormatError(what, 0, f"a string is expected, not {type(value).__name__}")
+        raise FormatError(what, 0, f"a string is expected, not {type(value).__name__}; {_ADVICE}")
     return value
 
 
@@ -139,7 +146,7 @@ def digest_of(value: object, what: str) -> str:
     """
     text = text_of(value, what)
     if not _DIGEST.match(text):
-        raise FormatError(what, 0, f"{text[:80]!r} is not a sha256 digest")
+        raise FormatError(what, 0, f"{text[:80]!r} is not a sha256 digest; {_ADVICE}")
     return text
 
 
@@ -167,7 +174,7 @@ class Descriptor:
         self.digest = digest_of(fields.get("digest"), f"{what}: digest")
         size = fields.get("size")
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-            raise FormatError(what, 0, f"size {size!r} of {self.digest} is not a size")
+            raise FormatError(what, 0, f"size {size!r} of {self.digest} is not a size; {_ADVICE}")
         self.size = size
         media_type = fields.get("mediaType")
         self.media_type = "" if media_type is None else text_of(media_type, f"{what}: mediaType")

@@ -46,7 +46,11 @@ class Members:
             elif entry.kind == REGULAR:
                 segments = entry.content.segments
                 if len(segments) > 1 or (segments and segments[0].size != entry.content.size):
-                    raise FormatError(blob.name, entry.at, f"member {path} is sparse")
+                    raise FormatError(
+                        blob.name,
+                        entry.at,
+                        f"member {path} is sparse; copy the archive again without holes",
+                    )
                 at = segments[0].blob_offset if segments else 0
                 self._files[path] = blob.part(f"{name}: {path}", at, entry.content.size)
 
@@ -72,7 +76,7 @@ def open_members(reference: Reference, path_blob: FileBlob, spool: Spool) -> Mem
     name = str(reference)
     head = path_blob.pread(0, min(4, path_blob.size))
     if not head:
-        raise FormatError(name, 0, "the archive is empty")
+        raise FormatError(name, 0, "the archive is empty; make or fetch it again")
     if compression_of(head) == "none":
         return Members(name, path_blob.part(name, 0, path_blob.size))
     with spool.writing(name) as file:

@@ -33,6 +33,10 @@ _MANIFESTS = (
 )
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _DEPTH_LIMIT = 8
+_NO_LAYOUT = (
+    "there is no file oci-layout: not an OCI image layout; "
+    "for the tar of `docker save` use docker-archive:"
+)
 
 
 def open_oci_layout(reference: Reference, spool: Spool) -> ImageView:
@@ -93,10 +97,10 @@ def platform_of_machine() -> tuple[str, str]:
 
 def _image_of(files: Files, reference: Reference) -> ImageView:
     if files.find("oci-layout") is None:
-        raise FormatError(files.name, 0, "there is no file oci-layout: not an OCI image layout")
+        raise FormatError(files.name, 0, _NO_LAYOUT)
     index = files.find("index.json")
     if index is None:
-        raise FormatError(files.name, 0, "there is no index.json: the layout is incomplete")
+        raise FormatError(files.name, 0, "there is no index.json: incomplete, copy it again")
     what = f"{files.name}: index.json"
     document = object_of(parse_json(read_document(index, what), what), what)
     chosen = _choose(_manifests(document, what), reference)
@@ -121,11 +125,11 @@ def _choose(manifests: list[Descriptor], reference: Reference) -> Descriptor:
         for entry in manifests:
             if entry.annotations.get(REF_NAME) == reference.tag:
                 return entry
-        raise ImageNotFound(f"{reference}: the layout has no such tag; it holds {held}")
-    if not manifests:
         raise ImageNotFound(
-            f"{reference}: the layout holds no image; copy one into it, or check the path"
+            f"{reference}: the layout has no such tag; it holds {held}; name one of those"
         )
+    if not manifests:
+        raise ImageNotFound(f"{reference}: the layout holds no image; check the path")
     if len(manifests) > 1:
         raise UsageError(
             f"{reference}: the layout holds {len(manifests)} images ({held}); "
@@ -143,7 +147,9 @@ def _resolve(files: Files, descriptor: Descriptor) -> tuple[Descriptor, JsonObje
             return descriptor, document
         if media_type not in _INDEXES and "manifests" not in document:
             raise FormatError(
-                f"{files.name}: {descriptor.digest}", 0, f"{media_type!r} is not an image"
+                f"{files.name}: {descriptor.digest}",
+                0,
+                f"{media_type!r} is not an image; choose another tag",
             )
         system, architecture = platform_of_machine()
         entries = _manifests(document, f"{files.name}: {descriptor.digest}")
@@ -156,10 +162,15 @@ def _resolve(files: Files, descriptor: Descriptor) -> tuple[Descriptor, JsonObje
         if not fitting:
             held = ", ".join(_platforms(entries)) or "none"
             raise ImageNotFound(
-                f"{files.name}: no image for {system}/{architecture}; the index has {held}"
+                f"{files.name}: no image for {system}/{architecture}; the index has {held}; "
+                "choose another image"
             )
         descriptor = fitting[0]
-    raise FormatError(files.name, 0, f"image indexes are nested more than {_DEPTH_LIMIT} deep")
+    raise FormatError(
+        files.name,
+        0,
+        f"image indexes are nested more than {_DEPTH_LIMIT} deep; copy the image alone",
+    )
 
 
 def _platforms(entries: list[Descriptor]) -> Iterator[str]:
@@ -179,7 +190,10 @@ def _view(
     diff_ids = diff_ids_of(config, f"{what}: config")
     if len(listed) != len(diff_ids):
         raise FormatError(
-            what, 0, f"{len(listed)} layers, but the config lists {len(diff_ids)} diff ids"
+            what,
+            0,
+            f"{len(listed)} layers, but the config lists {len(diff_ids)} diff ids; "
+            "build or copy the image again",
         )
     layers = tuple(
         LayerSource(diff_id, entry.digest, entry.media_type, _blob(files, entry))

@@ -336,6 +336,7 @@ def test_a_bad_source_has_its_code_and_one_line(run: Run, tmp_path: Path, case: 
     status, out, err = run("convert", source, f"oci:{tmp_path}/b", "--store", tmp_path / "s")
     assert status in statuses and out == ""
     assert err.startswith("bootfs: ") and err.count("\n") == 1
+    assert any(step in err for step in ("check the path", "again", "build the image without it"))
     assert not (tmp_path / "b").exists() and not (tmp_path / "s").exists()
 
 
