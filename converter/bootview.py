@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from converter.bootimage import LABEL
 from converter.images.view import ImageView, JsonObject
 from converter.layers import merge_layers
+from converter.plainlayer import read_layer
 from converter.spool import Spool
 from converter.tree import Node
 from store.errors import FormatError, UsageError
@@ -40,6 +41,7 @@ class BootView:
     frames: bytes
     """The bootstrap file, as it lies in the boot image."""
     own_layer_size: int
+    """Of the plain tar, as that of the runtime: the engine gives layers no other way."""
     runtime_layer_size: int
 
     @property
@@ -107,8 +109,8 @@ def read_boot_image(image: ImageView, spool: Spool) -> BootView:
         config=config,
         index=parse_chunk_index(encoded),
         frames=_file(files, b"bootstrap"),
-        own_layer_size=image.layers[-1].size,
-        runtime_layer_size=sum(layer.size for layer in image.layers[:-1]),
+        own_layer_size=read_layer(image.layers[-1], spool).size,
+        runtime_layer_size=sum(read_layer(layer, spool).size for layer in image.layers[:-1]),
     )
 
 

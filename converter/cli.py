@@ -235,8 +235,8 @@ def describe(view: BootView) -> dict[str, object]:
         "plain_bytes": index.data_size,
         "stored_bytes": sum(index.stored_sizes),
         "bootstrap_bytes": index.bootstrap_size,
-        "own_layer_bytes": view.own_layer_size,
-        "runtime_layer_bytes": view.runtime_layer_size,
+        "own_layer_plain_bytes": view.own_layer_size,
+        "runtime_layer_plain_bytes": view.runtime_layer_size,
     }
 
 

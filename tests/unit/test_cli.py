@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -242,6 +243,21 @@ def test_inspect_shows_what_an_image_is(run: Run, source: str, tmp_path: Path) -
     assert (tmp_path / "store" / "manifests" / facts["chunk_index"][7:]).exists()
     status, out, _ = run("inspect", boot)
     assert status == 0 and "chunk index" in out and "docker-archive:image.tar" in out
+
+
+def test_inspect_shows_the_same_sizes_wherever_an_image_lies(
+    run: Run, source: str, tmp_path: Path
+) -> None:
+    sizes = []
+    for kind in ("oci", "oci-archive", "docker-archive"):
+        boot = f"{kind}:{tmp_path}/{kind}"
+        run("convert", source, boot, "--store", tmp_path / "store")
+        facts = json.loads(run("inspect", boot, "--json")[1])
+        sizes.append((facts["own_layer_plain_bytes"], facts["runtime_layer_plain_bytes"]))
+    assert sizes[0] == sizes[1] == sizes[2]
+    with tarfile.open(tmp_path / "docker-archive") as archive:
+        layers = [member.size for member in archive if member.name.endswith(".tar")]
+    assert sorted(sizes[0]) == sorted(layers)
 
 
 def test_progress_is_json_lines_when_asked_for(run: Run, source: str, tmp_path: Path) -> None:
