@@ -8,6 +8,7 @@ for it is honoured.  Whatever brings a file, the lock file's digest decides.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -178,9 +179,14 @@ def download_wheel(name: str, version: str, directory: Path) -> Path:
     """Have pip bring the wheel of a package for the bundle's interpreter.
 
     Raises:
-        NotFound: pip finds no such wheel.
+        NotFound: pip finds no such wheel, or there is no pip.
 
     """
+    if importlib.util.find_spec("pip") is None:
+        raise NotFound(
+            f"{name} {version}: {sys.executable} has no pip to fetch it with; install it with"
+            f" `{sys.executable} -m ensurepip`, or as your system's package python3-pip"
+        )
     done = subprocess.run(
         [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
          *_PIP_TARGET, "--dest", directory, f"{name}=={version}"],

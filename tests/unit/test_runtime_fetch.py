@@ -1,6 +1,7 @@
 import hashlib
 import http.server
 import threading
+import tomllib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -132,3 +133,17 @@ def test_a_wheel_that_does_not_exist_is_named(
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(NotFound, match=r"^no-such-package 1\.0: .*pip download"):
         fetch.download_wheel("no-such-package", "1.0", tmp_path)
+
+
+def test_an_environment_without_pip_is_told_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(NotFound, match=r"^a-package 1\.0: .* has no pip .*-m ensurepip"):
+        fetch.download_wheel("a-package", "1.0", tmp_path)
+
+
+def test_whoever_installs_bootfs_gets_pip() -> None:
+    text = Path("pyproject.toml").read_text()
+    wanted = tomllib.loads(text)["project"]["dependencies"]
+    assert any(line.startswith("pip>=") for line in wanted)
