@@ -33,10 +33,6 @@ class PackNotFound(NotFound):
     """The store does not hold this pack."""
 
 
-class ChunkNotFound(NotFound):
-    """No pack of the store holds this chunk."""
-
-
 class IntegrityError(BootfsError):
     """Bytes are not what their digest or size promises."""
 

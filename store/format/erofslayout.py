@@ -20,7 +20,6 @@ DATA_ALIGNMENT = 2 << 20
 SLOT = 32
 """Inodes start at multiples of this; an inode's number (nid) counts them from byte 0."""
 
-MAX_ROOT_NID = 0xFFFF
 MAX_BLOCKS = 0xFFFFFFFF
 """Blocks of the whole ``image.erofs``: 16 TiB less one block."""
 
