@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -119,6 +119,9 @@ def _read_layer(place: Path) -> RuntimeLayer | None:
     for path, expected in ((layer.plain_path, diff_id), (layer.stored_path, digest)):
         if not path.is_file() or f"sha256:{digest_of_file(path)}" != expected:
             return None
+    # What is in use is not old; in a cache that is only read nothing is forgotten.
+    with suppress(OSError):
+        os.utime(place)
     return layer
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from converter.runtime import contents
-from converter.runtime.layer import cache_directory
+from converter.runtime.layer import _KEPT, _forget_old, cache_directory
 from converter.runtime.sources import read_own_sources
 from store.errors import AccessDenied, UsageError
 from tests.support.runtime import Bundle, open_runtime
@@ -244,6 +244,22 @@ def test_a_damaged_copy_in_the_cache_is_not_used(
     layer = open_runtime()
     assert layer.stored_path.parent == place
     assert layer.stored_path.read_bytes() == bundle.layer.stored_path.read_bytes()
+
+
+def test_the_layer_in_use_outlives_those_of_other_releases(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "layers" / bundle.layer.plain_path.parent.name
+    shutil.copytree(bundle.layer.plain_path.parent, place)
+    others = [tmp_path / "layers" / str(number) for number in range(_KEPT)]
+    for age, other in enumerate([place, *others]):
+        other.mkdir(exist_ok=True)
+        os.utime(other, (age, age))
+    monkeypatch.setenv("BOOTFS_RUNTIME_CACHE", str(tmp_path))
+    open_runtime()
+    _forget_old(tmp_path / "layers")
+    assert place.is_dir()
+    assert not others[0].exists()
 
 
 def test_a_cache_that_cannot_be_written_is_named(
