@@ -7,7 +7,6 @@ from pathlib import Path
 
 from converter.images.archive import open_docker_archive
 from converter.images.archivewriter import write_docker_archive
-from converter.images.daemon import check_engine_name, open_daemon_image, write_daemon_image
 from converter.images.ocilayout import open_oci_archive, open_oci_layout
 from converter.images.ociwriter import check_oci_layout, write_oci_archive, write_oci_layout
 from converter.images.placing import refuse_existing_file
@@ -16,14 +15,27 @@ from converter.reference import DOCKER_ARCHIVE, DOCKER_DAEMON, OCI, OCI_ARCHIVE,
 from converter.spool import Spool, os_errors_at
 from store.errors import NotFound
 
+
+def _open_daemon_image(reference: Reference, spool: Spool) -> ImageView:
+    from converter.images.daemon import open_daemon_image
+
+    return open_daemon_image(reference, spool)
+
+
+def _write_daemon_image(reference: Reference, config: JsonObject, layers: Sequence[Layer]) -> str:
+    from converter.images.daemon import write_daemon_image
+
+    return write_daemon_image(reference, config, layers)
+
+
 _OPEN: dict[str, Callable[[Reference, Spool], ImageView]] = {
-    DOCKER_DAEMON: open_daemon_image,
+    DOCKER_DAEMON: _open_daemon_image,
     DOCKER_ARCHIVE: open_docker_archive,
     OCI: open_oci_layout,
     OCI_ARCHIVE: open_oci_archive,
 }
 _WRITE: dict[str, Callable[[Reference, JsonObject, Sequence[Layer]], str]] = {
-    DOCKER_DAEMON: write_daemon_image,
+    DOCKER_DAEMON: _write_daemon_image,
     DOCKER_ARCHIVE: write_docker_archive,
     OCI: write_oci_layout,
     OCI_ARCHIVE: write_oci_archive,
@@ -54,6 +66,8 @@ def check_destination(reference: Reference) -> None:
 
     """
     if reference.transport == DOCKER_DAEMON:
+        from converter.images.daemon import check_engine_name
+
         check_engine_name(reference)
         return
     path = Path(reference.name)

@@ -16,8 +16,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import httpx
-
 from converter.runtime.lock import Input, Lock
 from store.errors import DigestMismatch, NotFound, SizeMismatch, Unreachable
 
@@ -151,6 +149,8 @@ def fetch_with_httpx(url: str, path: Path) -> None:
         Unreachable: anything else went wrong.
 
     """
+    import httpx
+
     try:
         with (
             httpx.stream("GET", url, follow_redirects=True, timeout=_TIMEOUT_S) as answer,

@@ -544,3 +544,12 @@ def test_the_help_names_the_default_level(capsys: pytest.CaptureFixture[str]) ->
         main(["convert", "--help"])
     assert f"default: {DEFAULT_LEVEL}" in capsys.readouterr().out
     assert cli.DEFAULT_STORE == "bootfs-store"
+
+
+def test_what_only_the_engine_and_a_new_runtime_need_is_not_imported() -> None:
+    code = (
+        "import sys, converter.cli\n"
+        "print(*sorted({'docker', 'requests', 'httpx'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
