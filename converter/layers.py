@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 from converter.images.view import LayerSource
 from converter.layertree import AUFS_PREFIX, LayerTree, is_whiteout
-from converter.plainlayer import read_layer
+from converter.plainlayer import is_plain, plain_blob, read_layer, verify_plain
 from converter.spool import FileBlob, Spool
 from converter.tarreader import Budget, iter_entries
 from converter.tree import Node, empty_root
+from store.errors import BootfsError
 
 
 def merge_layers(
@@ -39,23 +40,54 @@ def merge_layers(
     if budget is None:
         budget = Budget()
     root = empty_root()
-    for blob in _iter_plain_layers(layers, spool, advance):
-        layer = LayerTree(blob.name, root, budget)
-        for entry in iter_entries(blob, budget):
-            layer.add(entry)
-        _lay_over(root, layer)
+    verified: list[Future[None]] = []
+    with ThreadPoolExecutor(1, thread_name_prefix="verify") as pool:
+        try:
+            for blob in _iter_plain_layers(layers, spool, advance, pool, verified):
+                _merge_layer(root, blob, budget)
+            _await(verified)
+        except BootfsError:
+            # That the bytes were damaged on their way is the better explanation.
+            _await(verified)
+            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
     return root
 
 
+def _merge_layer(root: Node, blob: FileBlob, budget: Budget) -> None:
+    layer = LayerTree(blob.name, root, budget)
+    for entry in iter_entries(blob, budget):
+        layer.add(entry)
+    _lay_over(root, layer)
+
+
+def _await(verified: list[Future[None]]) -> None:
+    for future in verified:
+        future.result()
+
+
 def _iter_plain_layers(
-    layers: Iterable[LayerSource], spool: Spool, advance: Callable[[int], None]
+    layers: Iterable[LayerSource],
+    spool: Spool,
+    advance: Callable[[int], None],
+    verifiers: Executor,
+    verified: list[Future[None]],
 ) -> Iterator[FileBlob]:
-    """Yield plain layers in order; while one is in use the next is read."""
+    """Yield plain layers in order; while one is in use the next is read.
+
+    Those that lie there plain are yielded before they are verified: what is going on
+    in ``verifiers`` is added to ``verified``.
+    """
     with ThreadPoolExecutor(1, thread_name_prefix="layer") as pool:
         waiting: deque[Future[FileBlob]] = deque()
         try:
             for layer in layers:
-                waiting.append(pool.submit(read_layer, layer, spool, advance))
+                if is_plain(layer):
+                    waiting.append(pool.submit(plain_blob, layer))
+                    verified.append(verifiers.submit(verify_plain, layer, advance))
+                else:
+                    waiting.append(pool.submit(read_layer, layer, spool, advance))
                 if len(waiting) > 1:
                     yield waiting.popleft().result()
             while waiting:

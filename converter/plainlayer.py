@@ -22,6 +22,9 @@ from store.errors import DigestMismatch, FormatError
 _PIECE = 1 << 20
 _IN_FLIGHT = 4
 
+# Hashing beside a thread that parses, each piece waits for the interpreter: few and large.
+_VERIFIED_PIECE = 4 << 20
+
 
 def read_layer(
     layer: LayerSource, spool: Spool, advance: Callable[[int], None] = lambda _: None
@@ -38,11 +41,11 @@ def read_layer(
         StorageFull: the spool's disk is full.
 
     """
-    name = f"layer {layer.diff_id}"
+    if is_plain(layer):
+        verify_plain(layer, advance)
+        return plain_blob(layer)
+    name = _name_of(layer)
     stored = layer.stored
-    if compression_of(stored.pread(0, min(4, stored.size))) == "none":
-        _check_digest(name, layer.diff_id, _Hashed(stored, advance).finish())
-        return stored.part(name, 0, stored.size)
     hashed = _Hashed(stored, advance)
     with spool.writing(name) as file:
         plain = hashlib.sha256()
@@ -64,12 +67,39 @@ def read_layer(
     return file.blob
 
 
+def is_plain(layer: LayerSource) -> bool:
+    """Whether a layer lies there uncompressed, and need not be copied."""
+    return compression_of(layer.stored.pread(0, min(4, layer.stored.size))) == "none"
+
+
+def plain_blob(layer: LayerSource) -> FileBlob:
+    """Return a plain layer where it lies, not verified."""
+    return layer.stored.part(_name_of(layer), 0, layer.stored.size)
+
+
+def verify_plain(layer: LayerSource, advance: Callable[[int], None]) -> None:
+    """Return when a plain layer is what its diff id says; ``advance`` as in `read_layer`.
+
+    Raises:
+        DigestMismatch: it is not.
+        SizeMismatch: the file that holds the layer became shorter.
+
+    """
+    _check_digest(
+        _name_of(layer), layer.diff_id, _Hashed(layer.stored, advance, _VERIFIED_PIECE).finish()
+    )
+
+
+def _name_of(layer: LayerSource) -> str:
+    return f"layer {layer.diff_id}"
+
+
 class _Hashed:
     """The pieces of a blob, hashed as they go by."""
 
-    def __init__(self, blob: FileBlob, advance: Callable[[int], None]) -> None:
+    def __init__(self, blob: FileBlob, advance: Callable[[int], None], piece: int = _PIECE) -> None:
         self._advance = advance
-        self._pieces = blob.iter_pieces(_PIECE)
+        self._pieces = blob.iter_pieces(piece)
         self._digest = hashlib.sha256()
 
     def __iter__(self) -> Iterator[bytes]:

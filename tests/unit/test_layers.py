@@ -285,6 +285,23 @@ def test_damage_is_a_digest_mismatch_where_the_digest_is_known(spool: Spool) -> 
         merge_layers([LayerSource(good.diff_id, "", "", stored)], spool)
 
 
+@pytest.mark.parametrize("damaged", [0, 1, 2])
+def test_damage_of_a_plain_layer_is_a_digest_mismatch_whatever_it_breaks(
+    spool: Spool, damaged: int
+) -> None:
+    """Plain layers are parsed while they are verified."""
+    layers = [source(spool, tar_of(file(f"f{n}", b"data")), "none") for n in range(3)]
+    whole = layers[damaged].stored.pread(0, layers[damaged].stored.size)
+    for place in (0, 100, 148, 512, len(whole) - 1):
+        broken = bytearray(whole)
+        broken[place] ^= 0xFF
+        stored = spool.store("damaged", bytes(broken))
+        changed = list(layers)
+        changed[damaged] = LayerSource(layers[damaged].diff_id, "", "", stored)
+        with pytest.raises(DigestMismatch, match=layers[damaged].diff_id):
+            merge_layers(changed, spool)
+
+
 def test_implied_directories_count(spool: Spool) -> None:
     layer = tar_of(file("/".join("abcdefgh")))
     memory = NODE_MEMORY + len("a/b/c/d/e/f/g/h") + 7 * (DIRECTORY_MEMORY + 1)
