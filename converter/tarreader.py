@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from zlib import adler32
 
 from converter.spool import FileBlob
 from converter.tarformat import (
@@ -197,7 +198,7 @@ class _Reader:
         except FieldError as error:
             raise self._damaged(at, "this is not a tar header") from error
         # The sum counts its own field as spaces.  Some old writers summed signed bytes.
-        actual = sum(header) - sum(stated) + 256
+        actual = sum_of(header) - sum_of(stated) + 256
         if wanted != actual:
             signed = actual - 256 * sum(byte > 127 for byte in header[:148] + header[156:])
             if wanted != signed:
@@ -414,6 +415,13 @@ def _memory_of(entry: Entry) -> int:
     for name, value in entry.xattrs.items():
         memory += XATTR_MEMORY + 2 * (len(name) + len(value))
     return memory
+
+
+def sum_of(block: bytes) -> int:
+    """Return the sum of up to 512 bytes; ``sum`` is a sixth of the time of reading a tar."""
+    # The low half of Adler-32 (RFC 1950) is 1 + the sum, modulo 65,521: more than 256
+    # bytes can come to.
+    return (adler32(block[:256]) & 0xFFFF) + (adler32(block[256:]) & 0xFFFF) - 2
 
 
 def _padded(offset: int) -> int:

@@ -21,9 +21,13 @@ class Blob(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: that triples the time of making one, and there is one for each file.
+@dataclass(slots=True, unsafe_hash=True)
 class Segment:
-    """A run of a file's bytes that lies in a blob; between segments a file is a hole."""
+    """A run of a file's bytes that lies in a blob; between segments a file is a hole.
+
+    Never changed, as `Content` is not: nodes share them.
+    """
 
     offset: int
     """Where the run starts in the file."""
@@ -32,7 +36,7 @@ class Segment:
     blob_offset: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Content:
     """The bytes of a regular file: segments in order, not overlapping, holes between them."""
 
