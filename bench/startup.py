@@ -301,7 +301,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--images", nargs="+", default=["deb", "node", "gcc", "py"])
     parser.add_argument("--links", nargs="+", default=list(LINKS), metavar="RATE/RTT")
     parser.add_argument("--times", type=int, default=3, help="cold starts of each kind")
-    parser.add_argument("--warm-times", type=int, default=10, help="pairs of warm starts")
+    parser.add_argument("--warm-times", type=int, default=15, help="pairs of warm starts")
     options = parser.parse_args(arguments)
     with ExitStack() as stack:
         home = tempfile.TemporaryDirectory(prefix="bootfs-bench-", dir="/var/tmp")

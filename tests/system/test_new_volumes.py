@@ -113,7 +113,8 @@ def test_a_store_that_fails_and_is_repaired(
 
 def begin_and_kill(engine: Engine, own: OwnStore, volume: str) -> str:
     """Kill a container while it fills a volume; give its name."""
-    own.serve("limit_rate 400k;")
+    # So slowly that a busy machine sees it half done.
+    own.serve("limit_rate 100k;")
     container = engine.create(own.image.boot, options=own.image.options("-v", f"{volume}:/vol"))
     docker("start", container.name)
     part = place_of(volume) / ".bootfs-filling" / "part"
