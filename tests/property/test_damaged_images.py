@@ -135,13 +135,13 @@ JSON = st.recursive(
 
 def places(value: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
     """Return the path of every value in a JSON value, itself excepted."""
-    keys: list[Any] = []
+    items: list[tuple[Any, Any]] = []
     if isinstance(value, dict):
-        keys = list(value)
+        items = list(value.items())
     elif isinstance(value, list):
-        keys = list(range(len(value)))
-    inner = [found for key in keys for found in places(value[key], (*path, key))]  # type: ignore[index]
-    return [*((*path, key) for key in keys), *inner]
+        items = list(enumerate(value))
+    inner = [found for key, item in items for found in places(item, (*path, key))]
+    return [*((*path, key) for key, _ in items), *inner]
 
 
 @pytest.fixture(scope="module")

@@ -32,15 +32,21 @@ def checkout(tmp_path: Path) -> Iterator[Path]:
     """Give a fresh checkout, whose demo is not the one that somebody may have running."""
     ignore = shutil.ignore_patterns("__pycache__", ".*", "*.egg-info")
     for name in CHECKOUT:
-        copy = shutil.copytree if (TOP / name).is_dir() else shutil.copy
-        options = {"ignore": ignore} if (TOP / name).is_dir() else {}
-        copy(TOP / name, tmp_path / name, **options)  # type: ignore[operator]
-    kept = has_image(BOOT_IMAGE) and docker("image", "inspect", "-f", "{{.Id}}", BOOT_IMAGE).stdout
+        if (TOP / name).is_dir():
+            shutil.copytree(TOP / name, tmp_path / name, ignore=ignore)
+        else:
+            shutil.copy(TOP / name, tmp_path / name)
+    # Under another name, since an image without any is gone.
+    kept = f"{BOOT_IMAGE}-kept"
+    is_there = has_image(BOOT_IMAGE)
+    if is_there:
+        docker("tag", BOOT_IMAGE, kept)
     yield tmp_path
     subprocess.run([tmp_path / "scripts/demo", "--stop"], capture_output=True, check=False)
     docker("rmi", "-f", BOOT_IMAGE, check=False)
-    if kept:
-        docker("tag", kept.strip(), BOOT_IMAGE)
+    if is_there:
+        docker("tag", kept, BOOT_IMAGE)
+        docker("rmi", kept)
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
