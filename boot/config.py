@@ -15,15 +15,25 @@ MOUNTS = f"{HOME}/mnt"
 AUTHORITIES = f"{HOME}/runtime/ca-certificates.crt"
 """Whom HTTPS trusts."""
 
-MODES = ("auto", "erofs", "fuse")
+MODES = ("auto", "erofs", "fuse", "lease", "eager")
 READ_LIMIT_S = 30.0
 """What one read may take, retries included, before it is EIO (BOOTFS_READ_LIMIT)."""
+FILL_LIMIT_S = 120.0
+"""The same where a read that fails is the container's end: modes ``lease`` and ``eager``."""
 
 
 class Settings:
     """Decided values, for init and daemon."""
 
-    __slots__ = ("blob_store", "cache", "chunk_index", "keeps_admin", "mode", "read_limit_s")
+    __slots__ = (
+        "blob_store",
+        "cache",
+        "chunk_index",
+        "fill_limit_s",
+        "keeps_admin",
+        "mode",
+        "read_limit_s",
+    )
 
     def __init__(self, config: BootConfig, environment: dict[bytes, bytes]) -> None:
         """Decide.
@@ -43,13 +53,14 @@ class Settings:
                 "no store: give -e BLOB_STORE=URL to docker run, "
                 "or convert the image with --blob-store URL"
             )
-        limit = os.fsdecode(environment.get(b"BOOTFS_READ_LIMIT", b"")) or str(READ_LIMIT_S)
+        limit = os.fsdecode(environment.get(b"BOOTFS_READ_LIMIT", b""))
         try:
-            self.read_limit_s = float(limit)
+            self.read_limit_s = float(limit or READ_LIMIT_S)
         except ValueError:
             self.read_limit_s = -1.0
         if not 0 < self.read_limit_s < 86400:
             raise BootError(f"BOOTFS_READ_LIMIT is {limit!r}; give seconds, for instance 30")
+        self.fill_limit_s = self.read_limit_s if limit else FILL_LIMIT_S
         kept = environment.get(b"BOOTFS_KEEP_CAPS", b"")
         if kept not in (b"", b"SYS_ADMIN"):
             raise BootError(

@@ -9,18 +9,17 @@ import os
 import sys
 from _thread import start_new_thread
 
-from boot.config import AUTHORITIES, IMAGE, Settings, read_boot_config
+from boot.config import AUTHORITIES, Settings, read_boot_config
 from boot.fuse import OneFile
+from boot.image import open_bootstrap, open_index
 from boot.log import log
 from boot.readahead import ReadAhead
 from boot.replay import Replay
 from boot.syscalls import Residency, keep_freed_memory
-from store.errors import BootError, BootfsError, SizeMismatch
-from store.format.chunkindex import ChunkIndex, parse_chunk_index
-from store.format.digest import check_digest
+from store.errors import BootfsError
 from store.read.cache import Cache, CacheUnusable
 from store.read.fetch import ChunkReader
-from store.read.image import Bootstrap, ImageReader
+from store.read.image import ImageReader
 from store.read.order import Pages, StartOrder
 from store.read.source import open_source
 
@@ -28,30 +27,12 @@ SWITCH_INTERVAL_S = 0.0002
 """A request of the kernel must not stand behind 5 ms, Python's default, of another thread."""
 KEPT_MEMORY = 4 << 20
 """Freed bytes that stay with the process: the buffers of a few reads under way."""
-REPAIR = "the boot image is damaged: pull it again, or convert the image again"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from mmap import mmap
     from typing import NoReturn
-
-
-def open_index(expected: bytes) -> ChunkIndex:
-    """Return the chunk index of this boot image.
-
-    Raises:
-        BootError: it is missing, damaged or not the one the boot config names.
-
-    """
-    path = f"{IMAGE}/chunk-index"
-    try:
-        with open(path, "rb", buffering=0) as file:
-            data = file.readall() or b""
-    except OSError as error:
-        raise BootError(f"{path}: {error.strerror}; {REPAIR}") from None
-    check_digest(data, expected, path)
-    return parse_chunk_index(data)
 
 
 def open_image(settings: Settings) -> tuple[ImageReader, StartOrder | None]:
@@ -78,17 +59,7 @@ def open_image(settings: Settings) -> tuple[ImageReader, StartOrder | None]:
         log(str(error))
     except OSError as error:
         log(f"cache: {error.strerror}; starting without an order of reads")
-    path = f"{IMAGE}/bootstrap"
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        size = os.fstat(fd).st_size
-    except OSError as error:
-        raise BootError(f"{path}: {error.strerror}; {REPAIR}") from None
-    if size != index.frame_starts[-1]:
-        raise SizeMismatch(path, index.frame_starts[-1], size)
-    bootstrap = Bootstrap(fd, index)
-    # Asked for in a moment anyway; here a damaged file is a line and not a failed mount.
-    bootstrap.frame(0)
+    bootstrap = open_bootstrap(index)
     return ImageReader(bootstrap, ChunkReader(index, source, cache, log)), order
 
 

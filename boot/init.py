@@ -12,18 +12,25 @@ import sys
 
 from boot.environment import read_environment
 from boot.modes import erofs
+from store.errors import BootError
 
 
 def main(arguments: list[bytes]) -> int:
     """Boot the workload with ``arguments`` after its entrypoint; return the exit code."""
     environment = read_environment()
-    attempt = None
-    if environment.get(b"BOOTFS_MODE") != b"fuse":
-        attempt = erofs.Attempt(environment)
+    attempt = problem = None
+    mode = environment.get(b"BOOTFS_MODE") or b"auto"
+    if mode in (b"auto", b"erofs"):
+        try:
+            attempt = erofs.Attempt(environment)
+        except BootError as error:
+            if mode == b"erofs":
+                raise
+            problem = error
 
     from boot.sequence import boot
 
-    return boot(arguments, environment, attempt)
+    return boot(arguments, environment, attempt, problem)
 
 
 def run() -> None:

@@ -16,7 +16,7 @@ from boot.log import log
 from boot.modes import erofs
 from boot.mounts import Mount, read_mounts
 from boot.spawn import NEEDS, detach_stdio
-from boot.supervise import Daemon, supervise
+from boot.supervise import Daemon, open_processes, supervise
 from boot.syscalls import (
     CLONE_NEWNS,
     CLONE_NEWPID,
@@ -46,11 +46,17 @@ _BOOTING = {
 """What a boot needs; SYS_ADMIN alone is not among what Docker gives without being asked."""
 
 
-def boot(arguments: list[bytes], given: dict[bytes, bytes], attempt: erofs.Attempt | None) -> int:
+def boot(
+    arguments: list[bytes],
+    given: dict[bytes, bytes],
+    attempt: erofs.Attempt | None,
+    problem: BootError | None = None,
+) -> int:
     """Boot the workload with ``arguments`` after its entrypoint; return the exit code.
 
     ``given`` is the environment from the engine, ``attempt`` the daemon of mode
-    ``erofs`` where that mode is wanted.
+    ``erofs`` where that mode is wanted; in mode ``auto``, ``problem`` may say why there
+    is none.
 
     Raises:
         BootfsError: there is no workload; the message says why.
@@ -70,11 +76,30 @@ def boot(arguments: list[bytes], given: dict[bytes, bytes], attempt: erofs.Attem
     identity = _identity(settings)
 
     # 2. Who may do that, and where the workload's changes go.
-    _check_rights(identity)
+    is_auto = settings.mode == "auto"
+    if attempt is not None or settings.mode == "fuse":
+        try:
+            _check_rights(identity)
+        except BootError as error:
+            if not is_auto:
+                raise
+            problem = error
     # FUSE lets in only processes whose every id is the owner's, and what is made in the
     # root belongs to root.
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
+
+    def boot_without_mounts() -> int:
+        from boot.modes import lease
+
+        if problem is not None:
+            log(f"mode lease: {problem}")
+        return lease.boot(settings, command, environment, directory, identity, mounts)
+
+    if problem is not None or settings.mode in ("lease", "eager"):
+        if attempt is not None:
+            attempt.abandon()
+        return boot_without_mounts()
     writable = root.Writable(root.container_name(mounts), settings.chunk_index.hex()[:32])
 
     # 3. The workload is PID 1 of its own PID namespace; later children are not in it.  It is
@@ -102,14 +127,21 @@ def boot(arguments: list[bytes], given: dict[bytes, bytes], attempt: erofs.Attem
     joining.begin_parent()
 
     # The image, lazily.  The daemon mounts it, in this first mount namespace, where it stays.
-    daemon = _mount_image(settings, attempt)
+    try:
+        daemon = _mount_image(settings, attempt)
+    except MountFailed as error:
+        if not is_auto:
+            raise
+        problem = error
+        joining.abandon(workload)
+        return boot_without_mounts()
     joining.tell_of_image()
     # What is in this process's memory is not for the workload.
     prctl(PR_SET_DUMPABLE, 0)
     detach_stdio()
 
     # 7. Until it ends.
-    return supervise(workload, daemon, joining)
+    return supervise(workload, daemon, lambda: joining.follow(workload), open_processes())
 
 
 def _make_root(

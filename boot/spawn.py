@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from _signal import SIGKILL
 from errno import EACCES, ENOENT, EPERM
 
 from boot.log import log
@@ -54,6 +55,12 @@ class Spawned:
     def __init__(self, pid: int, hear: int) -> None:
         self.pid = pid
         self._hear = hear
+
+    def abandon(self) -> None:
+        """Kill it, whatever it has to say."""
+        os.kill(self.pid, SIGKILL)
+        os.waitpid(self.pid, 0)
+        os.close(self._hear)
 
     def wait_until_mounted(self, failed: Callable[[], None]) -> None:
         """Return when the image is mounted; otherwise call ``failed`` before anything else.

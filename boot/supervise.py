@@ -33,8 +33,9 @@ ALL_SIGNALS = frozenset(range(1, NSIG)) - {SIGKILL, SIGSTOP, 32, 33}
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from boot.joining import Joining
+    from typing import Protocol
+else:
+    Protocol = object
 
 
 class Daemon:
@@ -95,26 +96,52 @@ class Daemon:
         self.wanted = self.pid == 0
 
 
-def supervise(workload: int, daemon: Daemon, joining: Joining) -> int:
-    """Serve as PID 1 until the workload ends; return the container's exit code."""
-    # By name it would be looked up in the workload's root, later on.
-    processes = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+class Helper(Protocol):
+    """A process beside the workload that is started again when it ends: `Daemon`."""
+
+    pid: int
+    wanted: bool
+
+    def died(self, status: int) -> None:
+        """Deal with its end."""
+
+    def start(self) -> None:
+        """Start it again, if one is ``wanted``."""
+
+
+def open_processes() -> int:
+    """Return an open /proc: by name it would be looked up in another root, later on."""
+    return os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def supervise(
+    workload: int,
+    daemon: Helper,
+    told: Callable[[], bool],
+    processes: int,
+    signals: frozenset[int] = ALL_SIGNALS,
+) -> int:
+    """Serve as PID 1 until the workload ends; return the container's exit code.
+
+    ``told`` is called at each SIGIO until it returns True; from then on SIGIO is
+    the workload's like any of ``signals``.  ``processes`` is an open /proc.
+    """
     joined = False
     while True:
         if daemon.wanted:
-            information = sigtimedwait(ALL_SIGNALS, RETRY_S)
+            information = sigtimedwait(signals, RETRY_S)
             daemon.start()
             if information is None:
                 continue
         else:
-            information = sigwaitinfo(ALL_SIGNALS)
+            information = sigwaitinfo(signals)
         number = information.si_signo
         if number == SIGIO and not joined:
-            joined = joining.follow(workload)
+            joined = told()
             continue
         # Of the kernel's own kind it tells about our children, else somebody sent it.
         if number != SIGCHLD or information.si_code <= 0:
-            _forward(workload, number, processes)
+            forward(workload, number, processes)
         if number != SIGCHLD:
             continue
         while True:
@@ -131,7 +158,7 @@ def supervise(workload: int, daemon: Daemon, joining: Joining) -> int:
                 daemon.died(status)
 
 
-def _forward(workload: int, number: int, processes: int) -> None:
+def forward(workload: int, number: int, processes: int) -> None:
     """Send the workload a signal, as the engine could, whoever the workload now is.
 
     ``processes`` is an open /proc.

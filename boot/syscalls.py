@@ -39,6 +39,7 @@ PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_LOWER = 3
 
 _FUNCFLAG_CDECL = 1
+_FUNCFLAG_PYTHONAPI = 4
 _FUNCFLAG_USE_ERRNO = 8
 
 
@@ -56,6 +57,13 @@ class _Long(_ctypes._SimpleCData):  # type: ignore[type-arg]  # generic in stubs
 
 class _Function(_ctypes.CFuncPtr):
     _flags_ = _FUNCFLAG_CDECL | _FUNCFLAG_USE_ERRNO
+    _restype_ = _Int
+
+
+class _ForkingFunction(_ctypes.CFuncPtr):
+    """Does not let go of the interpreter's lock, so that a child has it too."""
+
+    _flags_ = _FUNCFLAG_CDECL | _FUNCFLAG_PYTHONAPI | _FUNCFLAG_USE_ERRNO
     _restype_ = _Int
 
 
@@ -90,6 +98,10 @@ _mmap = _AddressFunction(_ctypes.dlsym(_process, "mmap"))
 _fsopen = _bind("fsopen")
 _fsconfig = _bind("fsconfig")
 _fsmount = _bind("fsmount")
+_signalfd = _bind("signalfd")
+_setfsuid = _bind("setfsuid")
+_getrlimit = _bind("getrlimit")
+_setrlimit = _bind("setrlimit")
 
 
 def _check(result: int, what: str) -> int:
@@ -218,6 +230,51 @@ def install_seccomp(program: bytes) -> None:
     fprog += _ctypes.addressof(filters).to_bytes(8, "little")
     prctl(PR_SET_SECCOMP, 2, fprog)
 
+
+def open_signals(number: int) -> int:
+    """Return a descriptor from which signals ``number`` are read, which is blocked.
+
+    The caller closes it (signalfd(2)).
+    """
+    mask = (1 << number - 1).to_bytes(128, "little")
+    return _check(_signalfd(-1, mask, os.O_CLOEXEC), "signalfd")
+
+
+def act_on_files_as(uid: int) -> None:
+    """Be ``uid`` to file systems, this thread alone (setfsuid(2)); 0 is back to normal."""
+    _setfsuid(uid)
+
+
+def open_files_limit() -> tuple[int, int]:
+    """Return soft and hard limit of open files (getrlimit(2))."""
+    limits = _buffer(bytes(16))
+    _check(_getrlimit(_RLIMIT_NOFILE, limits), "getrlimit")
+    data = bytes(limits)
+    return int.from_bytes(data[:8], "little"), int.from_bytes(data[8:], "little")
+
+
+def limit_open_files(soft: int, hard: int) -> None:
+    """Set the limits of open files."""
+    data = soft.to_bytes(8, "little") + hard.to_bytes(8, "little")
+    _check(_setrlimit(_RLIMIT_NOFILE, data), "setrlimit")
+
+
+_RLIMIT_NOFILE = 7
+"""asm-generic/resource.h."""
+
+
+def fork_sharing_files() -> int:
+    """Fork a process with the very same table of open files; return 0 in it, else its pid.
+
+    It may do next to nothing: threads are not told, and what other threads held stays held.
+    """
+    return _check(_syscall(_SYS_CLONE, CLONE_FILES | _SIGCHLD, None, None, None, None), "clone")
+
+
+_syscall = _ForkingFunction(_ctypes.dlsym(_process, "syscall"))
+_SYS_CLONE = 56
+"""x86-64."""
+_SIGCHLD = 17
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -30,6 +30,10 @@ from boot.syscalls import (
 )
 from store.errors import BootError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 PEEK = ROOT[: -len(b"root")] + b"image"
 """Where the root is bound a second time, without the mounts on it."""
 
@@ -98,7 +102,7 @@ def _fill(source: bytes, place: bytes, entry: Mount, inner: list[bytes]) -> None
             if lock is None:
                 continue
             try:
-                _fill_staged(source, stage, points)
+                _fill_staged(VOLUME, lambda part: _copy_directory(source, part, {}), points)
             finally:
                 os.close(lock)
             return
@@ -127,26 +131,55 @@ def _lock_stage(stage: bytes) -> int | None:
     return None
 
 
-def _fill_staged(source: bytes, stage: bytes, points: list[bytes]) -> None:
-    """Copy ``source`` to the locked ``stage``, unless one is there, and move it to its place."""
+def fill_volume(entry: Mount, copy: Callable[[bytes], None], points: list[bytes]) -> None:
+    """Fill a volume where it is mounted, if it is empty, by ``copy``.
+
+    ``copy`` makes the content, all its attributes too, in the empty directory it is given.
+    ``points``, in the volume, do not count.
+
+    Raises:
+        BootError: the container lacks a right that this takes.
+
+    """
+    place = entry.target
+    stage = place + b"/" + STAGE
+    try:
+        while os.path.lexists(stage) or _holds_only(place, points):
+            lock = _lock_stage(stage)
+            if lock is None:
+                continue
+            try:
+                _fill_staged(place, copy, points)
+            finally:
+                os.close(lock)
+            return
+    except PermissionError as error:
+        raise BootError(
+            f"cannot fill the new volume {os.fsdecode(place)} ({error.strerror}): {_advice()}"
+        ) from None
+
+
+def _fill_staged(volume: bytes, copy: Callable[[bytes], None], points: list[bytes]) -> None:
+    """Have a copy made in the volume's locked stage, unless one is there, and move it out."""
+    stage = volume + b"/" + STAGE
     part, whole = stage + b"/" + _PART, stage + b"/" + _WHOLE
     if not os.path.lexists(whole):
         _remove_tree(part)
         try:
-            if not _holds_only(VOLUME, [*points, STAGE]):
+            if not _holds_only(volume, [*points, STAGE]):
                 # Somebody has put something there: as under plain Docker it stays alone.
                 return
             os.mkdir(part)
-            _copy_directory(source, part, {})
+            copy(part)
             os.rename(part, whole)
         finally:
             if not os.path.lexists(whole):
                 _remove_tree(stage)
-    _move_entries(whole, VOLUME, {VOLUME + b"/" + point for point in points})
-    status = os.lstat(source)
-    _copy_attributes(source, VOLUME, status)
+    status = os.lstat(whole)
+    _move_entries(whole, volume, {volume + b"/" + point for point in points})
+    _copy_attributes(whole, volume, status)
     _remove_tree(stage)
-    os.utime(VOLUME, ns=(status.st_atime_ns, status.st_mtime_ns))
+    os.utime(volume, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def _move_entries(source: bytes, target: bytes, points: set[bytes]) -> None:

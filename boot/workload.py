@@ -86,6 +86,18 @@ def become_workload(
         if identity.filtered:
             install_seccomp(plain_docker_filter())
         drop_capability(CAP_SYS_ADMIN)
+    take_identity(arguments, environment, identity)
+
+
+def take_identity(
+    arguments: list[bytes], environment: dict[bytes, bytes], identity: Identity
+) -> NoReturn:
+    """Become the user and execute the workload, the last steps in every mode.
+
+    Raises:
+        BootError: it cannot be executed.
+
+    """
     os.setresgid(identity.gid, identity.gid, identity.gid)
     os.setresuid(identity.uid, identity.uid, identity.uid)
     # Ignored by the interpreter, and what is ignored stays so in the program executed.

@@ -9,6 +9,8 @@ from typing import Never
 SIG_SETMASK: int
 SIG_DFL: int
 SIGCHLD: int
+SIGCONT: int
+SIGHUP: int
 SIGINT: int
 SIGIO: int
 SIGKILL: int

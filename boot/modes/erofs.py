@@ -27,7 +27,7 @@ from boot.syscalls import (
     unmount,
     unshare,
 )
-from store.errors import BootError, MountFailed
+from store.errors import MountFailed
 
 FUSE = b"/.bootfs/mnt/fuse"
 LOWER = b"/.bootfs/mnt/image"
@@ -67,6 +67,12 @@ class Attempt:
     def close_device(self) -> None:
         """Close the FUSE device in this process, which neither serves it nor gives it on."""
         os.close(self._fuse)
+
+    def abandon(self) -> None:
+        """End the daemon, which mounts nothing that is of use."""
+        self._spawned.abandon()
+        os.close(self._fuse)
+        os.close(self._namespace)
 
     def finish(self) -> Daemon:
         """Return the daemon once the image is mounted.
@@ -145,7 +151,7 @@ def _mount_file(fuse: int) -> None:
     """Mount ``image.erofs``, to be served on the device ``fuse``; it can be read from then on.
 
     Raises:
-        BootError: the kernel refuses, as it would in mode ``fuse``.
+        MountFailed: the kernel refuses, as it would in mode ``fuse``.
 
     """
     # FUSE lets in only processes with exactly these ids.
@@ -155,7 +161,7 @@ def _mount_file(fuse: int) -> None:
         mount(None, b"/", None, MS_PRIVATE)
         mount(b"bootfs", FUSE, b"fuse", MS_NOSUID | MS_NODEV | MS_RDONLY, options)
     except OSError as error:
-        raise BootError(
+        raise MountFailed(
             f"the kernel refuses to mount FUSE ({error.strerror}): start the container with {NEEDS}"
         ) from None
 

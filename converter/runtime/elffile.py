@@ -52,7 +52,8 @@ def strip_unmapped(what: str, binary: bytes) -> bytes:
         for at in range(programs_at, end, size):
             kind, _, offset, _, _, in_file, *_ = _PROGRAM_HEADER.unpack_from(binary, at)
             end = max(end, offset + in_file) if kind == _PT_LOAD else end
-    except error as problem:
+    # OverflowError: an offset that no buffer has.
+    except (error, OverflowError) as problem:
         raise FormatError(what, len(binary), f"truncated ELF file ({problem})") from problem
     if end > len(binary):
         raise FormatError(what, len(binary), f"segments end at byte {end}")

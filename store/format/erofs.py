@@ -72,6 +72,7 @@ class Inode:
         "mtime_s",
         "nid",
         "nlink",
+        "ordinal",
         "rdev",
         "size",
         "tail_at",
@@ -82,6 +83,8 @@ class Inode:
     def __init__(self, nid: int) -> None:
         self.nid = nid
         self.mode = self.uid = self.gid = self.nlink = self.size = 0
+        self.ordinal = 0
+        """Its number among all inodes of an undamaged image, from 1."""
         self.mtime_s = self.mtime_ns = 0
         self.rdev = (0, 0)
         self.data_offset = 0
@@ -171,7 +174,7 @@ class Image:
             reserved,
             inode.size,
             place,
-            _ordinal,
+            inode.ordinal,
             inode.uid,
             inode.gid,
             inode.mtime_s,

@@ -114,12 +114,24 @@ class ImageReader:
             self._read_data(offset - index.data_start, end - index.data_start, pieces)
         return pieces
 
-    def _read_data(self, start: int, end: int, pieces: list[bytes | memoryview]) -> None:
-        starts, place_chunks = self.index.starts, self.index.place_chunks
+    def chunks_of(self, offset: int, size: int) -> list[int]:
+        """Return the chunks, in order, that the ``size`` bytes from ``offset`` are made of."""
+        start = max(offset - self.index.data_start, 0)
+        first, last = self._places(start, offset + size - self.index.data_start)
+        return [c for c in self.index.place_chunks[first : last + 1] if c != HOLE]
+
+    def _places(self, start: int, end: int) -> tuple[int, int]:
+        """Return the first and last place of the data's bytes ``start`` to ``end``."""
+        starts = self.index.starts
         first = bisect_right(starts, start) - 1
         last = first
         while starts[last + 1] < end:
             last += 1
+        return first, last
+
+    def _read_data(self, start: int, end: int, pieces: list[bytes | memoryview]) -> None:
+        starts, place_chunks = self.index.starts, self.index.place_chunks
+        first, last = self._places(start, end)
         wanted = [c for c in place_chunks[first : last + 1] if c != HOLE]
         plains = self.chunks.read(wanted) if wanted else {}
         for place in range(first, last + 1):

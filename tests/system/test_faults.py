@@ -41,7 +41,7 @@ def without(*words: str) -> tuple[str, ...]:
     return tuple(word for pair in pairs if pair != words for word in pair)
 
 
-@pytest.mark.parametrize("mode", ["auto", "erofs", "fuse"])
+@pytest.mark.parametrize("mode", ["erofs", "fuse"])
 @pytest.mark.parametrize("user", ["0", "4242"])
 def test_what_the_engine_was_not_given_is_named(
     engine: Engine, converted_workshop: Converted, mode: str, user: str

@@ -1,0 +1,199 @@
+"""The tree with all contents, before the workload starts: fetched, and unpacked meanwhile."""
+
+from __future__ import annotations
+
+import os
+from _thread import allocate_lock, start_new_thread
+from errno import EISDIR
+
+from boot.lease.earlier import find
+from boot.lease.filler import AHEAD, PIECE, write_contents
+from boot.lease.skeleton import FROM_ENGINE, NEW_FILE, Builder, explained
+from boot.log import log
+
+THREADS = 4
+"""Who write; each waits for the network or the disk most of the time."""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from boot.lease.journal import Journal
+    from boot.lease.skeleton import Directory
+    from store.format.erofs import Image, Inode
+    from store.read.image import ImageReader
+
+
+class Piece:
+    """A file to be filled, by its absolute path."""
+
+    __slots__ = ("inode", "is_new", "path")
+
+    def __init__(self, path: bytes, inode: Inode, is_new: bool) -> None:
+        self.path = path
+        self.inode = inode
+        self.is_new = is_new
+        """It is to be made; else it is there."""
+
+
+def make_tree(
+    image: Image,
+    reader: ImageReader,
+    directories: list[Directory],
+    journal: Journal | None,
+    place: bytes = b"/",
+) -> None:
+    """Make the tree at ``place`` whole, or make that of an earlier start whole.
+
+    Raises:
+        BootfsError: the contents cannot be had, or the tree cannot be made.
+
+    """
+    filling = Filling(reader, journal, place)
+    if journal is not None and journal.is_built:
+        find(image, directories, journal, lambda path, inode, _: filling.add(path, inode))
+        filling.run()
+        return
+    index = reader.index
+    reader.chunks.want(reader.chunks_of(index.data_start, min(AHEAD, index.data_size)))
+    filling.builder = builder = Builder(image, place, filling.make_file)
+    builder.build(directories)
+    filling.run()
+    builder.finish(directories)
+
+
+class Filling:
+    """Files filled in the order of the image by several threads."""
+
+    def __init__(self, reader: ImageReader, journal: Journal | None, place: bytes = b"/") -> None:
+        """Fill nothing yet; ``place`` is the root of the tree."""
+        self.builder: Builder | None = None
+        """Sets attributes of new files; without one, files keep what they have."""
+        self._reader = reader
+        self._journal = journal
+        self._place = place
+        self._files: list[Piece] = []
+        self._lock = allocate_lock()
+        self._next = 0
+        self._asked = 0
+        self._errors: list[BaseException] = []
+
+    def make_file(self, directory: bytes, name: bytes, inode: Inode) -> None:
+        """Have a new file made and filled: what a `Builder` calls."""
+        if inode.nlink > 1:
+            # Its other names are made before it is filled.
+            os.close(os.open(name, NEW_FILE, 0o600))
+        path = os.path.join(self._place, directory, name)
+        self._files.append(Piece(path, inode, inode.nlink == 1))
+
+    def add(self, path: bytes, inode: Inode) -> None:
+        """Have a file filled that is there, and not changed but for its attributes."""
+        self._files.append(Piece(path, inode, False))
+
+    def run(self) -> None:
+        """Fill all; return when that is done.
+
+        Raises:
+            BootfsError: one cannot be filled.
+
+        """
+        self._files.sort(key=lambda piece: piece.inode.data_offset)
+        done = []
+        for _ in range(min(THREADS, len(self._files)) - 1):
+            ended = allocate_lock()
+            ended.acquire()
+            start_new_thread(self._work, (ended.release,))
+            done.append(ended)
+        self._work(lambda: None)
+        for ended in done:
+            ended.acquire()
+        if self._errors:
+            raise self._errors[0]
+
+    def _work(self, ended: Callable[[], None]) -> None:
+        try:
+            while not self._errors and (batch := self._take()):
+                for piece in batch:
+                    self._fill(piece)
+        except BaseException as error:
+            self._errors.append(error)
+        ended()
+
+    def _take(self) -> list[Piece]:
+        """Claim the next files, about `PIECE` of them, and begin to fetch those behind them."""
+        with self._lock:
+            start = self._next
+            size = 0
+            while self._next < len(self._files) and size < PIECE:
+                size += self._files[self._next].inode.size
+                self._next += 1
+            batch = self._files[start : self._next]
+            wanted = self._behind(start)
+        if wanted:
+            self._reader.chunks.want(wanted)
+        return batch
+
+    def _behind(self, at: int) -> list[int]:
+        if at >= len(self._files):
+            return []
+        end = self._files[at].inode.data_offset + 2 * AHEAD
+        wanted: list[int] = []
+        while at < len(self._files):
+            inode = self._files[at].inode
+            first = max(inode.data_offset, self._asked)
+            until = min(inode.data_offset + inode.size, end)
+            if inode.data_offset >= end:
+                break
+            if until > first:
+                wanted += self._reader.chunks_of(first, until - first)
+            at += 1
+        self._asked = max(self._asked, end)
+        return wanted
+
+    def _fill(self, piece: Piece) -> None:
+        try:
+            fd = self._open(piece)
+            if fd < 0:
+                return
+            try:
+                self._fill_open(fd, piece)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise explained(piece.path, error) from None
+
+    def _open(self, piece: Piece) -> int:
+        """Return the open file; -1 where something else stays in its place."""
+        if not piece.is_new:
+            return os.open(piece.path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        mode = piece.inode.mode & 0o777
+        try:
+            return os.open(piece.path, NEW_FILE, mode)
+        except FileExistsError:
+            name = piece.path.lstrip(b"/")
+            if name in FROM_ENGINE and os.lstat(piece.path).st_size == piece.inode.size:
+                if self.builder is not None:
+                    self.builder.set_attributes(piece.path, piece.inode)
+                return -1
+            try:
+                os.unlink(piece.path)
+            except OSError as error:
+                if error.errno != EISDIR:
+                    raise
+                log(f"/{os.fsdecode(name)} leads to a mount: it stays a directory")
+                return -1
+            return os.open(piece.path, NEW_FILE, mode)
+
+    def _fill_open(self, fd: int, piece: Piece) -> None:
+        inode = piece.inode
+        status = os.fstat(fd)
+        os.ftruncate(fd, inode.size)
+        write_contents(self._reader, fd, inode.data_offset, inode.size)
+        if self.builder is not None:
+            self.builder.set_attributes(fd, inode)
+        else:
+            os.chmod(fd, status.st_mode & 0o7777)
+            os.utime(fd, ns=(status.st_atime_ns, status.st_mtime_ns))
+        if self._journal is not None:
+            self._journal.set_inode(inode.ordinal, status.st_ino)
+            self._journal.set_filled(inode.ordinal, os.fstat(fd).st_ctime_ns)

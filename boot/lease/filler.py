@@ -1,0 +1,386 @@
+"""Fill files: those that somebody waits for first, their neighbours next, at last all.
+
+Threads of PID 1.  A file is filled through the descriptor that holds its lease, so
+under whatever name it is by then; closing it lets in who waits.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from _queue import SimpleQueue
+from _thread import allocate_lock, start_new_thread
+from errno import ENODATA
+from time import monotonic, sleep
+
+from boot.lease.leases import is_wanted
+from boot.log import log
+from store.errors import BootError, BootfsError
+from store.read.image import ZEROS
+
+PIECE = 1 << 20
+"""Bytes read and written at once."""
+AHEAD = 4 * PIECE
+"""Bytes behind a piece that are asked for while it is written; below the reader's memory."""
+WORKERS = 16
+"""Files filled at once for somebody who waits; each waits for the network most of the time."""
+NEIGHBOURS = 64
+"""Files to either side of one that are filled when their bytes came with it."""
+QUIET_S = 1.0
+"""So long after the last file that somebody waited for, the others are begun."""
+POLL_S = 0.25
+STOP_MARGIN_S = 10.0
+"""Before the kernel takes a lease away, everybody is stopped who could read what is not there."""
+
+NONBLOCKING = (b"nginx", b"openresty", b"ruby")
+"""Programs that open files with O_NONBLOCK, and take EAGAIN for an answer.
+
+While a tree is not whole, they are not let in; what they start with may be longer
+than its name here.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from boot.lease.freezer import Freezer
+    from boot.lease.journal import Journal
+    from store.read.image import ImageReader
+
+
+class File:
+    """A file of the tree that is not filled yet."""
+
+    __slots__ = ("begun", "fd", "has_xattrs", "is_gate", "offset", "row", "size", "wanted_s")
+
+    def __init__(self, fd: int, row: int, offset: int, size: int, has_xattrs: bool) -> None:
+        self.fd = fd
+        """Open for writing, with the lease."""
+        self.row = row
+        self.offset = offset
+        """Where the contents are in image.erofs."""
+        self.size = size
+        self.has_xattrs = has_xattrs
+        self.is_gate = False
+        """Starts a program that is let in only when all files are filled."""
+        self.begun = False
+        """A thread fills it."""
+        self.wanted_s = 0.0
+        """When somebody began to wait for it, by `monotonic`; 0.0 when nobody does."""
+
+
+def is_gate(name: bytes, mode: int) -> bool:
+    """Whether a file of this name starts a program of `NONBLOCKING`."""
+    return bool(mode & 0o111) and name.startswith(NONBLOCKING) and not name.endswith(b".so")
+
+
+class Filler:
+    """All files of a container that are not filled."""
+
+    def __init__(
+        self,
+        image: ImageReader,
+        journal: Journal,
+        files: list[File],
+        freezer: Freezer,
+        break_time_s: float,
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        """Fill nothing yet.
+
+        ``files`` become this object's.  ``failed`` is called when a file that somebody
+        waits for cannot be filled; it ends the container.
+        """
+        files.sort(key=lambda file: file.offset)
+        self._image = image
+        self._journal = journal
+        self._files = files
+        self._places = {file.fd: at for at, file in enumerate(files)}
+        self._freezer = freezer
+        self._break_time_s = break_time_s
+        self._failed = failed
+        self._lock = allocate_lock()
+        self._queue: SimpleQueue[File] = SimpleQueue()
+        self._workers = 0
+        self._spare = 0
+        self._wanted: set[File] = set()
+        """Files that somebody waits for."""
+        self._left = len(files)
+        self._last_wanted_s = monotonic()
+        self._hurry = False
+        """All are to be filled, since a gate waits for it."""
+        self._stopped_s = 0.0
+
+    def start(self) -> None:
+        """Begin: from now on, all files get filled."""
+        start_new_thread(self._complete, ())
+        start_new_thread(self._watch, ())
+
+    def want(self, fd: int) -> None:
+        """Fill the file behind ``fd`` now, since somebody waits for it."""
+        with self._lock:
+            at = self._places.get(fd)
+            if at is None:
+                return
+            file = self._files[at]
+            if file.wanted_s:
+                return
+            file.wanted_s = self._last_wanted_s = monotonic()
+            self._wanted.add(file)
+            if file.is_gate and self._left > len(self._gates()):
+                self._hurry = True
+                return
+            if file.begun:
+                return
+            file.begun = True
+        self._enqueue(file)
+
+    def want_all_lost(self) -> None:
+        """Look for files that somebody waits for, after signals were lost for want of room."""
+        with self._lock:
+            open_files = [file for file in self._files if file.fd in self._places]
+        for file in open_files:
+            try:
+                wanted = is_wanted(file.fd)
+            except OSError:
+                continue  # closed meanwhile: filled
+            if wanted:
+                self.want(file.fd)
+
+    def _gates(self) -> list[File]:
+        return [file for file in self._wanted if file.is_gate]
+
+    def _enqueue(self, file: File) -> None:
+        with self._lock:
+            self._spare -= 1
+            more = self._spare < 0 and self._workers < WORKERS
+            if more:
+                self._workers += 1
+                self._spare += 1
+        self._queue.put(file)
+        if more:
+            start_new_thread(self._work, ())
+
+    def _work(self) -> None:
+        while True:
+            file = self._queue.get()
+            if self._try(file):
+                self._fill_neighbours(file)
+            with self._lock:
+                self._spare += 1
+
+    def _try(self, file: File) -> bool:
+        """Fill a claimed file; return False when nobody waits for it and it cannot be had now."""
+        try:
+            self._fill(file)
+        except BaseException as error:
+            with self._lock:
+                if not file.wanted_s and isinstance(error, BootfsError):
+                    file.begun = False
+                    log(f"filling the rest: {error}")
+                    return False
+            self._failed(error)
+            raise
+        return True
+
+    def _fill_neighbours(self, file: File) -> None:
+        """Fill files beside one whose bytes are at hand, having come in the same chunks."""
+        for step in (1, -1):
+            at = self._place_of(file)
+            for _ in range(NEIGHBOURS):
+                at += step
+                if not 0 <= at < len(self._files):
+                    break
+                other = self._files[at]
+                if not self._has_here(other):
+                    break
+                if self._take(other) and not self._try(other):
+                    return
+
+    def _place_of(self, file: File) -> int:
+        """Return where a file is, or was, among all files."""
+        low, high = 0, len(self._files)
+        while low < high:
+            middle = (low + high) // 2
+            if self._files[middle].offset < file.offset:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def _has_here(self, file: File) -> bool:
+        chunks = self._image.chunks
+        return all(chunks.has_here(c) for c in self._image.chunks_of(file.offset, file.size))
+
+    def _take(self, file: File) -> bool:
+        """Claim a file for this thread; return False where another one has it."""
+        with self._lock:
+            if file.begun or file.is_gate:
+                return False
+            file.begun = True
+            return True
+
+    def _fill(self, file: File) -> None:
+        """Write a claimed file's contents, and let in who waits.
+
+        Raises:
+            BootfsError: they cannot be had, or not be written; nobody is let in.
+
+        """
+        status = os.fstat(file.fd)
+        if status.st_nlink:
+            capability = b""
+            if file.has_xattrs:
+                capability = _capability(file.fd)
+            try:
+                write_contents(self._image, file.fd, file.offset, file.size)
+                # Writing takes these away.
+                if status.st_mode & 0o6000:
+                    os.chmod(file.fd, stat.S_IMODE(status.st_mode))
+                if capability:
+                    os.setxattr(file.fd, _CAPABILITY, capability)
+                os.utime(file.fd, ns=(status.st_atime_ns, status.st_mtime_ns))
+            except OSError as error:
+                name = os.fsdecode(_name_of(file.fd))
+                raise BootError(f"cannot fill {name}: {error.strerror}") from None
+        # Else its last name is gone: nobody can open it any more.
+        self._release(file, status.st_nlink > 0)
+
+    def _release(self, file: File, is_filled: bool) -> None:
+        with self._lock:
+            wanted_s = file.wanted_s
+            late = bool(wanted_s) and monotonic() - wanted_s >= self._break_time_s
+            if late and not (self._stopped_s and self._stopped_s - wanted_s < self._break_time_s):
+                raise BootError(
+                    "the container stood still while a file was on its way, and the kernel has let "
+                    f"in who waited for it ({os.fsdecode(_name_of(file.fd))}); start it again"
+                )
+            del self._places[file.fd]
+            self._wanted.discard(file)
+            self._left -= 1
+            # What waits at gates, now that there is nothing else.
+            gates = [] if self._left > len(self._gates()) else self._gates()
+            gates = [gate for gate in gates if not gate.begun]
+            for gate in gates:
+                gate.begun = True
+        if is_filled:
+            self._journal.set_filled(file.row, os.fstat(file.fd).st_ctime_ns)
+        os.close(file.fd)
+        for gate in gates:
+            self._enqueue(gate)
+
+    def _complete(self) -> None:
+        """Fill all files, in the order of the image, while nobody waits for one: a thread."""
+        at = 0
+        asked = 0
+        while at < len(self._files):
+            self._wait_for_quiet()
+            file = self._files[at]
+            if self._is_left_to_gate(file) or not self._take(file):
+                at += 1
+                continue
+            asked = self._ask_ahead(at, asked)
+            if self._try(file):
+                at += 1
+            else:
+                sleep(QUIET_S)
+
+    def _is_left_to_gate(self, file: File) -> bool:
+        return file.is_gate and file.fd in self._places
+
+    def _ask_ahead(self, at: int, asked: int) -> int:
+        """Begin to fetch what is filled next; return up to where it has been asked for."""
+        start = self._files[at].offset
+        end = start + AHEAD
+        if asked > end - PIECE:
+            return asked
+        begin = max(start, asked)
+        wanted: list[int] = []
+        while at < len(self._files) and self._files[at].offset < end:
+            file = self._files[at]
+            until = min(file.offset + file.size, end)
+            if not file.begun and until > begin:
+                first = max(file.offset, begin)
+                wanted += self._image.chunks_of(first, until - first)
+            at += 1
+        self._image.chunks.want(wanted)
+        return end
+
+    def _wait_for_quiet(self) -> None:
+        while not self._hurry:
+            with self._lock:
+                quiet = not self._wanted and monotonic() - self._last_wanted_s >= QUIET_S
+            if quiet:
+                return
+            sleep(POLL_S)
+
+    def _watch(self) -> None:
+        """Stop everybody before the kernel lets in who waits, until they may go in: a thread."""
+        limit_s = max(self._break_time_s - STOP_MARGIN_S, self._break_time_s / 2)
+        while True:
+            sleep(POLL_S)
+            with self._lock:
+                now_s = monotonic()
+                ages = [now_s - file.wanted_s for file in self._wanted]
+                is_late = bool(ages) and max(ages) >= limit_s
+                done = not self._left
+            if is_late:
+                self._freezer.stop()
+                if not self._stopped_s:
+                    log("a file takes long: the container's processes wait until it is there")
+                    self._stopped_s = monotonic()
+            elif self._stopped_s:
+                self._freezer.go_on()
+                self._stopped_s = 0.0
+            if done:
+                return
+
+
+_CAPABILITY = b"security.capability"
+
+
+def _capability(fd: int) -> bytes:
+    try:
+        return os.getxattr(fd, _CAPABILITY)
+    except OSError as error:
+        if error.errno != ENODATA:
+            raise
+        return b""
+
+
+def _name_of(fd: int) -> bytes:
+    """Return the name that an open file has now, for messages."""
+    try:
+        return os.readlink(b"/proc/self/fd/%d" % fd)
+    except OSError:
+        return b"a file"
+
+
+def write_contents(image: ImageReader, fd: int, offset: int, size: int) -> None:
+    """Write ``size`` bytes from ``offset`` of image.erofs to a new file of that size.
+
+    Raises:
+        BootfsError: they cannot be had; OSError: they cannot be written.
+
+    """
+    for at in range(0, size, PIECE):
+        count = min(PIECE, size - at)
+        if at + count < size:
+            ahead = min(AHEAD, size - at - count)
+            image.chunks.want(image.chunks_of(offset + at + count, ahead))
+        place = at
+        for piece in image.read(offset + at, count):
+            # Holes are there already.
+            if not isinstance(piece, memoryview) or piece.obj is not ZEROS:
+                _write_all(fd, piece, place)
+            place += len(piece)
+        if place != at + count:
+            raise BootError(f"image.erofs ends before {offset + at + count}")
+
+
+def _write_all(fd: int, data: bytes | memoryview, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        count = os.pwrite(fd, view, offset)
+        view = view[count:]
+        offset += count

@@ -1,0 +1,189 @@
+"""The tree with a lease on each file: made new, or found as an earlier start left it."""
+
+from __future__ import annotations
+
+import os
+from errno import EAGAIN, EINVAL, ENOLCK, ENOSYS
+
+from boot.lease import eager
+from boot.lease.earlier import find, iter_files
+from boot.lease.filler import File, is_gate
+from boot.lease.leases import take_lease
+from boot.lease.skeleton import NEW_FILE, Builder
+from boot.syscalls import limit_open_files, open_files_limit
+from store.errors import BootError
+from store.format.erofslayout import FILE_TYPES, S_IFREG
+
+FILES_SPARE = 256
+"""Descriptors beside those of files that wait: connections, and what the interpreter opens."""
+FILE_MEMORY = 4 << 10
+"""Kernel memory that a file which waits takes: 3.2 KB measured."""
+MEMORY_SHARE = 4
+"""Of the container's memory limit, one part in so many may go to files that wait."""
+ROOM_LIMIT = 1000
+"""With fewer leases than that, a tree is better filled at once."""
+RUN = 64
+"""Files that lie together, weighed together: they share chunks."""
+_REGULAR = FILE_TYPES[S_IFREG]
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+"""Of cgroup v2 and v1, as a container sees its own."""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from boot.lease.journal import Journal
+    from boot.lease.skeleton import Directory
+    from store.format.erofs import Image, Inode
+    from store.read.image import ImageReader
+
+
+class NoLeases(Exception):
+    """A container cannot have a lease on each file, and needs another mode; says why."""
+
+
+def make_tree(
+    image: Image, reader: ImageReader, directories: list[Directory], journal: Journal
+) -> list[File]:
+    """Make the tree, or find it again; return its files that are not filled, with leases.
+
+    Where there is not room for a lease on each, the smallest, as they lie together in the
+    image, are filled here.
+
+    Raises:
+        NoLeases: they cannot be had here; nothing is open.
+        BootfsError: the tree cannot be made.
+
+    """
+    files: list[File] = []
+    try:
+        if journal.is_built:
+            _find_again(image, reader, directories, journal, files)
+        else:
+            _make(image, reader, directories, journal, files)
+    except NoLeases:
+        for file in files:
+            os.close(file.fd)
+        raise
+    return files
+
+
+def _room(count: int) -> int:
+    """Return how many of ``count`` files may have a lease; raises the limit of open files to that.
+
+    Raises:
+        NoLeases: next to none.
+
+    """
+    limit = _memory_limit()
+    room = min(count, limit // MEMORY_SHARE // FILE_MEMORY)
+    soft, hard = open_files_limit()
+    if room + FILES_SPARE > soft:
+        room = min(room, hard - FILES_SPARE)
+        limit_open_files(max(room + FILES_SPARE, soft), hard)
+    if room < min(count, ROOM_LIMIT):
+        raise NoLeases(
+            f"{hard} files may be open (--ulimit nofile), in {limit >> 20} MB (--memory); "
+            f"the image has {count}"
+        )
+    return room
+
+
+def choose_at_once(inodes: list[Inode], count: int) -> set[int]:
+    """Return the nids of ``count`` files or some more that are cheapest to fetch, of ``inodes``."""
+    if count <= 0:
+        return set()
+    inodes = sorted(inodes, key=lambda inode: inode.data_offset)
+    runs = [inodes[at : at + RUN] for at in range(0, len(inodes), RUN)]
+    runs.sort(key=lambda run: sum(inode.size for inode in run) / len(run))
+    chosen: set[int] = set()
+    for run in runs:
+        if len(chosen) >= count:
+            break
+        chosen.update(inode.nid for inode in run)
+    return chosen
+
+
+def _memory_limit() -> int:
+    for path in _LIMITS:
+        try:
+            with open(path, "rb", buffering=0) as file:
+                value = (file.readall() or b"").strip()
+        except OSError:
+            continue
+        return int(value) if value.isdigit() else 1 << 62
+    return 1 << 62
+
+
+def _make(
+    image: Image,
+    reader: ImageReader,
+    directories: list[Directory],
+    journal: Journal,
+    files: list[File],
+) -> None:
+    count = sum(kind == _REGULAR for d in directories for _, _, kind in d.entries)
+    room = _room(count)
+    at_once = set()
+    if room < count:
+        at_once = choose_at_once([i for _, i in iter_files(image, directories)], count - room)
+    rest = eager.Filling(reader, journal)
+
+    def make_file(directory: bytes, name: bytes, inode: Inode) -> None:
+        if inode.nid in at_once:
+            rest.make_file(directory, name, inode)
+            return
+        fd = os.open(name, NEW_FILE, inode.mode & 0o777)
+        # Before it is given away: a lease is for the owner.
+        _take_lease(fd, 0)
+        os.ftruncate(fd, inode.size)
+        builder.set_attributes(fd, inode)
+        file = _file_of(fd, inode, name)
+        journal.set_inode(file.row, os.fstat(fd).st_ino)
+        files.append(file)
+
+    builder = Builder(image, b"/", make_file)
+    rest.builder = builder
+    builder.build(directories)
+    rest.run()
+    builder.finish(directories)
+
+
+def _find_again(
+    image: Image,
+    reader: ImageReader,
+    directories: list[Directory],
+    journal: Journal,
+    files: list[File],
+) -> None:
+    found: list[tuple[bytes, Inode, int]] = []
+    find(image, directories, journal, lambda p, i, s: found.append((p, i, s.st_uid)))
+    room = _room(len(found))
+    at_once = choose_at_once([inode for _, inode, _ in found], len(found) - room)
+    rest = eager.Filling(reader, journal)
+    for path, inode, owner in found:
+        if inode.nid in at_once:
+            rest.add(path, inode)
+            continue
+        fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        _take_lease(fd, owner)
+        file = _file_of(fd, inode, path.rpartition(b"/")[2])
+        journal.set_inode(file.row, os.fstat(fd).st_ino)
+        files.append(file)
+    rest.run()
+
+
+def _file_of(fd: int, inode: Inode, name: bytes) -> File:
+    file = File(fd, inode.ordinal, inode.data_offset, inode.size, inode.xattrs_size > 0)
+    file.is_gate = is_gate(name, inode.mode)
+    return file
+
+
+def _take_lease(fd: int, owner: int) -> None:
+    try:
+        take_lease(fd, owner)
+    except OSError as error:
+        os.close(fd)
+        if error.errno in (EINVAL, ENOLCK, ENOSYS, EAGAIN):
+            raise NoLeases(
+                f"the container's file system gives no leases ({error.strerror})"
+            ) from None
+        raise BootError(f"cannot take a lease: {error.strerror}") from None

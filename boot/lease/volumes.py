@@ -1,0 +1,74 @@
+"""Fill new volumes where nothing may be mounted: as boot/volumes.py does, straight from the image.
+
+Whole, before the workload starts: a volume outlives the container, and other containers
+see it, so nothing in it may wait for this one.
+"""
+
+from __future__ import annotations
+
+import os
+
+from boot.lease.eager import make_tree
+from boot.lease.skeleton import iter_directories
+from boot.mounts import Mount
+from boot.root import LINK_LIMIT, is_volume
+from boot.volumes import fill_volume
+from store.errors import BootError
+from store.format.erofslayout import S_IFDIR, S_IFLNK
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from store.format.erofs import Image
+    from store.read.image import ImageReader
+
+
+def fill_new_volumes(image: Image, reader: ImageReader, mounts: list[Mount]) -> None:
+    """Make the image's content in each empty engine volume among ``mounts``.
+
+    Raises:
+        BootError: the container lacks a right that this takes.
+
+    """
+    for entry in mounts:
+        if not is_volume(entry):
+            continue
+        nid = find(image, entry.target)
+        if nid is None or image.inode(nid).kind != S_IFDIR or not os.path.isdir(entry.target):
+            continue
+        prefix = entry.target + b"/"
+        points = [m.target[len(prefix) :] for m in mounts if m.target.startswith(prefix)]
+
+        def copy(part: bytes, nid: int = nid, points: list[bytes] = points) -> None:
+            # With what the mounts in it lie on: the engine made only the way there.
+            make_tree(image, reader, list(iter_directories(image, nid, set())), None, part)
+
+        fill_volume(entry, copy, points)
+
+
+def find(image: Image, path: bytes) -> int | None:
+    """Return the nid of what ``path`` leads to in the image, links followed, or None."""
+    done: list[int] = [image.root_nid]
+    todo = [part for part in reversed(path.split(b"/")) if part]
+    links = 0
+    while todo:
+        part = todo.pop()
+        if part in (b".", b".."):
+            if part == b".." and len(done) > 1:
+                done.pop()
+            continue
+        inode = image.inode(done[-1])
+        nid: int | None = image.lookup(inode, part) if inode.kind == S_IFDIR else None
+        if nid is None:
+            return None
+        child = image.inode(nid)
+        if child.kind != S_IFLNK:
+            done.append(nid)
+            continue
+        links += 1
+        if links > LINK_LIMIT:
+            raise BootError(f"{os.fsdecode(path)}: too many links")
+        target = image.readlink(child)
+        if target.startswith(b"/"):
+            del done[1:]
+        todo.extend(p for p in reversed(target.split(b"/")) if p)
+    return done[-1]

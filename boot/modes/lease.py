@@ -1,0 +1,235 @@
+"""Modes ``lease`` and ``eager``: no capability, no device, no mount.
+
+The tree is made in the container's own root, which Docker gives to every container.
+In mode ``lease`` a file's contents come when somebody opens it (boot/lease/leases.py);
+in mode ``eager`` all of them come before the workload starts.
+
+The workload is a child of PID 1 in the container's one PID namespace.  PID 1 goes to a
+root of its own, `HOME`, since it must never open a file that it is itself to fill: to look
+up the store's address the C library opens files of /etc.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+from _signal import SIGCONT, SIGHUP, sigtimedwait
+from _thread import start_new_thread
+from errno import EPERM
+from termios import TIOCNOTTY, TIOCSCTTY
+
+from boot.config import AUTHORITIES, HOME, Settings
+from boot.failure import report
+from boot.image import open_bootstrap, open_index
+from boot.lease import eager, leased
+from boot.lease.filler import Filler
+from boot.lease.freezer import Freezer
+from boot.lease.journal import Journal
+from boot.lease.keeper import Keeper
+from boot.lease.leases import SIGNAL, Signals, break_time_s
+from boot.lease.skeleton import iter_directories
+from boot.lease.volumes import fill_new_volumes
+from boot.log import log
+from boot.mounts import Mount
+from boot.root import container_name
+from boot.spawn import detach_stdio
+from boot.supervise import ALL_SIGNALS, forward, open_processes, supervise
+from boot.syscalls import PR_SET_DUMPABLE, keep_freed_memory, prctl
+from boot.workload import Identity, take_identity
+from store.errors import BootError
+from store.format.erofs import Image
+from store.read.cache import Cache, CacheUnusable
+from store.read.fetch import ChunkReader
+from store.read.image import ImageReader
+from store.read.source import open_source
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from store.format.chunkindex import ChunkIndex
+
+KEPT_MEMORY = 4 << 20
+"""Freed bytes that stay with the process."""
+CHUNK_MEMORY = 24 << 20
+"""Chunks that were fetched and are not written yet; nothing else keeps them."""
+SWITCH_INTERVAL_S = 0.0005
+"""Python's 5 ms would keep who waits for a file behind a thread that fills another."""
+
+
+def boot(
+    settings: Settings,
+    command: list[bytes],
+    environment: dict[bytes, bytes],
+    directory: bytes,
+    identity: Identity,
+    mounts: list[Mount],
+) -> int:
+    """Boot the workload; return the exit code.  The caller is root by every id.
+
+    Raises:
+        BootfsError: there is no workload; the message says why.
+
+    """
+    # The workload's process, which has none of the files that are opened below: as long as
+    # it had them, closing them here would let nobody in.
+    waits, tells = os.pipe()
+    _leave_terminal()
+    workload = os.fork()
+    if workload == 0:
+        try:
+            os.close(tells)
+            if os.read(waits, 1) != b"1":
+                os._exit(BootError.exit_code)  # PID 1 says why
+            os.close(waits)
+            _take_terminal()
+            os.chdir(directory)
+            take_identity(command, environment, identity)
+        except Exception as error:
+            os._exit(report(error))
+    os.close(waits)
+    prctl(PR_SET_DUMPABLE, 0)
+    detach_stdio()
+
+    # The image's bytes.
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    keep_freed_memory(KEPT_MEMORY)
+    index = open_index(settings.chunk_index)
+    source = open_source(settings.blob_store, settings.fill_limit_s, AUTHORITIES)
+    start_new_thread(source.dial, ())
+    chunks = ChunkReader(index, source, _shared_cache(settings, index, mounts), log, CHUNK_MEMORY)
+    bootstrap = open_bootstrap(index)
+    reader = ImageReader(bootstrap, chunks)
+    image = Image(bootstrap.read_all())
+
+    # The tree.
+    hidden = {m.target.strip(b"/") for m in mounts} - {b""} | {HOME.strip("/").encode()}
+    os.umask(0)
+    journal = Journal(settings.chunk_index, container_name(mounts), image.inode_count + 1)
+    if not journal.is_built:
+        fill_new_volumes(image, reader, mounts)
+    directories = list(iter_directories(image, image.root_nid, hidden))
+    is_lazy = settings.mode != "eager"
+    if is_lazy:
+        try:
+            files = leased.make_tree(image, reader, directories, journal)
+        except leased.NoLeases as error:
+            log(f"mode eager: {error}")
+            is_lazy = False
+    if not is_lazy:
+        eager.make_tree(image, reader, directories, journal)
+        files = []
+    journal.set_built()
+    os.makedirs(directory, 0o755, exist_ok=True)
+
+    # Who fills it, and who keeps it closed until then.
+    pids: set[int] = set()
+    processes = open_processes()
+    freezer = Freezer(processes, pids)
+    limit_s = break_time_s()
+    keeper = Keeper(pids)
+    _enter_home()
+
+    def fail(error: BaseException) -> None:
+        code = report(error) if isinstance(error, Exception) else BootError.exit_code
+        # Nobody may live to read what is not there.
+        freezer.kill()
+        os._exit(code)
+
+    signals = ALL_SIGNALS
+    filler = Filler(reader, journal, files, freezer, limit_s, fail)
+    if files:
+        signals -= {SIGNAL}
+        start_new_thread(_listen, (filler, workload, processes, fail))
+        filler.start()
+    os.write(tells, b"1")
+    os.close(tells)
+
+    def lost() -> bool:
+        filler.want_all_lost()
+        return not files
+
+    code = supervise(workload, keeper, lost, processes, signals)
+    freezer.kill()
+    return code
+
+
+def _listen(
+    filler: Filler, workload: int, processes: int, fail: Callable[[BaseException], None]
+) -> None:
+    """Have wanted files filled, for ever: a thread."""
+    try:
+        for fd in Signals().iter_wanted():
+            if fd is None:
+                forward(workload, SIGNAL, processes)
+            else:
+                filler.want(fd)
+    except BaseException as error:
+        fail(error)
+
+
+def _shared_cache(settings: Settings, index: ChunkIndex, mounts: list[Mount]) -> Cache | None:
+    """Return the cache if containers share it; to keep chunks for one alone is work for nothing."""
+    volume = next((m for m in mounts if m.target == settings.cache.encode()), None)
+    if volume is None:
+        return None
+    name = volume.root.rpartition(b"/_data")[0].rpartition(b"/")[2]
+    is_anonymous = len(name) == 64 and not name.strip(b"0123456789abcdef")
+    try:
+        if is_anonymous and not os.listdir(settings.cache):
+            return None
+        return Cache(settings.cache, settings.chunk_index.hex(), index.plain_sizes, log)
+    except CacheUnusable as error:
+        log(str(error))
+    except OSError as error:
+        log(f"cache: {error.strerror}; filling without one")
+    return None
+
+
+def _leave_terminal() -> None:
+    """Let go of the terminal, so that the workload can have it for its own session."""
+    if not os.isatty(0):
+        return
+    try:
+        fcntl.ioctl(0, TIOCNOTTY)
+    except OSError:
+        return  # it is nobody's
+    # To the foreground processes, which is this one alone; they are not for the workload.
+    while sigtimedwait({SIGHUP, SIGCONT}, 0):
+        pass
+
+
+def _take_terminal() -> None:
+    os.setsid()
+    if os.isatty(0):
+        fcntl.ioctl(0, TIOCSCTTY, 0)
+
+
+def _enter_home() -> None:
+    """Make `HOME` this process's root, with what the C library looks for to find a store."""
+    try:
+        os.makedirs(f"{HOME}/etc", 0o755, exist_ok=True)
+        for name in ("hosts", "resolv.conf"):
+            _copy(f"/etc/{name}", f"{HOME}/etc/{name}")
+        if not os.path.lexists(HOME + HOME):
+            # Where the runtime's files are, its paths say the same as before.
+            os.symlink(".", HOME + HOME)
+        os.chroot(HOME)
+        os.chdir("/")
+    except OSError as error:
+        if error.errno == EPERM:
+            raise BootError(
+                "cannot boot with so few capabilities: add --cap-add SYS_CHROOT"
+            ) from None
+        raise BootError(f"{HOME}: {error.strerror}") from None
+
+
+def _copy(source: str, target: str) -> None:
+    try:
+        with open(source, "rb", buffering=0) as file:
+            data = file.readall() or b""
+    except FileNotFoundError:
+        return
+    with open(target, "wb", buffering=0) as file:
+        file.write(data)
