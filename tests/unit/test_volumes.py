@@ -28,17 +28,19 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def volume(tmp_path: Path) -> Path:
     """Give a volume in which somebody has begun."""
     root = tmp_path / "volume"
     (root / ".bootfs-filling").mkdir(parents=True)
-    monkeypatch.setattr(volumes, "VOLUME", os.fsencode(root))
     return root
 
 
 def fill(source: Path, volume: Path, *points: bytes) -> None:
     """Do what a boot does once it has locked the stage."""
-    volumes._fill_staged(os.fsencode(source), os.fsencode(volume / ".bootfs-filling"), [*points])
+    place = os.fsencode(source)
+    volumes._fill_staged(
+        os.fsencode(volume), lambda part: volumes._copy_directory(place, part, {}), [*points]
+    )
 
 
 def listing(root: Path) -> list[tuple[str, int, int, bytes]]:
