@@ -123,8 +123,8 @@ def supervise(
 ) -> int:
     """Serve as PID 1 until the workload ends; return the container's exit code.
 
-    ``told`` is called at each SIGIO until it returns True; from then on SIGIO is
-    the workload's like any of ``signals``.  ``processes`` is an open /proc.
+    ``told`` is called when files of this process raise SIGIO, until it returns True.
+    ``processes`` is an open /proc.
     """
     joined = False
     while True:
@@ -136,7 +136,8 @@ def supervise(
         else:
             information = sigwaitinfo(signals)
         number = information.si_signo
-        if number == SIGIO and not joined:
+        # Of the kernel's own kind it is about our files, else somebody sent it.
+        if number == SIGIO and information.si_code > 0 and not joined:
             joined = told()
             continue
         # Of the kernel's own kind it tells about our children, else somebody sent it.

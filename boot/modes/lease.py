@@ -35,7 +35,7 @@ from boot.mounts import Mount
 from boot.root import container_name
 from boot.spawn import detach_stdio
 from boot.supervise import ALL_SIGNALS, forward, open_processes, supervise
-from boot.syscalls import PR_SET_DUMPABLE, keep_freed_memory, prctl
+from boot.syscalls import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, keep_freed_memory, prctl
 from boot.workload import Identity, take_identity
 from store.errors import BootError
 from store.format.erofs import Image
@@ -84,6 +84,8 @@ def boot(
                 os._exit(BootError.exit_code)  # PID 1 says why
             os.close(waits)
             _take_terminal()
+            # Its orphans are its own, as they are under plain Docker, where it is PID 1.
+            prctl(PR_SET_CHILD_SUBREAPER, 1)
             os.chdir(directory)
             take_identity(command, environment, identity)
         except Exception as error:
