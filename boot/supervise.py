@@ -9,6 +9,7 @@ from _signal import (
     SIGIO,
     SIGKILL,
     SIGSTOP,
+    SIGUSR1,
     sigtimedwait,
     sigwaitinfo,
 )
@@ -23,6 +24,9 @@ SETTLED_S = 10.0
 """A daemon that lived for so long was in order, even if nobody asked it for anything."""
 RETRY_S = 1.0
 """Pause before a daemon is started again when there was no process to be had for it."""
+
+SETTLE_LIMIT_S = 2.0
+"""So long at most does a cold start's end wait for what the next start may want of the store."""
 
 ALL_SIGNALS = frozenset(range(1, NSIG)) - {SIGKILL, SIGSTOP, 32, 33}
 """What the launcher has blocked, so that none is lost before it is forwarded.
@@ -40,7 +44,10 @@ if TYPE_CHECKING:
 class Daemon:
     """The serving process: its pid, how to start it again, and how to know that it works."""
 
-    __slots__ = ("answers", "deaths", "give_up", "pid", "respawn", "seen", "since_s", "wanted")
+    __slots__ = (
+        *("answers", "deaths", "give_up", "pid", "respawn", "seen", "settles", "since_s"),
+        "wanted",
+    )
 
     def __init__(
         self,
@@ -48,6 +55,7 @@ class Daemon:
         respawn: Callable[[], int] | None,
         give_up: Callable[[], None],
         answers: Callable[[], int],
+        settles: Callable[[], bool] = lambda: False,
     ) -> None:
         self.pid = pid
         self.respawn = respawn
@@ -56,6 +64,8 @@ class Daemon:
         """Makes all reads fail from now on, those waiting included."""
         self.answers = answers
         """Number of reads answered so far, by all daemons together."""
+        self.settles = settles
+        """Whether it has something to do before the container ends, and ends itself on SIGUSR1."""
         self.deaths = 0
         self.seen = 0
         self.since_s = monotonic()
@@ -87,6 +97,8 @@ class Daemon:
         """Start it again; when there is no process to be had, leave it `wanted`."""
         if self.respawn is None:
             return
+        # The next one does not know what was read.
+        self.settles = lambda: False
         try:
             self.pid = self.respawn()
         except OSError as error:
@@ -94,12 +106,30 @@ class Daemon:
         self.since_s = monotonic()
         self.wanted = self.pid == 0
 
+    def settle(self) -> None:
+        """Have it fetch what the next start may want, where this one has fetched something.
+
+        Returns `SETTLE_LIMIT_S` later at most, and at once when a signal comes: somebody
+        wants the container to end.
+        """
+        if not self.pid or not self.settles():
+            return
+        os.kill(self.pid, SIGUSR1)
+        end_s = monotonic() + SETTLE_LIMIT_S
+        while os.waitpid(self.pid, os.WNOHANG)[0] == 0:
+            left_s = end_s - monotonic()
+            information = sigtimedwait(ALL_SIGNALS, left_s) if left_s > 0 else None
+            # By the kernel itself: a child of ours has ended.
+            if information is None or information.si_code <= 0:
+                return
+
 
 def supervise(workload: int, daemon: Daemon, joining: Joining) -> int:
     """Serve as PID 1 until the workload ends; return the container's exit code."""
     # By name it would be looked up in the workload's root, later on.
     processes = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     joined = False
+    asked = False
     while True:
         if daemon.wanted:
             information = sigtimedwait(ALL_SIGNALS, RETRY_S)
@@ -114,6 +144,8 @@ def supervise(workload: int, daemon: Daemon, joining: Joining) -> int:
             continue
         # Of the kernel's own kind it tells about our children, else somebody sent it.
         if number != SIGCHLD or information.si_code <= 0:
+            # Of SIGIO there may be one more, from the kernel.
+            asked = asked or information.si_code <= 0
             _forward(workload, number, processes)
         if number != SIGCHLD:
             continue
@@ -125,6 +157,9 @@ def supervise(workload: int, daemon: Daemon, joining: Joining) -> int:
             if pid == 0:
                 break
             if pid == workload:
+                if not asked:
+                    # Whoever has sent a signal may wait for the end: `docker stop`.
+                    daemon.settle()
                 code = os.waitstatus_to_exitcode(status)
                 return code if code >= 0 else 128 - code
             if pid == daemon.pid:
