@@ -19,8 +19,10 @@ from store.format.chunkindex import BLOCK, FRAME, HOLE
 
 AHEAD = 512 << 10
 """Plain bytes advised past the end of a read."""
+BEHIND = 64 << 10
+"""Plain bytes: so far before a page that a mapping lacks does the kernel begin to read."""
 MARGIN = 256 << 10
-"""Plain bytes: a window of EROFS's read-ahead on either side, and the next one."""
+"""Plain bytes after a page: a window of EROFS's read-ahead, and the next one."""
 QUIET_S = 0.5
 """A start is over when nothing was read for so long."""
 
@@ -133,7 +135,7 @@ class ReadAhead:
         index = self._image.index
         chunks: set[int] = set()
         for place in self._unsettled:
-            first = bisect_right(index.starts, max(index.starts[place] - MARGIN, 0)) - 1
+            first = bisect_right(index.starts, max(index.starts[place] - BEHIND, 0)) - 1
             last = bisect_right(index.starts, index.starts[place + 1] + MARGIN - 1)
             chunks.update(index.place_chunks[first:last])
         self._unsettled.clear()

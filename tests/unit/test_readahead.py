@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from boot.readahead import AHEAD, MARGIN, ReadAhead
+from boot.readahead import AHEAD, BEHIND, MARGIN, ReadAhead
 from boot.replay import Replay
 from store.format.chunkindex import BLOCK, FRAME
 from store.read.image import ImageReader
@@ -198,17 +198,17 @@ def test_when_a_start_is_over_its_surroundings_are_fetched(image: StoredImage) -
     assert sum(source.fetched.values()) > 1
     assert not reader.chunks._flights
     before = source.fetched.copy()
-    reader.read(middle - MARGIN // 2, MARGIN)
+    reader.read(middle - BEHIND, BEHIND + MARGIN)
     assert source.fetched == before
 
 
 def places_read(image: StoredImage, middle: int) -> set[int]:
-    """Give the chunks within `MARGIN` of ``middle``, an offset in the data region."""
+    """Give the chunks around ``middle``, an offset in the data region, that are settled."""
     index = image.index
     return {
         chunk
         for place, chunk in enumerate(index.place_chunks)
-        if index.starts[place + 1] > middle - MARGIN and index.starts[place] < middle + MARGIN
+        if index.starts[place + 1] > middle - BEHIND and index.starts[place] < middle + MARGIN
     }
 
 
