@@ -139,7 +139,7 @@ class Service:
         """
         self._image.chunks.fetched = fetched
         read_ahead = ReadAhead(self._image, self._order, Pages(self._image.size))
-        if self._order is not None and self._order.reads:
+        if self._order is not None and not self._order.is_empty:
             # First of all these; the replay lets it go on.
             read_ahead.hold()
         self._read_ahead = read_ahead
@@ -167,7 +167,7 @@ class Service:
                 os.posix_fadvise(own, offset, size, os.POSIX_FADV_WILLNEED)
             return missing
 
-        if self._order is not None and self._order.reads:
+        if self._order is not None and not self._order.is_empty:
             replay = Replay(self._image, self._order, advise, step, read_ahead.advised)
             self._replay = replay
             self.file.between_requests(replay.advise_next, then=read_ahead.resume)

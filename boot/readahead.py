@@ -61,8 +61,8 @@ class ReadAhead:
         """Places that were read and not yet seen to by `_settle`."""
         self._is_quiet = True
         """Nothing was read since `_settle` looked."""
-        self._before = [] if order is None else order.reads
-        """What earlier starts read, until the first `_settle`."""
+        self._knows_before = False
+        """What earlier starts read is among `_unsettled`, or was."""
 
     def saw(self, offset: int, size: int) -> None:
         """Take note of a read that has been answered; cheap, and never blocks."""
@@ -129,9 +129,10 @@ class ReadAhead:
         if not self._image.chunks.counters.fetched_chunks:
             return
         # An earlier start may have been cut off before it could do this.
-        for offset, size in self._before:
-            self._unsettled.update(self._places(offset, size))
-        self._before = []
+        if self._order is not None and not self._knows_before:
+            for offset, size in self._order.reads:
+                self._unsettled.update(self._places(offset, size))
+        self._knows_before = True
         index = self._image.index
         chunks: set[int] = set()
         for place in self._unsettled:
