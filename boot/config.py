@@ -20,6 +20,14 @@ READ_LIMIT_S = 30.0
 """What one read may take, retries included, before it is EIO (BOOTFS_READ_LIMIT)."""
 FILL_LIMIT_S = 120.0
 """The same where a read that fails is the container's end: modes ``lease`` and ``eager``."""
+GATES = (
+    *("file", "grep", "gzip", "lighttpd", "nginx", "openresty", "ruby", "smbd", "squid", "tar"),
+    *("truncate", "vsftpd"),
+)
+"""Programs that open files with O_NONBLOCK and take EAGAIN for an answer (BOOTFS_GATES).
+
+Where files are filled when they are opened, these are let in when all are filled.
+"""
 
 
 class Settings:
@@ -30,6 +38,7 @@ class Settings:
         "cache",
         "chunk_index",
         "fill_limit_s",
+        "gates",
         "keeps_admin",
         "mode",
         "read_limit_s",
@@ -61,6 +70,8 @@ class Settings:
         if not 0 < self.read_limit_s < 86400:
             raise BootError(f"BOOTFS_READ_LIMIT is {limit!r}; give seconds, for instance 30")
         self.fill_limit_s = self.read_limit_s if limit else FILL_LIMIT_S
+        gates = environment.get(b"BOOTFS_GATES")
+        self.gates = tuple(os.fsencode(g) for g in GATES) if gates is None else tuple(gates.split())
         kept = environment.get(b"BOOTFS_KEEP_CAPS", b"")
         if kept not in (b"", b"SYS_ADMIN"):
             raise BootError(

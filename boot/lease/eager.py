@@ -7,7 +7,7 @@ from _thread import allocate_lock, start_new_thread
 from errno import EISDIR
 
 from boot.lease.earlier import find
-from boot.lease.filler import AHEAD, PIECE, write_contents
+from boot.lease.filler import AHEAD_SHARE, PIECE, write_contents
 from boot.lease.skeleton import FROM_ENGINE, NEW_FILE, Builder, explained
 from boot.log import log
 
@@ -55,7 +55,8 @@ def make_tree(
         filling.run()
         return
     index = reader.index
-    reader.chunks.want(reader.chunks_of(index.data_start, min(AHEAD, index.data_size)))
+    ahead = reader.chunks.memory_limit // AHEAD_SHARE
+    reader.chunks.want(reader.chunks_of(index.data_start, min(ahead, index.data_size)))
     filling.builder = builder = Builder(image, place, filling.make_file)
     builder.build(directories)
     filling.run()
@@ -70,6 +71,7 @@ class Filling:
         self.builder: Builder | None = None
         """Sets attributes of new files; without one, files keep what they have."""
         self._reader = reader
+        self._ahead = reader.chunks.memory_limit // AHEAD_SHARE
         self._journal = journal
         self._place = place
         self._files: list[Piece] = []
@@ -136,7 +138,7 @@ class Filling:
     def _behind(self, at: int) -> list[int]:
         if at >= len(self._files):
             return []
-        end = self._files[at].inode.data_offset + 2 * AHEAD
+        end = self._files[at].inode.data_offset + 2 * self._ahead
         wanted: list[int] = []
         while at < len(self._files):
             inode = self._files[at].inode

@@ -20,8 +20,8 @@ from store.read.image import ZEROS
 
 PIECE = 1 << 20
 """Bytes read and written at once."""
-AHEAD = 4 * PIECE
-"""Bytes behind a piece that are asked for while it is written; below the reader's memory."""
+AHEAD_SHARE = 6
+"""Of the reader's memory, one part in so many is asked for while a piece is written."""
 WORKERS = 16
 """Files filled at once for somebody who waits; each waits for the network most of the time."""
 NEIGHBOURS = 64
@@ -31,13 +31,6 @@ QUIET_S = 1.0
 POLL_S = 0.25
 STOP_MARGIN_S = 10.0
 """Before the kernel takes a lease away, everybody is stopped who could read what is not there."""
-
-NONBLOCKING = (b"nginx", b"openresty", b"ruby")
-"""Programs that open files with O_NONBLOCK, and take EAGAIN for an answer.
-
-While a tree is not whole, they are not let in; what they start with may be longer
-than its name here.
-"""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,9 +62,9 @@ class File:
         """When somebody began to wait for it, by `monotonic`; 0.0 when nobody does."""
 
 
-def is_gate(name: bytes, mode: int) -> bool:
-    """Whether a file of this name starts a program of `NONBLOCKING`."""
-    return bool(mode & 0o111) and name.startswith(NONBLOCKING) and not name.endswith(b".so")
+def is_gate(name: bytes, mode: int, gates: tuple[bytes, ...]) -> bool:
+    """Whether a file of this name and mode starts a program of ``gates``, whatever its version."""
+    return bool(mode & 0o111) and name.rstrip(b"0123456789.") in gates
 
 
 class Filler:
@@ -291,7 +284,7 @@ class Filler:
     def _ask_ahead(self, at: int, asked: int) -> int:
         """Begin to fetch what is filled next; return up to where it has been asked for."""
         start = self._files[at].offset
-        end = start + AHEAD
+        end = start + self._image.chunks.memory_limit // AHEAD_SHARE
         if asked > end - PIECE:
             return asked
         begin = max(start, asked)
@@ -371,7 +364,7 @@ def write_contents(
     for at in range(0, size, PIECE):
         count = min(PIECE, size - at)
         if at + count < size:
-            ahead = min(AHEAD, size - at - count)
+            ahead = min(image.chunks.memory_limit // AHEAD_SHARE, size - at - count)
             image.chunks.want(image.chunks_of(offset + at + count, ahead))
         place = at
         for piece in image.read(offset + at, count):

@@ -9,6 +9,7 @@ from boot.lease import eager
 from boot.lease.earlier import find, iter_files
 from boot.lease.filler import File, is_gate
 from boot.lease.leases import take_lease
+from boot.lease.limits import memory_limit
 from boot.lease.skeleton import NEW_FILE, Builder
 from boot.syscalls import limit_open_files, open_files_limit
 from store.errors import BootError
@@ -25,8 +26,6 @@ ROOM_LIMIT = 1000
 RUN = 64
 """Files that lie together, weighed together: they share chunks."""
 _REGULAR = FILE_TYPES[S_IFREG]
-_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-"""Of cgroup v2 and v1, as a container sees its own."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,9 +40,15 @@ class NoLeases(Exception):
 
 
 def make_tree(
-    image: Image, reader: ImageReader, directories: list[Directory], journal: Journal
+    image: Image,
+    reader: ImageReader,
+    directories: list[Directory],
+    journal: Journal,
+    gates: tuple[bytes, ...],
 ) -> list[File]:
     """Make the tree, or find it again; return its files that are not filled, with leases.
+
+    ``gates`` are names of programs that are let in when all is filled.
 
     Where there is not room for a lease on each, the smallest, as they lie together in the
     image, are filled here.
@@ -56,9 +61,9 @@ def make_tree(
     files: list[File] = []
     try:
         if journal.is_built:
-            _find_again(image, reader, directories, journal, files)
+            _find_again(image, reader, directories, journal, files, gates)
         else:
-            _make(image, reader, directories, journal, files)
+            _make(image, reader, directories, journal, files, gates)
     except NoLeases:
         for file in files:
             os.close(file.fd)
@@ -73,7 +78,7 @@ def _room(count: int) -> int:
         NoLeases: next to none.
 
     """
-    limit = _memory_limit()
+    limit = memory_limit()
     room = min(count, limit // MEMORY_SHARE // FILE_MEMORY)
     soft, hard = open_files_limit()
     if room + FILES_SPARE > soft:
@@ -102,23 +107,13 @@ def choose_at_once(inodes: list[Inode], count: int) -> set[int]:
     return chosen
 
 
-def _memory_limit() -> int:
-    for path in _LIMITS:
-        try:
-            with open(path, "rb", buffering=0) as file:
-                value = (file.readall() or b"").strip()
-        except OSError:
-            continue
-        return int(value) if value.isdigit() else 1 << 62
-    return 1 << 62
-
-
 def _make(
     image: Image,
     reader: ImageReader,
     directories: list[Directory],
     journal: Journal,
     files: list[File],
+    gates: tuple[bytes, ...],
 ) -> None:
     count = sum(kind == _REGULAR for d in directories for _, _, kind in d.entries)
     room = _room(count)
@@ -136,7 +131,7 @@ def _make(
         _take_lease(fd, 0)
         os.ftruncate(fd, inode.size)
         builder.set_attributes(fd, inode)
-        file = _file_of(fd, inode, name)
+        file = _file_of(fd, inode, name, gates)
         journal.set_inode(file.row, os.fstat(fd).st_ino)
         files.append(file)
 
@@ -153,6 +148,7 @@ def _find_again(
     directories: list[Directory],
     journal: Journal,
     files: list[File],
+    gates: tuple[bytes, ...],
 ) -> None:
     found: list[tuple[bytes, Inode, int]] = []
     find(image, directories, journal, lambda p, i, s: found.append((p, i, s.st_uid)))
@@ -165,15 +161,15 @@ def _find_again(
             continue
         fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         _take_lease(fd, owner)
-        file = _file_of(fd, inode, path.rpartition(b"/")[2])
+        file = _file_of(fd, inode, path.rpartition(b"/")[2], gates)
         journal.set_inode(file.row, os.fstat(fd).st_ino)
         files.append(file)
     rest.run()
 
 
-def _file_of(fd: int, inode: Inode, name: bytes) -> File:
+def _file_of(fd: int, inode: Inode, name: bytes, gates: tuple[bytes, ...]) -> File:
     file = File(fd, inode.ordinal, inode.data_offset, inode.size, inode.xattrs_size > 0)
-    file.is_gate = is_gate(name, inode.mode)
+    file.is_gate = is_gate(name, inode.mode, gates)
     return file
 
 

@@ -28,6 +28,7 @@ from boot.lease.freezer import Freezer
 from boot.lease.journal import Journal
 from boot.lease.keeper import Keeper
 from boot.lease.leases import SIGNAL, Signals, break_time_s
+from boot.lease.limits import memory_limit
 from boot.lease.skeleton import iter_directories
 from boot.lease.volumes import fill_new_volumes
 from boot.log import log
@@ -54,6 +55,8 @@ KEPT_MEMORY = 4 << 20
 """Freed bytes that stay with the process."""
 CHUNK_MEMORY = 24 << 20
 """Chunks that were fetched and are not written yet; nothing else keeps them."""
+CHUNK_MEMORY_SHARE = 16
+"""Of the container's memory limit, they get one part in so many at most."""
 SWITCH_INTERVAL_S = 0.0005
 """Python's 5 ms would keep who waits for a file behind a thread that fills another."""
 
@@ -100,7 +103,8 @@ def boot(
     index = open_index(settings.chunk_index)
     source = open_source(settings.blob_store, settings.fill_limit_s, AUTHORITIES)
     start_new_thread(source.dial, ())
-    chunks = ChunkReader(index, source, _shared_cache(settings, index, mounts), log, CHUNK_MEMORY)
+    memory = min(CHUNK_MEMORY, memory_limit() // CHUNK_MEMORY_SHARE)
+    chunks = ChunkReader(index, source, _shared_cache(settings, index, mounts), log, memory)
     bootstrap = open_bootstrap(index)
     reader = ImageReader(bootstrap, chunks)
     image = Image(bootstrap.read_all())
@@ -115,7 +119,7 @@ def boot(
     is_lazy = settings.mode != "eager"
     if is_lazy:
         try:
-            files = leased.make_tree(image, reader, directories, journal)
+            files = leased.make_tree(image, reader, directories, journal, settings.gates)
         except leased.NoLeases as error:
             log(f"mode eager: {error}")
             is_lazy = False

@@ -133,7 +133,8 @@ class ChunkReader:
         self._lock = allocate_lock()
         self._flights: dict[int, Flight] = {}
         self._memory: dict[int, bytes | memoryview] = {}
-        self._memory_left = memory_limit
+        self.memory_limit = self._memory_left = memory_limit
+        """Plain bytes that are kept; what is wanted ahead should be well below."""
         self._queue: SimpleQueue[Range] = SimpleQueue()
         self._fetchers = 0
         self._spare = 0
