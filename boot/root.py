@@ -62,16 +62,33 @@ class Writable:
 
 
 def container_name(mounts: list[Mount]) -> str:
-    """Return the container's id as the engine's own mounts show it, else its host name.
+    """Return what tells this container from all others of its engine, in each of its starts.
 
-    Docker and Podman keep /etc/hostname in a directory that is named by the id.
+    That is the name of its own layer, the upper directory of the engine's overlay.  Docker
+    and Podman draw one, of the form of an id.  Those of containerd are numbers: they go
+    behind an id from /etc/hostname and its like, or the host name.  Those alone do not
+    do: containers that share a network, or a pod, share them as well.
     """
+    layer = _engine_root(mounts).super_options.partition(b",upperdir=")[2].partition(b",")[0]
+    name = os.path.basename(os.path.dirname(layer))
+    if _is_id(name):
+        return name.decode()
+    behind = f".{os.fsdecode(name)}" if name else ""
     for entry in mounts:
         if entry.target in (b"/etc/hostname", b"/etc/hosts", b"/etc/resolv.conf"):
             for part in entry.root.split(b"/"):
-                if len(part) == 64 and not part.strip(b"0123456789abcdef"):
-                    return part.decode()
-    return os.uname().nodename
+                if _is_id(part):
+                    return part.decode() + behind
+    return os.uname().nodename + behind
+
+
+def _is_id(name: bytes) -> bool:
+    return len(name) == 64 and not name.strip(b"0123456789abcdef")
+
+
+def _engine_root(mounts: list[Mount]) -> Mount:
+    """Return the root that the engine made of the boot image."""
+    return next(entry for entry in reversed(mounts) if entry.target == b"/")
 
 
 def mount_overlay(lower: bytes, writable: Writable) -> None:
