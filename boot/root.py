@@ -7,6 +7,7 @@ import os
 from errno import EEXIST, ELOOP
 
 from boot.config import HOME, MOUNTS, WRITABLE
+from boot.log import log
 from boot.mounts import Mount, top_level
 from boot.syscalls import (
     MNT_DETACH,
@@ -23,6 +24,10 @@ from store.errors import BootError, MountFailed
 ROOT = f"{MOUNTS}/root".encode()
 LINK_LIMIT = 40
 """Symbolic links followed in one path before it is a loop, as the kernel has it."""
+
+
+_CARRY_NO_OVERLAY = (b"overlay", b"fuse.fuse-overlayfs")
+"""File systems of a container's own root that take no upper directory."""
 
 
 class Writable:
@@ -89,6 +94,21 @@ def _is_id(name: bytes) -> bool:
 def _engine_root(mounts: list[Mount]) -> Mount:
     """Return the root that the engine made of the boot image."""
     return next(entry for entry in reversed(mounts) if entry.target == b"/")
+
+
+def provide_writable(mounts: list[Mount]) -> None:
+    """Have a container without a volume at `WRITABLE` keep its changes in memory.
+
+    Not every engine makes the image's volumes (``ctr run`` does not), and the kernel takes
+    no upper directory on an overlay, which the container's own root is.
+    """
+    own = _engine_root(mounts).kind
+    if own in _CARRY_NO_OVERLAY and not any(m.target == WRITABLE.encode() for m in mounts):
+        mount(b"tmpfs", WRITABLE.encode(), b"tmpfs", 0, b"mode=700")
+        log(
+            f"no volume at {WRITABLE}: what the container writes is kept in memory and goes with "
+            f"it; for ctr run give --mount type=bind,src=DIRECTORY,dst={WRITABLE},options=rbind:rw"
+        )
 
 
 def mount_overlay(lower: bytes, writable: Writable) -> None:
