@@ -29,6 +29,9 @@ LINK_LIMIT = 40
 _CARRY_NO_OVERLAY = (b"overlay", b"fuse.fuse-overlayfs")
 """File systems of a container's own root that take no upper directory."""
 
+_FIRST_USER_NAMESPACE = "user:[4026531837]"
+"""PROC_USER_INIT_INO of linux/proc_ns.h: the machine's own, and not a rootless container's."""
+
 
 class Writable:
     """The container's own directory on the rw volume, locked while the container lives."""
@@ -126,6 +129,10 @@ def mount_overlay(lower: bytes, writable: Writable) -> None:
         # Last, since its presence says that the upper directory is as it should be.
         os.mkdir(work, 0o700)
     options = f"lowerdir={os.fsdecode(lower)},upperdir={upper},workdir={work},index=off,xino=on"
+    if os.readlink("/proc/self/ns/user") != _FIRST_USER_NAMESPACE:
+        # Its marks on directories are trusted.* by default, which need rights over the
+        # machine: without any, a directory that has content cannot be removed (EIO).
+        options += ",userxattr"
     try:
         mount(b"overlay", ROOT, b"overlay", 0, options.encode())
     except OSError as error:
