@@ -72,13 +72,15 @@ class Writable:
 def container_name(mounts: list[Mount]) -> str:
     """Return what tells this container from all others of its engine, in each of its starts.
 
-    That is the name of its own layer, the upper directory of the engine's overlay.  Docker
-    and Podman draw one, of the form of an id.  Those of containerd are numbers: they go
-    behind an id from /etc/hostname and its like, or the host name.  Those alone do not
-    do: containers that share a network, or a pod, share them as well.
+    That is the name of its own layer: of the directory around the upper directory of the
+    engine's overlay, or of its root where that is no overlay.  Docker and Podman draw one,
+    of the form of an id.  Those of containerd are numbers: they go behind an id from
+    /etc/hostname and its like, or the host name.  Those alone do not do: containers that
+    share a network, or a pod, share them as well.
     """
-    layer = _engine_root(mounts).super_options.partition(b",upperdir=")[2].partition(b",")[0]
-    name = os.path.basename(os.path.dirname(layer))
+    own = _engine_root(mounts)
+    upper = own.super_options.partition(b",upperdir=")[2].partition(b",")[0]
+    name = os.path.basename(os.path.dirname(upper) or own.root)
     if _is_id(name):
         return name.decode()
     behind = f".{os.fsdecode(name)}" if name else ""

@@ -35,8 +35,13 @@ def test_containers_of_one_pod_differ_by_their_snapshot() -> None:
     assert names == {f"{OTHER}.7", f"{OTHER}.12"}
 
 
-def test_without_an_overlay_it_is_what_the_engine_shows() -> None:
-    root = "/vfs/dir / rw - ext4 /dev/sda rw"
+def test_without_an_overlay_the_root_is_the_layer() -> None:
+    assert name_of(f"/docker/vfs/dir/{LAYER} / rw - ext4 /dev/sda rw", HOSTS) == LAYER
+    assert name_of("/snapshots/7 / rw - ext4 /dev/sda rw") == f"{os.uname().nodename}.7"
+
+
+def test_without_a_layer_it_is_what_the_engine_shows() -> None:
+    root = "/ / rw - ext4 /dev/sda rw"
     assert name_of(root, HOSTS) == OTHER
     assert name_of(root) == os.uname().nodename
 
