@@ -76,6 +76,8 @@ PROBES: dict[str, Callable[[], str]] = {
     "podman": _tool("podman"),
     "containerd": _tool("containerd"),
     "ctr": _tool("ctr"),
+    "crun": _tool("crun"),
+    "runc": _tool("runc"),
     "fuse": _fuse,
     "erofs": _erofs,
     "root": _root,
