@@ -189,9 +189,17 @@ def resolve(path: bytes) -> bytes:
 
 
 def is_volume(entry: Mount) -> bool:
-    """Whether this is a volume of the engine's, and not one of ours."""
-    is_named_so = entry.root.endswith(b"/_data") and b"/volumes/" in entry.root
-    return is_named_so and not entry.target.startswith(HOME.encode() + b"/")
+    """Whether this is a volume of the engine's, and not one of ours.
+
+    Docker and Podman keep one in ``volumes/NAME/_data``; containerd, under Kubernetes, the
+    image's own ones in ``containers/ID/volumes/ID``.
+    """
+    if entry.target.startswith(HOME.encode() + b"/"):
+        return False
+    if entry.root.endswith(b"/_data"):
+        return b"/volumes/" in entry.root
+    parts = entry.root.split(b"/")[-4:]
+    return parts[::2] == [b"containers", b"volumes"] and all(_is_id(p) for p in parts[1::2])
 
 
 def move_mounts(mounts: list[Mount]) -> None:
