@@ -350,3 +350,17 @@ def test_ctr_runs_a_boot_image_with_seccomp_and_read_only(containerd: Containerd
     look = "grep Seccomp: /proc/self/status; ! touch /own 2>/dev/null && cat /content/below/file"
     code, out, _ = containerd.run(*options, command=look)
     assert (code, out) == (0, "Seccomp:\t2\nkept\n")
+
+
+def test_a_volume_as_containerd_makes_it_for_kubernetes_is_filled(
+    containerd: Containerd, tmp_path: Path
+) -> None:
+    """Its path tells; to `ctr` it is a directory like any other, which is left as it is."""
+    names = ("containers/" + "0" * 64 + "/volumes/" + "1" * 64, "directory")
+    seen = []
+    for name in names:
+        (tmp_path / name).mkdir(parents=True)
+        volume = ("--mount", f"type=bind,src={tmp_path / name},dst=/content,options=rbind:rw")
+        code, out, _ = containerd.run(*CTR_RIGHTS, *volume, command="ls -A /content")
+        seen.append((code, out))
+    assert seen == [(0, "below\n"), (0, "")]
