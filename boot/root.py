@@ -8,7 +8,7 @@ from errno import EEXIST, ELOOP
 
 from boot.config import HOME, MOUNTS, WRITABLE
 from boot.log import log
-from boot.mounts import Mount, top_level
+from boot.mounts import Mount, are_podmans, top_level
 from boot.syscalls import (
     MNT_DETACH,
     MS_BIND,
@@ -212,6 +212,9 @@ def move_mounts(mounts: list[Mount]) -> None:
         mount(entry.target, place, None, MS_MOVE)
     for name in ("/.dockerenv", "/etc/mtab"):
         _copy_from_engine(name)
+    if are_podmans(mounts):
+        for name in ("/etc/passwd", "/etc/group"):
+            _copy_accounts(name)
 
 
 def _copy_from_engine(path: str) -> None:
@@ -224,6 +227,26 @@ def _copy_from_engine(path: str) -> None:
         os.symlink(os.readlink(path), place)
     else:
         _make_mount_point(place, False)
+
+
+def _copy_accounts(path: str) -> None:
+    """Add the lines that the engine has added to the image's file of accounts.
+
+    Podman does so for a user or group that the image does not know.
+    """
+    place = resolve(path.encode())
+    try:
+        if os.stat(path).st_size <= os.stat(place).st_size:
+            return
+        with open(path, "rb", buffering=0) as file:
+            given = file.readall() or b""
+        with open(place, "r+b", buffering=0) as file:
+            own = file.readall() or b""
+            # At a later start it has them, and whatever the workload has made of it.
+            if given.startswith(own):
+                file.write(given[len(own) :])
+    except FileNotFoundError:
+        return
 
 
 def _make_mount_point(place: bytes, directory: bool) -> None:

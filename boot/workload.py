@@ -18,7 +18,7 @@ from _signal import (
 from errno import EACCES, EIO, ENOENT, ENOEXEC, ENOTDIR
 from termios import TIOCSCTTY
 
-from boot.mounts import Mount, remake_proc
+from boot.mounts import Mount, are_podmans, remake_proc
 from boot.seccomp import plain_docker_filter, plain_podman_filter
 from boot.syscalls import (
     CLONE_NEWNS,
@@ -83,7 +83,7 @@ def become_workload(
     if not identity.keeps_admin:
         # In this order: a filter needs SYS_ADMIN, or else no_new_privs.
         if identity.filtered:
-            is_podman = any(m.target == b"/run/.containerenv" for m in mounts)
+            is_podman = are_podmans(mounts)
             install_seccomp(plain_podman_filter() if is_podman else plain_docker_filter())
         drop_capability(CAP_SYS_ADMIN)
     take_identity(arguments, environment, identity)
