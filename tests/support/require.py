@@ -78,6 +78,7 @@ PROBES: dict[str, Callable[[], str]] = {
     "ctr": _tool("ctr"),
     "crun": _tool("crun"),
     "runc": _tool("runc"),
+    "newuidmap": _tool("newuidmap"),
     "fuse": _fuse,
     "erofs": _erofs,
     "root": _root,
