@@ -78,12 +78,15 @@ class Project:
 
     def container(self, service: str) -> Container:
         """Give the container that a service has now."""
-        (name,) = self.compose("ps", "-a", "-q", service).split()
+        labels = {"project": self._sample.project, "service": service}
+        # Asked of the engine: a composer takes a second for each of its commands.
+        filters = [f"--filter=label=com.docker.compose.{k}={v}" for k, v in labels.items()]
+        (name,) = docker("ps", "-a", "-q", "--no-trunc", *filters).stdout.split()
         return Container(name)
 
     def inside(self, service: str, *command: str) -> str:
         """Run a command in a service's container and give its output."""
-        return self.container(service).run(*command, options=["-u", "root"]).stdout.strip()
+        return self.container(service).run(*command, options=("-u", "root")).stdout.strip()
 
 
 @pytest.fixture(scope="module")
