@@ -77,6 +77,11 @@ def read_mounts() -> list[Mount]:
     return [Mount(line) for line in lines]
 
 
+def are_podmans(mounts: list[Mount]) -> bool:
+    """Whether Podman has started this container."""
+    return any(m.target == b"/run/.containerenv" for m in mounts)
+
+
 def top_level(mounts: list[Mount]) -> list[Mount]:
     """Return what is mounted directly on the root mount, the topmost one where several are."""
     roots = [m for m in mounts if m.target == b"/"]

@@ -7,7 +7,8 @@ import os
 from errno import EEXIST, ELOOP
 
 from boot.config import HOME, MOUNTS, WRITABLE
-from boot.mounts import Mount, top_level
+from boot.log import log
+from boot.mounts import Mount, are_podmans, top_level
 from boot.syscalls import (
     MNT_DETACH,
     MS_BIND,
@@ -24,6 +25,13 @@ from store.format.names import CACHE_LAYOUT as LAYOUT
 ROOT = f"{MOUNTS}/root".encode()
 LINK_LIMIT = 40
 """Symbolic links followed in one path before it is a loop, as the kernel has it."""
+
+
+_CARRY_NO_OVERLAY = (b"overlay", b"fuse.fuse-overlayfs")
+"""File systems of a container's own root that take no upper directory."""
+
+_FIRST_USER_NAMESPACE = "user:[4026531837]"
+"""PROC_USER_INIT_INO of linux/proc_ns.h: the machine's own, and not a rootless container's."""
 
 
 class Writable:
@@ -63,16 +71,50 @@ class Writable:
 
 
 def container_name(mounts: list[Mount]) -> str:
-    """Return the container's id as the engine's own mounts show it, else its host name.
+    """Return what tells this container from all others of its engine, in each of its starts.
 
-    Docker and Podman keep /etc/hostname in a directory that is named by the id.
+    That is the name of its own layer: of the directory around the upper directory of the
+    engine's overlay, or of its root where that is no overlay.  Docker and Podman draw one,
+    of the form of an id.  Those of containerd are numbers: they go behind an id from
+    /etc/hostname and its like, or the host name.  Those alone do not do: containers that
+    share a network, or a pod, share them as well.
     """
+    own = _engine_root(mounts)
+    upper = own.super_options.partition(b",upperdir=")[2].partition(b",")[0]
+    name = os.path.basename(os.path.dirname(upper) or own.root)
+    if _is_id(name):
+        return name.decode()
+    behind = f".{os.fsdecode(name)}" if name else ""
     for entry in mounts:
         if entry.target in (b"/etc/hostname", b"/etc/hosts", b"/etc/resolv.conf"):
             for part in entry.root.split(b"/"):
-                if len(part) == 64 and not part.strip(b"0123456789abcdef"):
-                    return part.decode()
-    return os.uname().nodename
+                if _is_id(part):
+                    return part.decode() + behind
+    return os.uname().nodename + behind
+
+
+def _is_id(name: bytes) -> bool:
+    return len(name) == 64 and not name.strip(b"0123456789abcdef")
+
+
+def _engine_root(mounts: list[Mount]) -> Mount:
+    """Return the root that the engine made of the boot image."""
+    return next(entry for entry in reversed(mounts) if entry.target == b"/")
+
+
+def provide_writable(mounts: list[Mount]) -> None:
+    """Have a container without a volume at `WRITABLE` keep its changes in memory.
+
+    Not every engine makes the image's volumes (``ctr run`` does not), and the kernel takes
+    no upper directory on an overlay, which the container's own root is.
+    """
+    own = _engine_root(mounts).kind
+    if own in _CARRY_NO_OVERLAY and not any(m.target == WRITABLE.encode() for m in mounts):
+        mount(b"tmpfs", WRITABLE.encode(), b"tmpfs", 0, b"mode=700")
+        log(
+            f"no volume at {WRITABLE}: what the container writes is kept in memory and goes with "
+            f"it; for ctr run give --mount type=bind,src=DIRECTORY,dst={WRITABLE},options=rbind:rw"
+        )
 
 
 def mount_overlay(lower: bytes, writable: Writable) -> None:
@@ -90,6 +132,10 @@ def mount_overlay(lower: bytes, writable: Writable) -> None:
         # Last, since its presence says that the upper directory is as it should be.
         os.mkdir(work, 0o700)
     options = f"lowerdir={os.fsdecode(lower)},upperdir={upper},workdir={work},index=off,xino=on"
+    if os.readlink("/proc/self/ns/user") != _FIRST_USER_NAMESPACE:
+        # Its marks on directories are trusted.* by default, which need rights over the
+        # machine: without any, a directory that has content cannot be removed (EIO).
+        options += ",userxattr"
     try:
         mount(b"overlay", ROOT, b"overlay", 0, options.encode())
     except OSError as error:
@@ -144,9 +190,17 @@ def resolve(path: bytes) -> bytes:
 
 
 def is_volume(entry: Mount) -> bool:
-    """Whether this is a volume of the engine's, and not one of ours."""
-    is_named_so = entry.root.endswith(b"/_data") and b"/volumes/" in entry.root
-    return is_named_so and not entry.target.startswith(HOME.encode() + b"/")
+    """Whether this is a volume of the engine's, and not one of ours.
+
+    Docker and Podman keep one in ``volumes/NAME/_data``; containerd, under Kubernetes, the
+    image's own ones in ``containers/ID/volumes/ID``.
+    """
+    if entry.target.startswith(HOME.encode() + b"/"):
+        return False
+    if entry.root.endswith(b"/_data"):
+        return b"/volumes/" in entry.root
+    parts = entry.root.split(b"/")[-4:]
+    return parts[::2] == [b"containers", b"volumes"] and all(_is_id(p) for p in parts[1::2])
 
 
 def is_kept(place: str, mounts: list[Mount], own: str = "") -> bool:
@@ -178,6 +232,9 @@ def move_mounts(mounts: list[Mount]) -> None:
         mount(entry.target, place, None, MS_MOVE)
     for name in ("/.dockerenv", "/etc/mtab"):
         _copy_from_engine(name)
+    if are_podmans(mounts):
+        for name in ("/etc/passwd", "/etc/group"):
+            _copy_accounts(name)
 
 
 def _copy_from_engine(path: str) -> None:
@@ -190,6 +247,26 @@ def _copy_from_engine(path: str) -> None:
         os.symlink(os.readlink(path), place)
     else:
         _make_mount_point(place, False)
+
+
+def _copy_accounts(path: str) -> None:
+    """Add the lines that the engine has added to the image's file of accounts.
+
+    Podman does so for a user or group that the image does not know.
+    """
+    place = resolve(path.encode())
+    try:
+        if os.stat(path).st_size <= os.stat(place).st_size:
+            return
+        with open(path, "rb", buffering=0) as file:
+            given = file.readall() or b""
+        with open(place, "r+b", buffering=0) as file:
+            own = file.readall() or b""
+            # At a later start it has them, and whatever the workload has made of it.
+            if given.startswith(own):
+                file.write(given[len(own) :])
+    except FileNotFoundError:
+        return
 
 
 def _make_mount_point(place: bytes, directory: bool) -> None:

@@ -62,6 +62,25 @@ REFUSED_I386 = (
     357,  # bpf
     *REFUSED,
 )
+PODMAN_REFUSED_X86_64 = (
+    170,  # sethostname
+    171,  # setdomainname
+    179,  # quotactl
+    212,  # lookup_dcookie
+    298,  # perf_event_open
+    300,  # fanotify_init
+    321,  # bpf
+)
+"""Podman's own profile lets every container make namespaces and try to mount."""
+PODMAN_REFUSED_I386 = (
+    74,  # sethostname
+    121,  # setdomainname
+    131,  # quotactl
+    253,  # lookup_dcookie
+    336,  # perf_event_open
+    338,  # fanotify_init
+    357,  # bpf
+)
 CLONE_NAMESPACES = 0x7E020000
 """CLONE_NEWNS, CGROUP, UTS, IPC, USER, PID, NET: the flags that plain Docker refuses."""
 
@@ -93,10 +112,29 @@ def _answers(clone: int, refused: tuple[int, ...]) -> list[bytes]:
     ]
 
 
+def _podman_answers(refused: tuple[int, ...]) -> list[bytes]:
+    """Return the same for Podman's profile."""
+    count = len(refused)
+    return [
+        _step(_LOAD, _AT_NUMBER),
+        _step(_AND, ~_X32_BIT & 0xFFFFFFFF),
+        *(_step(_JUMP_EQUAL, number, count - i, 0) for i, number in enumerate(refused)),
+        _step(_RETURN, _ALLOW),
+        _step(_RETURN, _ERRNO | EPERM),
+    ]
+
+
 def plain_docker_filter() -> bytes:
     """Return the filter program, struct sock_filter[]."""
-    x86_64 = _answers(CLONE_X86_64, REFUSED_X86_64)
-    i386 = _answers(CLONE_I386, REFUSED_I386)
+    return _program(_answers(CLONE_X86_64, REFUSED_X86_64), _answers(CLONE_I386, REFUSED_I386))
+
+
+def plain_podman_filter() -> bytes:
+    """Return that of Podman's profile (containers-common, seccomp.json), which refuses less."""
+    return _program(_podman_answers(PODMAN_REFUSED_X86_64), _podman_answers(PODMAN_REFUSED_I386))
+
+
+def _program(x86_64: list[bytes], i386: list[bytes]) -> bytes:
     program = [
         _step(_LOAD, _AT_ARCH),
         _step(_JUMP_EQUAL, ARCH_X86_64, 0, len(x86_64)),

@@ -18,11 +18,12 @@ from _signal import (
 from errno import EACCES, EIO, ENOENT, ENOEXEC, ENOTDIR
 from termios import TIOCSCTTY
 
-from boot.mounts import Mount, remake_proc
-from boot.seccomp import plain_docker_filter
+from boot.mounts import Mount, are_podmans, remake_proc
+from boot.seccomp import plain_docker_filter, plain_podman_filter
 from boot.syscalls import (
     CLONE_NEWNS,
     MNT_DETACH,
+    MS_MOVE,
     MS_NODEV,
     MS_NOEXEC,
     MS_NOSUID,
@@ -76,17 +77,25 @@ def become_workload(
     unshare(CLONE_NEWNS)
     proc = [m for m in mounts if m.target == b"/proc"]
     if proc:
-        unmount(b"/proc", MNT_DETACH)
-        flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RELATIME
-        mount(b"proc", b"/proc", b"proc", flags)
+        _renew_proc()
         remake_proc(mounts)
     os.chdir(directory)
     if not identity.keeps_admin:
         # In this order: a filter needs SYS_ADMIN, or else no_new_privs.
         if identity.filtered:
-            install_seccomp(plain_docker_filter())
+            is_podman = are_podmans(mounts)
+            install_seccomp(plain_podman_filter() if is_podman else plain_docker_filter())
         drop_capability(CAP_SYS_ADMIN)
     take_identity(arguments, environment, identity)
+
+
+def _renew_proc() -> None:
+    """Replace the engine's /proc by one of this PID namespace."""
+    # The old one is moved aside, and goes last: in a user namespace, that of a rootless
+    # container, the kernel makes a /proc only beside another one (mount_namespaces(7)).
+    mount(b"/proc", b"/dev", None, MS_MOVE)
+    mount(b"proc", b"/proc", b"proc", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RELATIME)
+    unmount(b"/dev", MNT_DETACH)
 
 
 def take_identity(

@@ -164,8 +164,13 @@ def build_config(source: ImageView, layers: list[Layer], chunk_index_digest: byt
         {"created": created, "created_by": f"bootfs {RELEASE}: image"},
     ]
     # Docker's own traces of how the source was made; the engine makes new ones.
+    was_built_by_docker = bool(config.get("container_config"))
     for name in ("container", "container_config", "id", "parent"):
         config.pop(name, None)
+    if was_built_by_docker:
+        # docker-compose 1 looks here for what it carries over when it makes a container anew:
+        # as with the source, and not ours, which `down -v` would leave then.
+        config["container_config"] = {"Volumes": checked.get("Volumes", {})}
     return config
 
 

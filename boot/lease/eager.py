@@ -173,7 +173,7 @@ class Filling:
             return os.open(piece.path, NEW_FILE, mode)
         except FileExistsError:
             name = piece.path.lstrip(b"/")
-            if name in FROM_ENGINE and os.lstat(piece.path).st_size == piece.inode.size:
+            if name in FROM_ENGINE and os.lstat(piece.path).st_size >= piece.inode.size:
                 if self.builder is not None:
                     self.builder.set_attributes(piece.path, piece.inode)
                 return -1

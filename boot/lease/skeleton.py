@@ -19,7 +19,7 @@ from store.format.erofslayout import FILE_TYPES, S_IFDIR, S_IFLNK, S_IFREG
 PROGRAMS = (b"usr/local/sbin", b"usr/local/bin", b"usr/sbin", b"usr/bin", b"sbin", b"bin")
 """Where Docker's PATH leads."""
 FROM_ENGINE = (b"etc/passwd", b"etc/group")
-"""Files that the boot image's own layer holds, whole, for the engine."""
+"""Files that the boot image's own layer holds, whole, for the engine; Podman adds lines to them."""
 _DIRECTORY, _LINK, _REGULAR = (FILE_TYPES[kind] for kind in (S_IFDIR, S_IFLNK, S_IFREG))
 _RIGHTS = {0: "CHOWN", 1: "DAC_OVERRIDE", 3: "FOWNER", 4: "FSETID", 27: "MKNOD", 31: "SETFCAP"}
 """Capabilities that making a tree takes; Docker gives them all without being asked."""
@@ -142,7 +142,7 @@ class Builder:
             self._make(directory, name, inode)
         except FileExistsError:
             shown = directory + b"/" + name
-            if shown in FROM_ENGINE and os.lstat(name).st_size == inode.size:
+            if shown in FROM_ENGINE and os.lstat(name).st_size >= inode.size:
                 self.set_attributes(name, inode)
                 return
             if os.path.isdir(name) and not os.path.islink(name):

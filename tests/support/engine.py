@@ -54,6 +54,13 @@ def docker(
     return done
 
 
+def compose_command() -> list[str]:
+    """Give the command of the composer that is there: docker's plugin, or else a program."""
+    plugin = ["docker", "compose"]
+    asked = subprocess.run([*plugin, "version"], capture_output=True, check=False, timeout=30)
+    return plugin if asked.returncode == 0 else ["docker-compose"]
+
+
 class Container:
     """A container that a test has started, known by its name."""
 

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.engine import compose_command
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -29,6 +31,14 @@ def _docker() -> str:
     command = ["docker", "version", "--format", "{{.Server.Version}}"]
     asked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     return "" if asked.returncode == 0 else f"no Docker engine answers: {asked.stderr.strip()}"
+
+
+def _compose() -> str:
+    try:
+        subprocess.run([*compose_command(), "version"], capture_output=True, check=True, timeout=30)
+    except (OSError, subprocess.CalledProcessError):
+        return "neither docker compose nor docker-compose is installed"
+    return _docker()
 
 
 def _fuse() -> str:
@@ -62,6 +72,13 @@ def _tool(name: str) -> Callable[[], str]:
 
 PROBES: dict[str, Callable[[], str]] = {
     "docker": _docker,
+    "compose": _compose,
+    "podman": _tool("podman"),
+    "containerd": _tool("containerd"),
+    "ctr": _tool("ctr"),
+    "crun": _tool("crun"),
+    "runc": _tool("runc"),
+    "newuidmap": _tool("newuidmap"),
     "fuse": _fuse,
     "erofs": _erofs,
     "root": _root,

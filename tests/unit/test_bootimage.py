@@ -134,7 +134,15 @@ def test_the_config_is_the_sources_but_for_what_boots() -> None:
     assert json.loads(settings["Labels"][LABEL + "source.history"]) == [{"created_by": "a step"}]
     assert (config["author"], config["created"]) == ("somebody", "2020-01-01T00:00:00Z")
     assert "container" not in config
+    assert "container_config" not in config
     assert source.config["config"]["Entrypoint"] == ["/e"]
+
+
+def test_a_composer_finds_the_sources_volumes_where_docker_built_it() -> None:
+    source = view(Volumes={"/v": {}})
+    source.config["container_config"] = {"Hostname": "abc", "Cmd": ["a step"]}
+    config = build_config(source, [], FILES.chunk_index_digest)
+    assert config["container_config"] == {"Volumes": {"/v": {}}}
 
 
 @pytest.mark.parametrize(
