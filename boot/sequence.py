@@ -100,7 +100,7 @@ def boot(
         if attempt is not None:
             attempt.abandon()
         return boot_without_mounts()
-    writable = root.Writable(root.container_name(mounts), settings.chunk_index.hex()[:32])
+    writable = root.Writable(mounts, settings.chunk_index.hex()[:32])
 
     # 3. The workload is PID 1 of its own PID namespace; later children are not in it.  It is
     # forked while the daemon, which has more to import, is on its way.
