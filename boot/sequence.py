@@ -162,7 +162,7 @@ def _make_root(
     if not writable.filled and any(root.is_volume(m) for m in mounts):
         from boot.volumes import fill_new_volumes
 
-        fill_new_volumes(mounts)
+        fill_new_volumes(mounts, directory)
         # Last, since what a start did not finish, the next one does.
         writable.mark_filled()
     root.make_directory(directory)
