@@ -99,6 +99,8 @@ def build_own_layer(source: ImageView, tree: Node, files: ImageFiles, blob_store
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
         directories = dict(_DIRECTORIES)
         directories.update(_engine_directories(settings, tree, directories))
+        for name, mode in _top_directories(tree):
+            directories.setdefault(name, mode)
         for name, mode in sorted(directories.items()):
             node = find(tree, name.encode("utf-8", "surrogateescape"))
             owner = node if node is not None and node.is_directory else None
@@ -222,6 +224,19 @@ def _engine_directories(
             is_known = node is not None and node.is_directory
             found[name] = stat.S_IMODE(node.mode) if node is not None and is_known else 0o755
     return found
+
+
+def _top_directories(tree: Node) -> list[tuple[str, int]]:
+    """Return name and mode of the root's directories: a tmpfs gets the mode of what it hides.
+
+    No deeper ones.  The engine copies to a new volume what the boot image has at its
+    place, and one that has anything in it does not count as new any more.
+    """
+    return [
+        (name.decode("utf-8", "surrogateescape"), stat.S_IMODE(node.mode))
+        for name, node in tree.children.items()
+        if node.is_directory
+    ]
 
 
 def _entry(name: str, mode: int, owner: Node | None) -> tarfile.TarInfo:
