@@ -68,7 +68,7 @@ def boot(
     environment = workload_environment(given)
     directory = os.getcwdb()
     mounts = read_mounts()
-    command = [*config.entrypoint, *arguments]
+    command = [*settings.entrypoint, *arguments]
     if not command:
         raise BootError(
             "no command: the image has neither ENTRYPOINT nor CMD; give one to docker run"
