@@ -29,7 +29,14 @@ REPLACED = (
         "TIME",
     ),
 )
-UNORDERED = {"mounts", "this process", "control groups", "environment", "first environment"}
+UNORDERED = {
+    "mounts",
+    "this process",
+    "control groups",
+    "environment",
+    "first environment",
+    "names",
+}
 """Sections whose lines come in an order that nobody chose."""
 
 
