@@ -123,8 +123,8 @@ def supervise(
 ) -> int:
     """Serve as PID 1 until the workload ends; return the container's exit code.
 
-    ``told`` is called at each SIGIO until it returns True; from then on SIGIO is
-    the workload's like any of ``signals``.  ``processes`` is an open /proc.
+    ``told`` is called at each SIGIO until it returns True.  One that somebody sent
+    is the workload's all the same, like any of ``signals``.  ``processes`` is an open /proc.
     """
     joined = False
     while True:
@@ -137,8 +137,10 @@ def supervise(
             information = sigwaitinfo(signals)
         number = information.si_signo
         if number == SIGIO and not joined:
+            # Also at one that somebody sent: the kernel adds none to one that is pending.
             joined = told()
-            continue
+            if information.si_code > 0:
+                continue
         # Of the kernel's own kind it tells about our children, else somebody sent it.
         if number != SIGCHLD or information.si_code <= 0:
             forward(workload, number, processes)
