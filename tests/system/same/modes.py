@@ -20,4 +20,5 @@ class Mode:
 MODES = {
     "erofs": Mode(BOOT_OPTIONS, whole=True),
     "fuse": Mode(BOOT_OPTIONS, whole=False),
+    "lease": Mode((), whole=False),
 }
