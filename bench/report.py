@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from bench.results import RESULTS, format_table
 TOP = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- figures:begin -->", "<!-- figures:end -->"
 MB = 1e6
-KINDS = ("startup", "convert", "filesystem")
+KINDS = ("startup", "boot", "convert", "filesystem")
+BOOT_PARTS = ("path_ms", "totals_ms", "beside_ms")
+WALLS = ("docker run", "bootfs", "bootfs, with stamps")
 
 Figures = Mapping[str, Any]
 """One benchmark's JSON document; the benchmark that writes it knows its shape."""
@@ -95,6 +97,28 @@ def size_table(figures: Figures) -> str:
     return format_table(header, rows)
 
 
+def boot_table(figures: Figures) -> str:
+    """Return the steps of warm boots in ms, least and median of each image."""
+    images = figures["images"]
+    names = list(images)
+    walls = [images[name]["walls_ms"] for name in names]
+    taken: list[tuple[str, Sequence[Figures]]] = []
+    for part in BOOT_PARTS:
+        steps = zip(*(images[name][part] for name in names), strict=True)
+        taken += [(step[0]["step"], step) for step in steps]
+    taken += [(wall, [one[wall] for one in walls]) for wall in WALLS]
+    rows = []
+    for label, of_images in taken:
+        cells = (f"{one[kind]:.2f}" for one in of_images for kind in ("min", "median"))
+        rows.append([label, *cells])
+    ratios = [
+        [wall["bootfs"][k] / wall["docker run"][k] for k in ("min", "median")] for wall in walls
+    ]
+    rows.append(["bootfs / docker run", *(f"{ratio:.2f}" for pair in ratios for ratio in pair)])
+    header = ["ms", *(f"{name} {kind}" for name in names for kind in ("min", "median"))]
+    return format_table(header, rows)
+
+
 def convert_table(figures: Figures) -> str:
     """Return conversion against casync as a table."""
     data = figures["data_bytes"]
@@ -162,13 +186,20 @@ def readme_part(results: Mapping[str, Figures]) -> str:
 def performance_part(results: Mapping[str, Figures]) -> str:
     """Return the section of docs/performance.md: everything."""
     parts = []
-    titles = {"startup": "Start", "convert": "Conversion", "filesystem": "File system"}
+    titles = {
+        "startup": "Start",
+        "boot": "Steps of a warm boot",
+        "convert": "Conversion",
+        "filesystem": "File system",
+    }
     for kind, figures in results.items():
         parts += [f"## {titles[kind]}", machine_line(figures)]
         if kind == "startup":
             parts += [cold_table(figures), warm_table(figures), size_table(figures)]
             if (RESULTS / "startup.png").exists():
                 parts += ["![Seconds to READY](../bench/results/startup.png)"]
+        elif kind == "boot":
+            parts += [boot_table(figures)]
         elif kind == "convert":
             parts += [f"Image: {figures['image']}.", convert_table(figures)]
         else:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from _signal import SIG_UNBLOCK, SIGUSR1, pthread_sigmask, signal
 from _thread import start_new_thread
 
 from boot.config import AUTHORITIES, Settings, read_boot_config
@@ -101,12 +102,35 @@ class Service:
         workers = self.file.workers
         image.chunks.begin_wait, image.chunks.end_wait = workers.begin_wait, workers.end_wait
 
+    def watch_reads(self, fetched: Callable[[], None]) -> None:
+        """Note from now on what is read, for `read_ahead`, and settle on SIGUSR1.
+
+        That ends this process when the next start has all that it may want.  ``fetched``
+        is called for each chunk that is fetched.  To be called by the main thread.
+        """
+        self._image.chunks.fetched = fetched
+        read_ahead = ReadAhead(self._image, self._order, Pages(self._image.size))
+        if self._order is not None and not self._order.is_empty:
+            # First of all these; the replay lets it go on.
+            read_ahead.hold()
+        self._read_ahead = read_ahead
+        signal(SIGUSR1, lambda *_: read_ahead.end())
+        pthread_sigmask(SIG_UNBLOCK, (SIGUSR1,))
+
     def read_ahead(self, own: int, step: int) -> None:
-        """Advise the kernel for ever, in this thread; ``own`` is image.erofs itself, open.
+        """Advise the kernel until SIGUSR1, in this thread; ``own`` is image.erofs itself, open.
 
         ``step`` is what the kernel reads at most for one piece of advice.
         """
-        resident = Residency(own, self._image.size)
+        read_ahead = self._read_ahead
+        if read_ahead is None:
+            return
+        try:
+            resident = Residency(own, self._image.size)
+        except OSError as error:
+            log(f"no reading ahead: {error.strerror}; starts take longer")
+            read_ahead.resume()
+            read_ahead.run()
 
         def advise(offset: int, size: int) -> int:
             missing = resident.missing(offset, size)
@@ -114,14 +138,11 @@ class Service:
                 os.posix_fadvise(own, offset, size, os.POSIX_FADV_WILLNEED)
             return missing
 
-        advised = Pages(self._image.size)
-        read_ahead = ReadAhead(self._image, self._order, advise, step, advised)
-        if self._order is not None and self._order.reads:
-            replay = Replay(self._image, self._order, advise, step, advised)
-            read_ahead.hold()
+        if self._order is not None and not self._order.is_empty:
+            replay = Replay(self._image, self._order, advise, step, read_ahead.advised)
             self._replay = replay
             self.file.between_requests(replay.advise_next, then=read_ahead.resume)
-        self._read_ahead = read_ahead
+        read_ahead.advise_by(advise, step)
         read_ahead.run()
 
     def _answered(self, offset: int, size: int) -> None:

@@ -4,11 +4,13 @@ The rest of the bootstrap frame, the rest of the chunk, the chunks that follow: 
 larger pieces than the kernel would ask for, and beside the workload, by advice (see
 boot/replay.py).  Only what is in memory or in the cache is advised, so that nothing
 is fetched for it (but for what is dropped before the kernel comes to read it).  When
-the start is over, what lies around its reads is fetched in the background.
+a cold start is over, what lies around its reads is fetched, so that the next start
+fetches nothing: in the background, or when the workload has ended before.
 """
 
 from __future__ import annotations
 
+import os
 from _queue import Empty, SimpleQueue
 from bisect import bisect_right
 
@@ -17,14 +19,17 @@ from store.format.chunkindex import BLOCK, FRAME, HOLE
 
 AHEAD = 512 << 10
 """Plain bytes advised past the end of a read."""
+BEHIND = 64 << 10
+"""Plain bytes: so far before a page that a mapping lacks does the kernel begin to read."""
 MARGIN = 256 << 10
-"""Plain bytes: a window of EROFS's read-ahead on either side, and the next one."""
+"""Plain bytes after a page: a window of EROFS's read-ahead, and the next one."""
 QUIET_S = 0.5
 """A start is over when nothing was read for so long."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import NoReturn
 
     from store.read.image import ImageReader
     from store.read.order import Pages, StartOrder
@@ -37,27 +42,31 @@ class ReadAhead:
         self,
         image: ImageReader,
         order: StartOrder | None,
-        advise: Callable[[int, int], int],
-        step: int,
         advised: Pages,
     ) -> None:
-        """Read ahead in ``image``, note reads in ``order``; ``advise`` as for `Replay`.
+        """Read ahead in ``image``, note reads in ``order``.
 
         Pages in ``advised`` are read on advice: what is read of them is no news.
         """
+        self.advised = advised
         self._image = image
         self._order = order
-        self._advise = advise
-        self._step = step
-        self._advised = advised
-        self._queue: SimpleQueue[tuple[int, int]] = SimpleQueue()
+        self._advise: Callable[[int, int], int] = lambda *_: 0
+        self._step = AHEAD
+        self._queue: SimpleQueue[tuple[int, int] | None] = SimpleQueue()
+        """What is seen; None wakes `run` up to `end`."""
+        self._ends = False
         self._held: list[tuple[int, int]] | None = None
-        self._unsettled: list[int] = []
-        """Places that were read since the last `_settle`."""
+        self._unsettled: set[int] = set()
+        """Places that were read and not yet seen to by `_settle`."""
+        self._is_quiet = True
+        """Nothing was read since `_settle` looked."""
+        self._knows_before = False
+        """What earlier starts read is among `_unsettled`, or was."""
 
     def saw(self, offset: int, size: int) -> None:
         """Take note of a read that has been answered; cheap, and never blocks."""
-        if not self._advised.holds(offset, size):
+        if not self.advised.holds(offset, size):
             held = self._held
             if held is None:
                 self._queue.put((offset, size))
@@ -74,16 +83,40 @@ class ReadAhead:
         for seen in held or ():
             self._queue.put(seen)
 
-    def run(self) -> None:
-        """Advise for ever: a thread, to be started when the image is mounted."""
-        while True:
+    def end(self) -> None:
+        """Have `run` settle now and end this process; may be called by a signal handler."""
+        self._ends = True
+        self._queue.put(None)
+
+    def advise_by(self, advise: Callable[[int, int], int], step: int) -> None:
+        """Have `run` use ``advise`` and ``step``, which are as for `Replay`."""
+        self._advise, self._step = advise, step
+
+    def run(self) -> NoReturn:
+        """Take what is seen until `end`: a thread, to be started when the image is mounted."""
+        while not self._ends:
             try:
                 # Without a limit when there is nothing to do after it.
-                seen = self._queue.get(timeout=QUIET_S if self._unsettled else None)
+                seen = self._queue.get(timeout=None if self._is_quiet else QUIET_S)
             except Empty:
                 self._settle()
             else:
-                self._follow(*seen)
+                if seen is not None:
+                    self._follow(*seen)
+        try:
+            self._finish()
+        finally:
+            os._exit(0)
+
+    def _finish(self) -> None:
+        """Note the reads that wait to be, and settle; return when all that takes has landed."""
+        self.resume()
+        while not self._queue.empty():
+            seen = self._queue.get()
+            if seen is not None:
+                self._take(*seen)
+        self._settle()
+        self._image.chunks.wait_until_landed()
 
     def _settle(self) -> None:
         """Have what lies around this start's reads fetched, in the background.
@@ -92,32 +125,55 @@ class ReadAhead:
         start has other things there, and is to fetch nothing.  Not where nothing was
         fetched: then the store is not needed, and may be away.
         """
+        self._is_quiet = True
+        if not self._image.chunks.counters.fetched_chunks:
+            return
+        # An earlier start may have been cut off before it could do this.
+        if self._order is not None and not self._knows_before:
+            for offset, size in self._order.reads:
+                self._unsettled.update(self._places(offset, size))
+        self._knows_before = True
         index = self._image.index
         chunks: set[int] = set()
         for place in self._unsettled:
-            first = bisect_right(index.starts, max(index.starts[place] - MARGIN, 0)) - 1
+            first = bisect_right(index.starts, max(index.starts[place] - BEHIND, 0)) - 1
             last = bisect_right(index.starts, index.starts[place + 1] + MARGIN - 1)
             chunks.update(index.place_chunks[first:last])
         self._unsettled.clear()
-        if self._image.chunks.counters.requests:
-            self._image.chunks.want(sorted(chunks - {HOLE}))
+        self._image.chunks.want(sorted(chunks - {HOLE}))
+
+    def _places(self, offset: int, size: int) -> range:
+        """Return the places that a read of ``image.erofs`` touches."""
+        index = self._image.index
+        start = offset - index.data_start
+        if start < 0:
+            return range(0)
+        first = bisect_right(index.starts, start) - 1
+        return range(
+            first, min(bisect_right(index.starts, start + size - 1), len(index.starts) - 1)
+        )
+
+    def _take(self, offset: int, size: int) -> None:
+        """Note a read, for the next start and for `_settle`."""
+        index = self._image.index
+        if offset < index.bootstrap_size:
+            start = offset // FRAME * FRAME
+            self._note(start, min(FRAME, index.bootstrap_size - start))
+        elif offset >= index.data_start:
+            self._note(offset, size)
+            self._unsettled.update(self._places(offset, size))
+            self._is_quiet = False
 
     def _follow(self, offset: int, size: int) -> None:
-        """Note a read for the next start, and advise what lies near it."""
+        """Note a read, and advise what lies near it."""
         index = self._image.index
+        self._take(offset, size)
         try:
             if offset < index.bootstrap_size:
                 start = offset // FRAME * FRAME
-                length = min(FRAME, index.bootstrap_size - start)
-                self._note(start, length)
-                self._advise_new(start, length)
+                self._advise_new(start, min(FRAME, index.bootstrap_size - start))
             elif offset >= index.data_start:
-                self._note(offset, size)
-                start = offset - index.data_start
-                first = bisect_right(index.starts, start) - 1
-                end = bisect_right(index.starts, start + size - 1)
-                self._unsettled += range(first, end)
-                self._advise_near(first, size + AHEAD)
+                self._advise_near(self._places(offset, size)[0], size + AHEAD)
         except (BootfsError, OSError):
             # Whoever needs the bytes reads them, and is told.
             return
@@ -132,6 +188,10 @@ class ReadAhead:
 
     def _advise_near(self, first: int, limit: int) -> None:
         """Advise from place ``first`` on, as far as all is near, ``limit`` bytes at most."""
+        if self._image.chunks.counters.fetched_chunks:
+            # What is read on advice, one does not hear of when the workload wants it.  A cold
+            # start hears of all: for the next one, and for `_settle`.
+            return
         starts = self._image.index.starts
         count = len(self._image.index.place_chunks)
         last = first
@@ -146,12 +206,13 @@ class ReadAhead:
         end = starts[last] // BLOCK * BLOCK
         if last < count and self._is_near(last):
             end = -(-starts[last] // BLOCK) * BLOCK
+        self._unsettled.update(range(first, last))
         self._advise_new(self._image.index.data_start + begin, end - begin)
 
     def _advise_new(self, offset: int, size: int) -> None:
         """Advise the first run of pages that were not advised before."""
-        offset, size = self._advised.first_gap(offset, size)
-        self._advised.add(offset, size)
+        offset, size = self.advised.first_gap(offset, size)
+        self.advised.add(offset, size)
         for at in range(offset, offset + size, self._step):
             self._advise(at, min(self._step, offset + size - at))
 

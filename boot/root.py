@@ -19,6 +19,7 @@ from boot.syscalls import (
     unmount,
 )
 from store.errors import BootError, MountFailed
+from store.format.names import CACHE_LAYOUT as LAYOUT
 
 ROOT = f"{MOUNTS}/root".encode()
 LINK_LIMIT = 40
@@ -151,6 +152,25 @@ def is_volume(entry: Mount) -> bool:
     """Whether this is a volume of the engine's, and not one of ours."""
     is_named_so = entry.root.endswith(b"/_data") and b"/volumes/" in entry.root
     return is_named_so and not entry.target.startswith(HOME.encode() + b"/")
+
+
+def is_kept(place: str, mounts: list[Mount], own: str = "") -> bool:
+    """Whether other containers will find what this one writes to the cache at ``place``.
+
+    An anonymous volume goes with its container, unless it is that of a cache container:
+    then there is something in it, a mark or other images' directories.  That named
+    ``own`` does not count.
+    """
+    entry = next((m for m in mounts if m.target == place.encode()), None)
+    if entry is None:
+        return False
+    name = entry.root.removesuffix(b"/_data").rpartition(b"/")[2]
+    if len(name) != 64 or name.strip(b"0123456789abcdef"):
+        return True
+    images = f"{place}/{LAYOUT}"
+    return any(found != LAYOUT for found in os.listdir(place)) or (
+        os.path.isdir(images) and any(found != own for found in os.listdir(images))
+    )
 
 
 def move_mounts(mounts: list[Mount]) -> None:

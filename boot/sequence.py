@@ -136,6 +136,9 @@ def boot(
         joining.abandon(workload)
         return boot_without_mounts()
     joining.tell_of_image()
+    if not root.is_kept(settings.cache, mounts, settings.chunk_index.hex()):
+        # No start to come would find what it fetches in the end.
+        daemon.settles = lambda: False
     # What is in this process's memory is not for the workload.
     prctl(PR_SET_DUMPABLE, 0)
     detach_stdio()

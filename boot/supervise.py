@@ -9,6 +9,7 @@ from _signal import (
     SIGIO,
     SIGKILL,
     SIGSTOP,
+    SIGUSR1,
     sigtimedwait,
     sigwaitinfo,
 )
@@ -23,6 +24,9 @@ SETTLED_S = 10.0
 """A daemon that lived for so long was in order, even if nobody asked it for anything."""
 RETRY_S = 1.0
 """Pause before a daemon is started again when there was no process to be had for it."""
+
+SETTLE_LIMIT_S = 2.0
+"""So long at most does a cold start's end wait for what the next start may want of the store."""
 
 ALL_SIGNALS = frozenset(range(1, NSIG)) - {SIGKILL, SIGSTOP, 32, 33}
 """What the launcher has blocked, so that none is lost before it is forwarded.
@@ -41,7 +45,10 @@ else:
 class Daemon:
     """The serving process: its pid, how to start it again, and how to know that it works."""
 
-    __slots__ = ("answers", "deaths", "give_up", "pid", "respawn", "seen", "since_s", "wanted")
+    __slots__ = (
+        *("answers", "deaths", "give_up", "pid", "respawn", "seen", "settles", "since_s"),
+        "wanted",
+    )
 
     def __init__(
         self,
@@ -49,6 +56,7 @@ class Daemon:
         respawn: Callable[[], int] | None,
         give_up: Callable[[], None],
         answers: Callable[[], int],
+        settles: Callable[[], bool] = lambda: False,
     ) -> None:
         self.pid = pid
         self.respawn = respawn
@@ -57,6 +65,8 @@ class Daemon:
         """Makes all reads fail from now on, those waiting included."""
         self.answers = answers
         """Number of reads answered so far, by all daemons together."""
+        self.settles = settles
+        """Whether it has something to do before the container ends, and ends itself on SIGUSR1."""
         self.deaths = 0
         self.seen = 0
         self.since_s = monotonic()
@@ -88,12 +98,31 @@ class Daemon:
         """Start it again; when there is no process to be had, leave it `wanted`."""
         if self.respawn is None:
             return
+        # The next one does not know what was read.
+        self.settles = lambda: False
         try:
             self.pid = self.respawn()
         except OSError as error:
             log(f"cannot start the daemon again ({error.strerror}); readers wait until it can be")
         self.since_s = monotonic()
         self.wanted = self.pid == 0
+
+    def settle(self) -> None:
+        """Have it fetch what the next start may want, where this one has fetched something.
+
+        Returns `SETTLE_LIMIT_S` later at most, and at once when a signal comes: somebody
+        wants the container to end.
+        """
+        if not self.pid or not self.settles():
+            return
+        os.kill(self.pid, SIGUSR1)
+        end_s = monotonic() + SETTLE_LIMIT_S
+        while os.waitpid(self.pid, os.WNOHANG)[0] == 0:
+            left_s = end_s - monotonic()
+            information = sigtimedwait(ALL_SIGNALS, left_s) if left_s > 0 else None
+            # By the kernel itself: a child of ours has ended.
+            if information is None or information.si_code <= 0:
+                return
 
 
 class Helper(Protocol):
@@ -107,6 +136,9 @@ class Helper(Protocol):
 
     def start(self) -> None:
         """Start it again, if one is ``wanted``."""
+
+    def settle(self) -> None:
+        """Finish, since the workload has ended."""
 
 
 def open_processes() -> int:
@@ -127,6 +159,7 @@ def supervise(
     is the workload's all the same, like any of ``signals``.  ``processes`` is an open /proc.
     """
     joined = False
+    asked = False
     while True:
         if daemon.wanted:
             information = sigtimedwait(signals, RETRY_S)
@@ -143,6 +176,8 @@ def supervise(
                 continue
         # Of the kernel's own kind it tells about our children, else somebody sent it.
         if number != SIGCHLD or information.si_code <= 0:
+            # Of SIGIO there may be one more, from the kernel.
+            asked = asked or information.si_code <= 0
             forward(workload, number, processes)
         if number != SIGCHLD:
             continue
@@ -154,6 +189,9 @@ def supervise(
             if pid == 0:
                 break
             if pid == workload:
+                if not asked:
+                    # Whoever has sent a signal may wait for the end: `docker stop`.
+                    daemon.settle()
                 code = os.waitstatus_to_exitcode(status)
                 return code if code >= 0 else 128 - code
             if pid == daemon.pid:

@@ -99,14 +99,18 @@ def _fill(source: bytes, place: bytes, entry: Mount, inner: list[bytes]) -> None
     try:
         points = [path[len(place) + 1 :] for path in inner]
         stage = VOLUME + b"/" + STAGE
-        while os.path.lexists(stage) or _holds_only(VOLUME, points):
+
+        def known(path: bytes) -> bytes | None:
+            return _link_or_directory(source + b"/" + path)
+
+        while os.path.lexists(stage) or _holds_only(VOLUME, points, known):
             # One that is mounted read-only gets its content too.
             mount(None, VOLUME, None, MS_REMOUNT | MS_BIND | entry.flags & ~MS_RDONLY)
             lock = _lock_stage(stage)
             if lock is None:
                 continue
             try:
-                _fill_staged(VOLUME, lambda part: _copy_directory(source, part, {}), points)
+                _fill_staged(VOLUME, lambda part: _copy_directory(source, part, {}), points, known)
             finally:
                 os.close(lock)
             return
@@ -135,11 +139,19 @@ def _lock_stage(stage: bytes) -> int | None:
     return None
 
 
-def fill_volume(entry: Mount, copy: Callable[[bytes], None], points: list[bytes]) -> None:
+def fill_volume(
+    entry: Mount,
+    copy: Callable[[bytes], None],
+    points: list[bytes],
+    known: Callable[[bytes], bytes | None],
+) -> None:
     """Fill a volume where it is mounted, if it is empty, by ``copy``.
 
     ``copy`` makes the content, all its attributes too, in the empty directory it is given.
-    ``points``, in the volume, do not count.
+    ``points``, in the volume, do not count, nor do directories and links that the image has
+    there: the engine fills volumes too, with what it finds in the boot image.  ``known``
+    returns what the image has at a path in the volume: a link's target, ``b""`` for a
+    directory, or None.
 
     Raises:
         BootError: the container lacks a right that this takes.
@@ -148,12 +160,12 @@ def fill_volume(entry: Mount, copy: Callable[[bytes], None], points: list[bytes]
     place = entry.target
     stage = place + b"/" + STAGE
     try:
-        while os.path.lexists(stage) or _holds_only(place, points):
+        while os.path.lexists(stage) or _holds_only(place, points, known):
             lock = _lock_stage(stage)
             if lock is None:
                 continue
             try:
-                _fill_staged(place, copy, points)
+                _fill_staged(place, copy, points, known)
             finally:
                 os.close(lock)
             return
@@ -163,14 +175,19 @@ def fill_volume(entry: Mount, copy: Callable[[bytes], None], points: list[bytes]
         ) from None
 
 
-def _fill_staged(volume: bytes, copy: Callable[[bytes], None], points: list[bytes]) -> None:
+def _fill_staged(
+    volume: bytes,
+    copy: Callable[[bytes], None],
+    points: list[bytes],
+    known: Callable[[bytes], bytes | None],
+) -> None:
     """Have a copy made in the volume's locked stage, unless one is there, and move it out."""
     stage = volume + b"/" + STAGE
     part, whole = stage + b"/" + _PART, stage + b"/" + _WHOLE
     if not os.path.lexists(whole):
         _remove_tree(part)
         try:
-            if not _holds_only(volume, [*points, STAGE]):
+            if not _holds_only(volume, [*points, STAGE], known):
                 # Somebody has put something there: as under plain Docker it stays alone.
                 return
             os.mkdir(part)
@@ -194,7 +211,9 @@ def _move_entries(source: bytes, target: bytes, points: set[bytes]) -> None:
             os.rename(old, new)
             continue
         status = os.lstat(old)
-        if stat.S_ISDIR(status.st_mode) and stat.S_ISDIR(os.lstat(new).st_mode):
+        if stat.S_ISLNK(status.st_mode) and os.path.islink(new):
+            os.rename(old, new)
+        elif stat.S_ISDIR(status.st_mode) and stat.S_ISDIR(os.lstat(new).st_mode):
             _move_entries(old, new, points)
             _copy_attributes(old, new, status)
         elif new in points and stat.S_ISREG(status.st_mode):
@@ -216,17 +235,29 @@ def _remove_tree(path: bytes) -> None:
     os.rmdir(path)
 
 
-def _holds_only(directory: bytes, paths: list[bytes]) -> bool:
-    """Whether all that is in ``directory`` are ``paths``, and what leads to them."""
+def _link_or_directory(path: bytes) -> bytes | None:
+    """Return a link's target, ``b""`` of a directory, None of anything else."""
+    try:
+        return os.readlink(path)
+    except OSError:
+        return b"" if os.path.isdir(path) else None
+
+
+def _holds_only(
+    directory: bytes, paths: list[bytes], known: Callable[[bytes], bytes | None], place: bytes = b""
+) -> bool:
+    """Whether all that is in ``directory`` are ``paths``, what leads to them, and what is known."""
     for name in os.listdir(directory):
         below = [path[len(name) + 1 :] for path in paths if (path + b"/").startswith(name + b"/")]
-        if not below:
-            return False
         inside = directory + b"/" + name
-        if os.path.isdir(inside) and not os.path.islink(inside):
-            if not _holds_only(inside, [path for path in below if path]):
+        found = _link_or_directory(inside)
+        if not below and (found is None or found != known(place + name)):
+            return False
+        if found == b"":
+            further = [path for path in below if path]
+            if not _holds_only(inside, further, known, place + name + b"/"):
                 return False
-        elif os.lstat(inside).st_size:
+        elif below and os.lstat(inside).st_size:
             return False
     return True
 

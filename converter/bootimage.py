@@ -14,7 +14,6 @@ import os
 import stat
 import tarfile
 from dataclasses import dataclass
-from typing import Any
 
 from converter import RELEASE
 from converter.images.view import ImageView, JsonObject, Layer
@@ -27,6 +26,9 @@ from store.format.bootconfig import BootConfig, encode_boot_config
 INIT = "/.bootfs/init"
 LABEL = "io.bootfs."
 LINK_LIMIT = 40
+LINK_DEPTH = 3
+"""How deep links to directories may lie to be known to the engine: /var/run has 2."""
+LINK_COUNT = 1000
 
 _DIRECTORIES = (
     (".bootfs", 0o755),
@@ -98,13 +100,18 @@ def build_own_layer(source: ImageView, tree: Node, files: ImageFiles, blob_store
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
         directories = dict(_DIRECTORIES)
-        directories.update(_engine_directories(settings, tree, directories))
+        links = _directory_links(tree, directories)
+        ways = [*settings.get("Volumes", {}), settings.get("WorkingDir", "")]
+        ways += [part for link in links for part in (os.path.dirname(link), link)]
+        directories.update(_engine_directories(ways, tree, directories))
         for name, mode in _top_directories(tree):
             directories.setdefault(name, mode)
         for name, mode in sorted(directories.items()):
             node = find(tree, name.encode("utf-8", "surrogateescape"))
             owner = node if node is not None and node.is_directory else None
             tar.addfile(_entry(name, stat.S_IFDIR | mode, owner))
+        for name, target in sorted(links.items()):
+            tar.addfile(_link_entry(name, target))
         for name in _ENGINE_FILES:
             tar.addfile(_entry(name, stat.S_IFREG | 0o644, None))
         for name in _ACCOUNTS:
@@ -209,18 +216,70 @@ def _canonical(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
-def _engine_directories(
-    settings: dict[str, Any], tree: Node, known: dict[str, int]
-) -> dict[str, int]:
-    """Return where the engine mounts or changes to, with modes from the tree: VOLUMEs, WORKDIR."""
+def resolve(tree: Node, path: bytes) -> list[bytes]:
+    """Return where ``path`` leads in the tree, links followed, as names from the root.
+
+    What does not exist follows as it stands; a loop of links ends where it is noticed.
+    """
+    stack: list[tuple[bytes, Node | None]] = []
+    todo = [part for part in reversed(path.split(b"/")) if part]
+    links = 0
+    while todo:
+        part = todo.pop()
+        if part in (b".", b".."):
+            if part == b"..":
+                del stack[-1:]
+            continue
+        above = stack[-1][1] if stack else tree
+        is_known = above is not None and above.is_directory
+        node = above.children.get(part) if above is not None and is_known else None
+        if node is None or not node.is_symlink or links == LINK_LIMIT:
+            stack.append((part, node))
+            continue
+        links += 1
+        if node.target.startswith(b"/"):
+            stack.clear()
+        todo.extend(p for p in reversed(node.target.split(b"/")) if p)
+    return [name for name, _ in stack]
+
+
+def _directory_links(tree: Node, known: dict[str, int]) -> dict[str, str]:
+    """Return name and target of the links to directories that are not too deep in the tree.
+
+    The engine makes the mount points that a user asks for before the tree is there: it
+    is to follow the same links as in the source image.
+    """
+    found: dict[str, str] = {}
+    todo: list[tuple[bytes, Node]] = [(b"", tree)]
+    for depth in range(LINK_DEPTH):
+        below = []
+        for path, directory in todo:
+            for name, node in sorted(directory.children.items()):
+                place = path + b"/" + name if path else name
+                shown = place.decode("utf-8", "surrogateescape")
+                if shown in known:
+                    continue
+                if node.is_directory and depth + 1 < LINK_DEPTH:
+                    below.append((place, node))
+                elif node.is_symlink and len(found) < LINK_COUNT:
+                    end = find(tree, place)
+                    if end is not None and end.is_directory:
+                        found[shown] = node.target.decode("utf-8", "surrogateescape")
+        todo = below
+    return found
+
+
+def _engine_directories(ways: list[str], tree: Node, known: dict[str, int]) -> dict[str, int]:
+    """Return the directories on the ways to what the engine mounts, with modes from the tree."""
     found: dict[str, int] = {}
-    for path in [*settings.get("Volumes", {}), settings.get("WorkingDir", "")]:
-        parts = [part for part in path.split("/") if part not in ("", ".")]
+    for path in ways:
+        parts = resolve(tree, encode_text(path))
         for end in range(1, len(parts) + 1):
-            name = "/".join(parts[:end])
+            place = b"/".join(parts[:end])
+            name = place.decode("utf-8", "surrogateescape")
             if name in known or name in found:
                 continue
-            node = find(tree, encode_text(name))
+            node = find(tree, place)
             is_known = node is not None and node.is_directory
             found[name] = stat.S_IMODE(node.mode) if node is not None and is_known else 0o755
     return found
@@ -229,14 +288,21 @@ def _engine_directories(
 def _top_directories(tree: Node) -> list[tuple[str, int]]:
     """Return name and mode of the root's directories: a tmpfs gets the mode of what it hides.
 
-    No deeper ones.  The engine copies to a new volume what the boot image has at its
-    place, and one that has anything in it does not count as new any more.
+    No deeper ones, which might be many.
     """
     return [
         (name.decode("utf-8", "surrogateescape"), stat.S_IMODE(node.mode))
         for name, node in tree.children.items()
         if node.is_directory
     ]
+
+
+def _link_entry(name: str, target: str) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.type = tarfile.SYMTYPE
+    entry.mode = 0o777
+    entry.linkname = target
+    return entry
 
 
 def _entry(name: str, mode: int, owner: Node | None) -> tarfile.TarInfo:

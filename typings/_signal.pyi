@@ -1,12 +1,13 @@
 """The C half of `signal`, without its enums."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from signal import NSIG as NSIG
 from signal import struct_siginfo
 from types import FrameType
 from typing import Never
 
 SIG_SETMASK: int
+SIG_UNBLOCK: int
 SIG_DFL: int
 SIGCHLD: int
 SIGCONT: int
@@ -16,6 +17,7 @@ SIGIO: int
 SIGKILL: int
 SIGPIPE: int
 SIGSTOP: int
+SIGUSR1: int
 SIGXFSZ: int
 
 def default_int_handler(signalnum: int, frame: FrameType | None, /) -> Never: ...
@@ -23,4 +25,4 @@ def getsignal(signalnum: int, /) -> object: ...
 def pthread_sigmask(how: int, mask: Iterable[int], /) -> set[int]: ...
 def sigtimedwait(sigset: Iterable[int], timeout: float, /) -> struct_siginfo | None: ...
 def sigwaitinfo(sigset: Iterable[int], /) -> struct_siginfo: ...
-def signal(signalnum: int, handler: int, /) -> object: ...
+def signal(signalnum: int, handler: int | Callable[[int, FrameType | None], None], /) -> object: ...

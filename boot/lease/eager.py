@@ -190,6 +190,8 @@ class Filling:
         os.ftruncate(fd, inode.size)
         write_contents(self._reader, fd, inode.data_offset, inode.size)
         if self.builder is not None:
+            if not piece.is_new:
+                os.chmod(fd, inode.mode & 0o777)
             self.builder.set_attributes(fd, inode)
         else:
             os.chmod(fd, status.st_mode & 0o7777)

@@ -233,13 +233,13 @@ class Filler:
             if file.has_xattrs:
                 capability = _capability(file.fd)
             try:
-                write_contents(self._image, file.fd, file.offset, file.size)
+                times = (status.st_atime_ns, status.st_mtime_ns)
+                write_contents(self._image, file.fd, file.offset, file.size, times)
                 # Writing takes these away.
                 if status.st_mode & 0o6000:
                     os.chmod(file.fd, stat.S_IMODE(status.st_mode))
                 if capability:
                     os.setxattr(file.fd, _CAPABILITY, capability)
-                os.utime(file.fd, ns=(status.st_atime_ns, status.st_mtime_ns))
             except OSError as error:
                 name = os.fsdecode(_name_of(file.fd))
                 raise BootError(f"cannot fill {name}: {error.strerror}") from None
@@ -356,8 +356,13 @@ def _name_of(fd: int) -> bytes:
         return b"a file"
 
 
-def write_contents(image: ImageReader, fd: int, offset: int, size: int) -> None:
+def write_contents(
+    image: ImageReader, fd: int, offset: int, size: int, times: tuple[int, int] | None = None
+) -> None:
     """Write ``size`` bytes from ``offset`` of image.erofs to a new file of that size.
+
+    With ``times``, access and modification in ns, the file has them again after each piece:
+    others can see it, and a piece may be long in coming.
 
     Raises:
         BootfsError: they cannot be had; OSError: they cannot be written.
@@ -374,6 +379,8 @@ def write_contents(image: ImageReader, fd: int, offset: int, size: int) -> None:
             if not isinstance(piece, memoryview) or piece.obj is not ZEROS:
                 _write_all(fd, piece, place)
             place += len(piece)
+        if times is not None:
+            os.utime(fd, ns=times)
         if place != at + count:
             raise BootError(f"image.erofs ends before {offset + at + count}")
 

@@ -42,7 +42,25 @@ def fill_new_volumes(image: Image, reader: ImageReader, mounts: list[Mount]) -> 
             # With what the mounts in it lie on: the engine made only the way there.
             make_tree(image, reader, list(iter_directories(image, nid, set())), None, part)
 
-        fill_volume(entry, copy, points)
+        def known(path: bytes, top: bytes = entry.target) -> bytes | None:
+            return _link_or_directory(image, top + b"/" + path)
+
+        fill_volume(entry, copy, points, known)
+
+
+def _link_or_directory(image: Image, path: bytes) -> bytes | None:
+    """Return a link's target, ``b""`` of a directory, None of anything else."""
+    directory, _, name = path.rpartition(b"/")
+    above = find(image, directory)
+    if above is None or image.inode(above).kind != S_IFDIR:
+        return None
+    nid = image.lookup(image.inode(above), name)
+    if nid is None:
+        return None
+    inode = image.inode(nid)
+    if inode.kind == S_IFLNK:
+        return image.readlink(inode)
+    return b"" if inode.kind == S_IFDIR else None
 
 
 def find(image: Image, path: bytes) -> int | None:

@@ -11,7 +11,6 @@ import os
 from _thread import allocate_lock, start_new_thread
 from mmap import mmap
 
-from boot.log import log
 from boot.mounts import read_mounts
 from boot.spawn import NEEDS, open_fuse, respawn_daemon, spawn_daemon
 from boot.supervise import Daemon
@@ -35,6 +34,8 @@ ADVICE = 128 << 10
 """VM_READAHEAD_PAGES of linux/mm.h."""
 LONG_ADVICE = 1 << 20
 """One request to the daemon."""
+FETCHED = 8
+"""Place in the memory that init and daemon share: 1 when the daemon has fetched something."""
 FILES = 1024
 """More than a daemon that begins has open."""
 
@@ -60,7 +61,7 @@ class Attempt:
         self._environment = environment
         self._fuse = open_fuse()
         self._shared = mmap(-1, 4096)
-        """Number of reads answered, in its first 8 bytes."""
+        """Number of reads answered, in its first 8 bytes, and `FETCHED`."""
         self._namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         self._spawned = spawn_daemon(self._serve_first)
 
@@ -96,7 +97,11 @@ class Attempt:
             respawn=lambda: respawn_daemon(self._namespace, self._serve_again),
             give_up=lambda: os.close(self._fuse),
             answers=lambda: int.from_bytes(self._shared[:8], "little"),
+            settles=lambda: self._shared[FETCHED] != 0,
         )
+
+    def _note_fetch(self) -> None:
+        self._shared[FETCHED] = 1
 
     def _open_service(self) -> Service:
         from boot.daemon import AnswerCount, Service
@@ -105,6 +110,7 @@ class Attempt:
 
     def _serve_first(self, told: Callable[[BaseException | None], None]) -> None:
         service = self._open_service()
+        service.watch_reads(self._note_fetch)
         _mount_file(self._fuse)
         gate = allocate_lock()
         gate.acquire()
@@ -132,10 +138,7 @@ class Attempt:
             # The mount of the image holds the file; by path nobody needs it any more.
             unmount(FUSE, MNT_DETACH)
             told(None)
-            try:
-                service.read_ahead(own, step)
-            except OSError as error:
-                log(f"no reading ahead: {error.strerror}; starts take longer")
+            service.read_ahead(own, step)
 
         start_new_thread(mount_image, ())
         start_new_thread(go_on, ())

@@ -26,6 +26,31 @@ INODES_KEPT = 4096
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from types import TracebackType
+
+
+class Answering:
+    """A block of code in which whatever fails is EIO to the caller, and a line of the log.
+
+    What pyfuse3 itself hears of ends the daemon.
+    """
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Answer with EIO what is no answer yet; cancelling is none that anybody waits for."""
+        if isinstance(error, Exception) and not isinstance(error, FUSEError):
+            log(str(error) if isinstance(error, BootfsError) else f"request failed: {error!r}")
+            raise FUSEError(errno.EIO) from None
+
+
+ANSWERING = Answering()
 
 
 class Tree(Operations):
@@ -55,11 +80,7 @@ class Tree(Operations):
         if inode is None:
             if len(self._inodes) >= INODES_KEPT:
                 self._inodes.clear()
-            try:
-                inode = self._inodes[nid] = self._image.inode(nid)
-            except BootfsError as error:
-                log(str(error))
-                raise FUSEError(errno.EIO) from None
+            inode = self._inodes[nid] = self._image.inode(nid)
         return inode
 
     def _attributes(self, inode: Inode) -> EntryAttributes:
@@ -83,35 +104,40 @@ class Tree(Operations):
 
     async def lookup(self, parent: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         """Return what ``name`` is; an unknown one is remembered by the kernel too."""
-        nid = self._image.lookup(self._inode(parent), name)
-        if nid is None:
-            entry = EntryAttributes()
-            entry.st_ino = 0
-            entry.entry_timeout = CACHED_S
-            return entry
-        return self._attributes(self._inode(nid))
+        with ANSWERING:
+            nid = self._image.lookup(self._inode(parent), name)
+            if nid is not None:
+                return self._attributes(self._inode(nid))
+        entry = EntryAttributes()
+        entry.st_ino = 0
+        entry.entry_timeout = CACHED_S
+        return entry
 
     async def forget(self, inodes: Sequence[tuple[int, int]]) -> None:
         """Forget nothing: inodes are places in the bootstrap."""
 
     async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
         """Return an inode's attributes."""
-        return self._attributes(self._inode(inode))
+        with ANSWERING:
+            return self._attributes(self._inode(inode))
 
     async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
         """Return a link's target."""
-        return self._image.readlink(self._inode(inode))
+        with ANSWERING:
+            return self._image.readlink(self._inode(inode))
 
     async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
         """Return an extended attribute."""
-        try:
-            return self._image.xattrs(self._inode(inode))[name]
-        except KeyError:
-            raise FUSEError(errno.ENODATA) from None
+        with ANSWERING:
+            xattrs = self._image.xattrs(self._inode(inode))
+            if name not in xattrs:
+                raise FUSEError(errno.ENODATA)
+            return xattrs[name]
 
     async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
         """Return the names of extended attributes."""
-        return list(self._image.xattrs(self._inode(inode)))
+        with ANSWERING:
+            return list(self._image.xattrs(self._inode(inode)))
 
     async def opendir(self, inode: int, ctx: RequestContext) -> int:
         """Return a handle: the inode itself."""
@@ -122,33 +148,32 @@ class Tree(Operations):
 
         ``.`` and ``..`` too: the kernel makes up neither.
         """
-        for name, nid, _, cookie in self._image.iter_dir_from(self._inode(fh), start_id):
-            entry = self._attributes(self._inode(nid))
-            if not pyfuse3.readdir_reply(token, name, entry, cookie):
-                return
+        with ANSWERING:
+            for name, nid, _, cookie in self._image.iter_dir_from(self._inode(fh), start_id):
+                entry = self._attributes(self._inode(nid))
+                if not pyfuse3.readdir_reply(token, name, entry, cookie):
+                    return
 
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         """Return a handle: the inode itself; the kernel keeps its pages between opens."""
-        if not stat.S_ISREG(self._inode(inode).mode):
-            raise FUSEError(errno.EINVAL)
+        with ANSWERING:
+            if not stat.S_ISREG(self._inode(inode).mode):
+                raise FUSEError(errno.EINVAL)
         return FileInfo(fh=inode, keep_cache=True)
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
         """Return bytes of a file, or EIO where they cannot be had unharmed."""
-        inode = self._inode(fh)
-        size = min(size, inode.size - off)
-        if size <= 0:
-            return b""
-        return await trio.to_thread.run_sync(
-            self._read, inode.data_offset + off, size, limiter=self._limiter
-        )
+        with ANSWERING:
+            inode = self._inode(fh)
+            size = min(size, inode.size - off)
+            if size <= 0:
+                return b""
+            return await trio.to_thread.run_sync(
+                self._read, inode.data_offset + off, size, limiter=self._limiter
+            )
 
     def _read(self, offset: int, size: int) -> bytes:
-        try:
-            return b"".join(self._reader.read(offset, size))
-        except Exception as error:
-            log(str(error) if isinstance(error, BootfsError) else f"read failed: {error!r}")
-            raise FUSEError(errno.EIO) from None
+        return b"".join(self._reader.read(offset, size))
 
     async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
         """Return the size of the image; nothing is free."""

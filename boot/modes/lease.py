@@ -32,10 +32,10 @@ from boot.lease.skeleton import iter_directories
 from boot.lease.volumes import fill_new_volumes
 from boot.log import log
 from boot.mounts import Mount
-from boot.root import container_name
+from boot.root import container_name, is_kept
 from boot.spawn import detach_stdio
 from boot.supervise import ALL_SIGNALS, forward, open_processes, supervise
-from boot.syscalls import PR_SET_DUMPABLE, keep_freed_memory, prctl
+from boot.syscalls import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, keep_freed_memory, prctl
 from boot.workload import Identity, take_identity
 from store.errors import BootError
 from store.format.erofs import Image
@@ -84,6 +84,8 @@ def boot(
                 os._exit(BootError.exit_code)  # PID 1 says why
             os.close(waits)
             _take_terminal()
+            # Its orphans are its own, as they are under plain Docker, where it is PID 1.
+            prctl(PR_SET_CHILD_SUBREAPER, 1)
             os.chdir(directory)
             take_identity(command, environment, identity)
         except Exception as error:
@@ -171,15 +173,9 @@ def _listen(
 
 def _shared_cache(settings: Settings, index: ChunkIndex, mounts: list[Mount]) -> Cache | None:
     """Return the cache if containers share it; to keep chunks for one alone is work for nothing."""
-    volume = next((m for m in mounts if m.target == settings.cache.encode()), None)
-    if volume is None:
-        return None
-    name = volume.root.rpartition(b"/_data")[0].rpartition(b"/")[2]
-    is_anonymous = len(name) == 64 and not name.strip(b"0123456789abcdef")
     try:
-        if is_anonymous and not os.listdir(settings.cache):
-            return None
-        return Cache(settings.cache, settings.chunk_index.hex(), index.plain_sizes, log)
+        if is_kept(settings.cache, mounts):
+            return Cache(settings.cache, settings.chunk_index.hex(), index.plain_sizes, log)
     except CacheUnusable as error:
         log(str(error))
     except OSError as error:

@@ -200,11 +200,7 @@ def parse_chunk_index(data: bytes) -> ChunkIndex:
     index.digests = columns.take(chunks * DIGEST_SIZE)
     index.plain_sizes = columns.numbers("I", chunks)
     index.stored_sizes = columns.numbers("I", chunks)
-    if chunks:
-        if not min(index.stored_sizes) > 0 or max(index.plain_sizes) > CHUNK_LIMIT:
-            raise _refuse(HEADER.size, "a chunk of no bytes, or over the limit")
-        if any(map(int.__gt__, index.stored_sizes, index.plain_sizes)):
-            raise _refuse(HEADER.size, "a chunk is larger stored than plain")
+    _check_sizes(index.plain_sizes, index.stored_sizes)
     _place_in_packs(
         index,
         columns.numbers("I", pack_runs),
@@ -213,6 +209,25 @@ def parse_chunk_index(data: bytes) -> ChunkIndex:
     )
     _place_in_region(index, columns.numbers("I", place_runs), columns.numbers("I", place_runs))
     return index
+
+
+def _check_sizes(plain_sizes: array[int], stored_sizes: array[int]) -> None:
+    """Check each chunk's sizes: 0 < stored <= plain <= `CHUNK_LIMIT`.
+
+    All at once, each column as one number of 32-bit lanes: one by one, this took half of
+    the time that a chunk index takes.  A lane whose top bit is set before a subtraction of
+    less than that bit keeps it if it was not the smaller one, and never borrows from the next.
+    """
+    plain = int.from_bytes(plain_sizes.tobytes(), "little")
+    stored = int.from_bytes(stored_sizes.tobytes(), "little")
+    ones = int.from_bytes(b"\1\0\0\0" * len(plain_sizes), "little")
+    top = ones << 31
+    if plain & top or ((ones * CHUNK_LIMIT | top) - plain) & top != top:
+        raise _refuse(HEADER.size, "a chunk over the limit")
+    if stored & top or ((plain | top) - stored) & top != top:
+        raise _refuse(HEADER.size, "a chunk is larger stored than plain")
+    if ((stored | top) - ones) & top != top:
+        raise _refuse(HEADER.size, "a chunk of no bytes")
 
 
 def _place_in_packs(
@@ -230,14 +245,15 @@ def _place_in_packs(
         places = list(accumulate(stored[first:end], initial=offsets[run]))
         if offsets[run] < PACK_HEADER.size or places.pop() > index.pack_sizes[packs[run]]:
             raise _refuse(HEADER.size, f"pack run {run} leaves its pack")
-        index.offsets.extend(places)
-        index.packs.extend(array("I", [packs[run]]) * (end - first))
+        index.offsets += array("Q", places)
+        index.packs += array("I", [packs[run]]) * (end - first)
 
 
 def _place_in_region(index: ChunkIndex, firsts: array[int], lengths: array[int]) -> None:
     """Fill ``starts`` and ``place_chunks`` from runs of neighbouring chunks, and holes."""
     at = 0
     starts = index.starts
+    numbers = array("I", range(index.chunk_count))
     count = sum(
         1 if first == HOLE else length for first, length in zip(firsts, lengths, strict=True)
     )
@@ -251,19 +267,18 @@ def _place_in_region(index: ChunkIndex, firsts: array[int], lengths: array[int])
             raise _refuse(HEADER.size, f"place run {run} is empty")
         if first == HOLE:
             at += length * BLOCK
-            ends = iter((at,))
-            chunks = range(HOLE, HOLE + 1)
+            starts.append(at)
+            index.place_chunks.append(HOLE)
         else:
             if first + length > index.chunk_count:
                 raise _refuse(HEADER.size, f"place run {run} names an unknown chunk")
-            ends = accumulate(index.plain_sizes[first : first + length], initial=at)
-            next(ends)
-            chunks = range(first, first + length)
-            at += sum(index.plain_sizes[first : first + length])
+            sizes = index.plain_sizes[first : first + length]
+            ends = array("Q", accumulate(sizes, initial=at))
+            at = ends[-1]
+            starts += ends[1:]
+            index.place_chunks += numbers[first : first + length]
         if at > index.data_size:
             raise _refuse(HEADER.size, f"place run {run} leaves the data region")
-        starts.extend(ends)
-        index.place_chunks.extend(chunks)
     if at != index.data_size:
         raise _refuse(HEADER.size, f"places end at {at} of {index.data_size}")
 

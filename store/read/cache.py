@@ -16,9 +16,8 @@ from mmap import mmap
 from time import monotonic
 
 from store.errors import BootfsError
+from store.format.names import CACHE_LAYOUT
 
-LAYOUT = "v1"
-"""Directory of this layout in the volume; another layout takes another name."""
 FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 PAUSE_S = 10.0
 """For so long nothing is written after the disk was full."""
@@ -51,7 +50,7 @@ class Cache:
         self._paused_until = 0.0
         self._tells = True
         self._byte = bytearray(1)
-        path = self.path = f"{directory}/{LAYOUT}/{name}"
+        path = self.path = f"{directory}/{CACHE_LAYOUT}/{name}"
         self._data = -1
         self._present: mmap | None = None
         if not plain_sizes:

@@ -125,6 +125,8 @@ class ChunkReader:
         """Called by a reader before it waits for a fetch or a disk."""
         self.end_wait: Callable[[], None] = lambda: None
         """Called by it afterwards."""
+        self.fetched: Callable[[], None] = lambda: None
+        """Called for each chunk that was fetched, before its readers have it."""
         self._source = source
         self._cache = cache
         self._log = log
@@ -235,17 +237,8 @@ class ChunkReader:
         plain = self._read_cache(cache, first, count)
         if plain is None:
             return None
-        sizes = self.index.plain_sizes
-        found: dict[int, bytes | memoryview] = {}
-        end = 0
-        for chunk in chunks:
-            start = end
-            end += sizes[chunk]
-            piece = found[chunk] = plain[start:end]
-            if digest_of(piece) != self.index.digest(chunk):
-                return None
-        self.counters.cache_hits += count
-        return found
+        found, damaged = self._verify_run(first, count, plain)
+        return None if damaged else found
 
     def want(self, chunks: list[int]) -> None:
         """Begin to fetch those of ``chunks`` that are not here, without waiting for them."""
@@ -259,6 +252,14 @@ class ChunkReader:
             except BaseException as error:
                 self._crash_unlanded(mine, error)
                 raise
+
+    def wait_until_landed(self) -> None:
+        """Return when all fetches that are under way now have ended, well or not."""
+        with self._lock:
+            flights = list(self._flights.values())
+        for flight in flights:
+            with flight.landed:
+                pass
 
     def has_here(self, chunk: int) -> bool:
         """Whether a read of the chunk would need no fetch, as far as one knows without it."""
@@ -367,13 +368,25 @@ class ChunkReader:
             if plain is None:
                 missing += chunks[at:end]
             else:
-                missing += self._land_run(first, end - at, plain)
+                found, damaged = self._verify_run(first, end - at, plain)
+                for chunk, piece in found.items():
+                    # Many at once are for the kernel to keep, and a piece here would keep
+                    # them all.
+                    self._land(chunk, piece, is_kept=end - at == 1)
+                missing += damaged
             at = end
         return missing
 
-    def _land_run(self, first: int, count: int, plain: memoryview) -> list[int]:
-        """Land ``count`` chunks from ``first`` out of ``plain``; return those that are damaged."""
+    def _verify_run(
+        self, first: int, count: int, plain: memoryview
+    ) -> tuple[dict[int, bytes | memoryview], list[int]]:
+        """Split what the cache holds of ``count`` chunks from ``first``.
+
+        Returns the pieces that are what they should be, and the chunks whose are not: the
+        cache has forgotten those, so that they are fetched again.
+        """
         index = self.index
+        found: dict[int, bytes | memoryview] = {}
         damaged: list[int] = []
         end = 0
         for chunk in range(first, first + count):
@@ -387,11 +400,10 @@ class ChunkReader:
                     self._cache.forget(chunk)
                 self._log(f"cache: chunk {printable(expected)} is damaged; fetching it again")
                 damaged.append(chunk)
-                continue
-            self.counters.cache_hits += 1
-            # Many at once are for the kernel to keep, and a piece here would keep them all.
-            self._land(chunk, piece, is_kept=count == 1)
-        return damaged
+            else:
+                found[chunk] = piece
+        self.counters.cache_hits += len(found)
+        return found, damaged
 
     def _work(self) -> None:
         """Fetch what is queued, for ever: a fetcher thread."""
@@ -421,8 +433,9 @@ class ChunkReader:
                 # for, and the next start is to find the chunk here.
                 if self._cache is not None:
                     self._cache.write(chunk, plain)
-                self._land(chunk, plain)
+                self.fetched()
                 self.counters.fetched_chunks += 1
+                self._land(chunk, plain)
 
         try:
             self._source.fetch(pack, wanted.start, wanted.end - wanted.start, arrived)

@@ -67,17 +67,30 @@ class StartOrder:
         """
         self._fd = os.open(f"{path}/reads", FLAGS, 0o600)
         data = os.pread(self._fd, LIMIT * ENTRY.size, 0)
-        whole = len(data) // ENTRY.size * ENTRY.size
-        self.reads = [
-            (first * BLOCK, pages * BLOCK)
-            for first, pages in ENTRY.iter_unpack(data[:whole])
-            if (first + pages) * BLOCK < size + BLOCK
-        ]
-        """Offset and size of each, in bytes, as found."""
-        self._count = whole // ENTRY.size
-        self._known = Pages(size)
-        for offset, length in self.reads:
-            self._known.add(offset, length)
+        self._count = len(data) // ENTRY.size
+        self._data = data[: self._count * ENTRY.size]
+        self._size = size
+        self._reads: list[tuple[int, int]] | None = None
+        self._known: Pages | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was found."""
+        return not self._data
+
+    @property
+    def reads(self) -> list[tuple[int, int]]:
+        """Offset and size of each, in bytes, as found; parsed when first asked for.
+
+        Which is when the image is mounted: until then every millisecond is the boot's.
+        """
+        if self._reads is None:
+            self._reads = [
+                (first * BLOCK, pages * BLOCK)
+                for first, pages in ENTRY.iter_unpack(self._data)
+                if (first + pages) * BLOCK < self._size + BLOCK
+            ]
+        return self._reads
 
     def add(self, offset: int, size: int) -> None:
         """Add a read, if a page of it is new and there is room.
@@ -86,9 +99,14 @@ class StartOrder:
             OSError: the disk is full; the list stays as it was.
 
         """
-        if self._count >= LIMIT or self._known.holds(offset, size):
+        known = self._known
+        if known is None:
+            known = self._known = Pages(self._size)
+            for place in self.reads:
+                known.add(*place)
+        if self._count >= LIMIT or known.holds(offset, size):
             return
-        self._known.add(offset, size)
+        known.add(offset, size)
         self._count += 1
         first = offset // BLOCK
         # One write appends whole: readers never see half an entry of ours.

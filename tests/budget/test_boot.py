@@ -92,7 +92,9 @@ def test_what_a_boot_imports(engine: Engine, conversions: Conversions, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("name", "requests", "size"), [("deb", 14, 2_500_000), ("gcc", 220, 28_000_000)]
+    # With what is fetched for the next start, when the workload has ended.
+    ("name", "requests", "size"),
+    [("deb", 18, 2_500_000), ("gcc", 220, 28_000_000)],
 )
 def test_what_a_cold_boot_asks_the_store_for(
     engine: Engine, conversions: Conversions, name: str, requests: int, size: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.support.layers import docker_archive
@@ -12,7 +13,6 @@ from tests.support.treetar import tar_of_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from converter.tree import Node
     from tests.support.converted import Conversions, Converted
@@ -22,11 +22,12 @@ PAUSE = b"pause-for-ever"
 ENGINE_PLACES = {
     b"/" + name
     for name in (
-        *(b"proc", b"sys", b"dev", b".dockerenv"),
+        *(b"proc", b"sys", b"dev", b".dockerenv", b".bootfs"),
         *(b"etc/hosts", b"etc/hostname", b"etc/resolv.conf", b"etc/mtab"),
     )
 }
-"""What the engine puts into every container."""
+"""What the engine, and in modes that mount nothing bootfs, puts into every container."""
+MODES = ("erofs", "fuse", "lease", "eager")
 
 
 def make_pause(directory: Path) -> Path:
@@ -55,7 +56,9 @@ def convert_tree(
 
 def root_of(container: Container) -> str:
     """Give the container's root, seen from outside."""
-    return f"/proc/{container.pid()}/root/."
+    root = Path(f"/proc/{container.pid()}/root")
+    # Where nothing is mounted, PID 1 has gone into a directory of it.
+    return f"{root}/.." if root.readlink().name == ".bootfs" else f"{root}/."
 
 
 def in_each_mode(
@@ -63,9 +66,10 @@ def in_each_mode(
     engine: Engine,
     program: str = f"/{PAUSE.decode()}",
     options: Sequence[str] = (),
+    modes: Sequence[str] = MODES,
 ) -> Iterator[tuple[str, str]]:
     """Boot an image in one mode after the other; yield the mode and where its root is."""
-    for mode in ("erofs", "fuse"):
+    for mode in modes:
         booted = dataclasses.replace(image, mode=mode)
         container = booted.start(engine, program, options=options)
         yield mode, root_of(container)

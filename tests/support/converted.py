@@ -64,10 +64,15 @@ class Converted:
     """BLOB_STORE, as containers see it."""
     mode: str = "erofs"
 
+    @property
+    def mounts(self) -> bool:
+        """Whether this mode mounts, and the engine has to let it."""
+        return self.mode not in ("lease", "eager")
+
     def options(self, *more: str) -> tuple[str, ...]:
         """Give the options of `docker run` that boot it."""
         return (
-            *BOOT_OPTIONS,
+            *(BOOT_OPTIONS if self.mounts else ()),
             *("-e", f"BLOB_STORE={self.store}", "-e", f"BOOTFS_MODE={self.mode}"),
             *more,
         )
@@ -82,11 +87,22 @@ class Converted:
         """Boot it in the background; return when its root is the image's."""
         container = engine.start(self.boot, *command, options=self.options(*options))
         deadline = time.monotonic() + BOOT_LIMIT_S
-        while (pid := container.pid()) and Path(f"/proc/{pid}/root/.bootfs").exists():
+        while (pid := container.pid()) and not self._has_booted(pid):
             if time.monotonic() > deadline:
                 raise EngineError(f"{container.name} does not boot; logs:\n{container.logs()}")
             time.sleep(0.02)
         return container
+
+    def _has_booted(self, pid: int) -> bool:
+        """Whether PID 1 of a container has made the root."""
+        root = Path(f"/proc/{pid}/root")
+        if self.mounts:
+            return not (root / ".bootfs").exists()
+        try:
+            # It has gone where only the runtime is.
+            return root.readlink().name == ".bootfs"
+        except FileNotFoundError:
+            return False  # it has ended
 
     def run_source(
         self, engine: Engine, *command: str, options: Sequence[str] = ()

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.bootedtree import MODES
 from tests.support.engine import docker
-from tests.support.servers import Nginx, free_port
+from tests.support.ownstore import OwnStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,28 +35,6 @@ CMD ["sh", "-c", "sha256sum -c --quiet /sums && ls -A /vol && echo whole"]
 """
 
 
-class OwnStore:
-    """A server of a copy of the store, and the image that is served from there."""
-
-    def __init__(self, conversions: Conversions, image: Converted, root: Path) -> None:
-        self.root = root
-        shutil.copytree(conversions.directory, root)
-        self._address = conversions.address
-        self._port = free_port()
-        self._server: Nginx | None = None
-        self.image = dataclasses.replace(image, store=f"http://{self._address}:{self._port}")
-
-    def serve(self, extra: str = "") -> None:
-        """Serve it, with this in the server's block, instead of as before."""
-        self.close()
-        self._server = Nginx(self.root, addresses=[self._address], port=self._port, extra=extra)
-
-    def close(self) -> None:
-        """Serve it no more."""
-        if self._server is not None:
-            self._server.close()
-
-
 @pytest.fixture(scope="module")
 def converted_database(conversions: Conversions) -> tuple[Converted, list[str]]:
     """Give an image with much in a volume, and the packs that its conversion has made."""
@@ -69,7 +48,7 @@ def converted_database(conversions: Conversions) -> tuple[Converted, list[str]]:
     return image, sorted(packs() - before)
 
 
-@pytest.fixture(params=["erofs", "fuse"])
+@pytest.fixture(params=MODES)
 def own(
     conversions: Conversions,
     converted_database: tuple[Converted, list[str]],

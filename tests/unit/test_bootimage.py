@@ -162,3 +162,32 @@ def test_links_are_followed_inside_the_tree_and_not_for_ever() -> None:
         assert find(tree, path) is file, path
     for path in (b"a/loop", b"a/f/below", b"none", b"a/none/.."):
         assert find(tree, path) is None, path
+
+
+def test_links_to_directories_are_there_for_the_engine_to_follow() -> None:
+    deep = make_directory(a=make_directory(b=make_directory(link=make_link(b"/run"))))
+    tree = make_directory(
+        run=make_directory(),
+        bin=make_link(b"usr/bin"),
+        usr=make_directory(bin=make_directory(), file=make_link(b"bin/nothing")),
+        var=make_directory(run=make_link(b"../run"), loop=make_link(b"loop")),
+        deep=deep,
+    )
+    tree.children[b"run"].mode = 0o040711
+    source = view(WorkingDir="/var/run/below", Volumes={"/bin/volume": {}})
+    found = entries(build_own_layer(source, tree, FILES, ""))
+    links = {name: entry.linkname for name, entry in found.items() if entry.issym()}
+    assert links == {"bin": "usr/bin", "var/run": "../run"}
+    for name in ("run", "run/below", "usr", "usr/bin", "usr/bin/volume", "var"):
+        assert found[name].isdir(), name
+    assert found["run"].mode == 0o711
+    assert not {"var/run/below", "bin/volume", "deep/a"} & set(found)
+
+
+def test_the_root_s_directories_are_there_with_their_modes() -> None:
+    tree = make_directory(run=make_directory(deeper=make_directory()), file=make_file(b"x"))
+    tree.children[b"run"].mode = 0o042710
+    tree.children[b"run"].gid = 4242
+    found = entries(build_own_layer(view(), tree, FILES, ""))
+    assert (found["run"].mode, found["run"].gid) == (0o2710, 4242)
+    assert not {"run/deeper", "file"} & set(found)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from boot.readahead import AHEAD, MARGIN, ReadAhead
+from boot.readahead import AHEAD, BEHIND, MARGIN, ReadAhead
 from boot.replay import Replay
 from store.format.chunkindex import BLOCK, FRAME
 from store.read.image import ImageReader
@@ -53,7 +53,9 @@ class Advised:
 def read_ahead(
     reader: ImageReader, advise: Callable[[int, int], int], order: StartOrder | None = None
 ) -> ReadAhead:
-    return ReadAhead(reader, order, advise, STEP, Pages(reader.size))
+    ahead = ReadAhead(reader, order, Pages(reader.size))
+    ahead.advise_by(advise, STEP)
+    return ahead
 
 
 def replay(reader: ImageReader, order: StartOrder, advised: Advised) -> None:
@@ -99,21 +101,31 @@ def test_what_follows_a_read_is_advised_once_in_whole_pages(
     assert not source.fetched
 
 
-def test_only_what_is_here_is_advised(image: StoredImage) -> None:
+def test_only_what_is_here_is_advised(image: StoredImage, tmp_path: Path) -> None:
+    start = image.index.data_start
+    first = image.open_cache(tmp_path)
+    image.open_reader(cache=first).read(start, 40 * BLOCK)
     source = WatchedSource(DirectorySource(str(image.path)))
-    reader = image.open_reader(source=source)
+    reader = image.open_reader(source=source, cache=image.open_cache(tmp_path))
     advised = Advised()
     ahead = read_ahead(reader, advised)
-    ahead._follow(image.index.data_start, BLOCK)
+    ahead._follow(start + image.index.data_size // 2 // BLOCK * BLOCK, BLOCK)
     assert not advised.runs
-    reader.read(image.index.data_start, 40 * BLOCK)
-    fetched = source.fetched.copy()
-    ahead._follow(image.index.data_start, BLOCK)
+    ahead._follow(start, BLOCK)
     assert advised.runs
-    # All of it can be read without another fetch, the shared pages at the ends included.
+    # All of it can be read without a fetch, the shared pages at the ends included.
     for offset, size in advised.runs:
         reader.read(offset, size)
-    assert source.fetched == fetched
+    assert not source.fetched
+
+
+def test_nothing_beside_a_read_is_advised_after_a_fetch(image: StoredImage) -> None:
+    reader = image.open_reader()
+    advised = Advised()
+    ahead = read_ahead(reader, advised)
+    reader.read(image.index.data_start, 40 * BLOCK)
+    ahead._follow(image.index.data_start, BLOCK)
+    assert not advised.runs
 
 
 def test_a_frame_is_advised_whole_and_once(image: StoredImage) -> None:
@@ -146,7 +158,7 @@ def test_what_was_read_on_advice_is_no_news(image: StoredImage, tmp_path: Path) 
     reader, _ = cached_reader(image, tmp_path / "cache")
     order = StartOrder(str(tmp_path), reader.size)
     advised = Pages(reader.size)
-    ahead = ReadAhead(reader, order, Advised(), STEP, advised)
+    ahead = ReadAhead(reader, order, advised)
     start = image.index.data_start
     advised.add(start, 8 * BLOCK)
     ahead.saw(start, 8 * BLOCK)
@@ -182,8 +194,52 @@ def test_when_a_start_is_over_its_surroundings_are_fetched(image: StoredImage) -
     reader.read(middle, BLOCK)
     ahead._follow(middle, BLOCK)
     ahead._settle()
-    wait_for(lambda: sum(source.fetched.values()) > 1)
-    wait_for(lambda: not reader.chunks._flights)
+    reader.chunks.wait_until_landed()
+    assert sum(source.fetched.values()) > 1
+    assert not reader.chunks._flights
     before = source.fetched.copy()
-    reader.read(middle - MARGIN // 2, MARGIN)
+    reader.read(middle - BEHIND, BEHIND + MARGIN)
     assert source.fetched == before
+
+
+def places_read(image: StoredImage, middle: int) -> set[int]:
+    """Give the chunks around ``middle``, an offset in the data region, that are settled."""
+    index = image.index
+    return {
+        chunk
+        for place, chunk in enumerate(index.place_chunks)
+        if index.starts[place + 1] > middle - BEHIND and index.starts[place] < middle + MARGIN
+    }
+
+
+def test_at_the_end_all_that_waits_is_settled(image: StoredImage, tmp_path: Path) -> None:
+    source = WatchedSource(DirectorySource(str(image.path)))
+    cache = image.open_cache(tmp_path)
+    reader = image.open_reader(source=source, cache=cache)
+    order = StartOrder(cache.path, reader.size)
+    ahead = read_ahead(reader, Advised(), order)
+    queued, held = (image.index.data_size // 4 * n // BLOCK * BLOCK for n in (1, 3))
+    for middle in (queued, held):
+        if middle == held:
+            ahead.hold()
+        reader.read(image.index.data_start + middle, BLOCK)
+        ahead.saw(image.index.data_start + middle, BLOCK)
+    ahead._finish()
+    for middle in (queued, held):
+        assert all(cache.has(chunk) for chunk in places_read(image, middle))
+    assert len(StartOrder(cache.path, reader.size).reads) == 2
+
+
+def test_what_a_start_was_too_short_for_is_settled_by_the_next(
+    image: StoredImage, tmp_path: Path
+) -> None:
+    cache = image.open_cache(tmp_path)
+    middle = image.index.data_size // 4 * 3 // BLOCK * BLOCK
+    StartOrder(cache.path, 1 << 40).add(image.index.data_start + middle, BLOCK)
+    reader = image.open_reader(cache=cache)
+    ahead = read_ahead(reader, Advised(), StartOrder(cache.path, reader.size))
+    ahead._finish()
+    assert cache.present_count == 0
+    reader.read(image.index.data_start, BLOCK)
+    ahead._finish()
+    assert all(cache.has(chunk) for chunk in places_read(image, middle))

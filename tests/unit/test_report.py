@@ -45,6 +45,19 @@ FILESYSTEM = {
 }
 
 
+BOOT = {
+    "machine": MACHINE,
+    "images": {
+        "deb": {
+            "path_ms": [{"step": "engine", **LESS}],
+            "totals_ms": [{"step": "init to exec", **MORE}],
+            "beside_ms": [],
+            "walls_ms": {"docker run": LESS, "bootfs": MORE, "bootfs, with stamps": MORE},
+        }
+    },
+}
+
+
 def cells(table: str, *first: str) -> list[str]:
     """The cells of the row that begins with `first`, without those."""
     for line in table.splitlines():
@@ -83,3 +96,11 @@ def test_only_what_stands_between_the_marks_is_replaced() -> None:
 def test_a_document_without_marks_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="figures"):
         replace_between(text, "new")
+
+
+def test_the_steps_of_a_boot_and_their_ratio() -> None:
+    part = performance_part({"boot": BOOT})
+    assert part.startswith("## Steps of a warm boot\n\nLinux 6.12.1, 2 cores, Docker 27.0.")
+    assert cells(part, "init to exec") == ["8.00", "9.00"]
+    assert cells(part, "bootfs / docker run") == ["4.00", "3.60"]
+    assert "Steps" not in readme_part({"boot": BOOT})

@@ -28,17 +28,22 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def volume(tmp_path: Path) -> Path:
     """Give a volume in which somebody has begun."""
     root = tmp_path / "volume"
     (root / ".bootfs-filling").mkdir(parents=True)
-    monkeypatch.setattr(volumes, "VOLUME", os.fsencode(root))
     return root
 
 
 def fill(source: Path, volume: Path, *points: bytes) -> None:
     """Do what a boot does once it has locked the stage."""
-    volumes._fill_staged(os.fsencode(source), os.fsencode(volume / ".bootfs-filling"), [*points])
+    place = os.fsencode(source)
+    volumes._fill_staged(
+        os.fsencode(volume),
+        lambda part: volumes._copy_directory(place, part, {}),
+        [*points],
+        lambda path: volumes._link_or_directory(place + b"/" + path),
+    )
 
 
 def listing(root: Path) -> list[tuple[str, int, int, bytes]]:
@@ -107,3 +112,19 @@ def test_mount_points_are_no_content(source: Path, volume: Path) -> None:
     assert listing(volume) == listing(source)
     # What is mounted upon cannot be replaced.
     assert (volume / "second").stat().st_ino == node
+
+
+def test_what_the_engine_took_from_the_boot_image_is_not_content(
+    source: Path, volume: Path
+) -> None:
+    (volume / "directory" / "deep").mkdir(parents=True)
+    (volume / "link").symlink_to("first")
+    fill(source, volume)
+    assert listing(volume) == listing(source)
+
+
+@pytest.mark.parametrize("name", ["link", "unknown"])
+def test_links_of_others_are_content(source: Path, volume: Path, name: str) -> None:
+    (volume / name).symlink_to("elsewhere")
+    fill(source, volume)
+    assert [path.name for path in volume.iterdir()] == [name]
