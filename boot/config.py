@@ -37,6 +37,7 @@ class Settings:
         "blob_store",
         "cache",
         "chunk_index",
+        "entrypoint",
         "fill_limit_s",
         "gates",
         "keeps_admin",
@@ -78,6 +79,11 @@ class Settings:
                 f"BOOTFS_KEEP_CAPS is {os.fsdecode(kept)!r}; only SYS_ADMIN can be kept"
             )
         self.keeps_admin = bool(kept)
+        entrypoint = environment.get(b"BOOTFS_ENTRYPOINT")
+        self.entrypoint = config.entrypoint
+        """What comes before the arguments; one word, or none, where the user gives another."""
+        if entrypoint is not None:
+            self.entrypoint = [entrypoint] if entrypoint else []
 
 
 def read_boot_config() -> BootConfig:

@@ -39,15 +39,20 @@ class Writable:
 
     __slots__ = ("filled", "fresh", "lock", "path")
 
-    def __init__(self, container: str, image: str) -> None:
-        """Make or find the directory.
+    def __init__(self, mounts: list[Mount], image: str) -> None:
+        """Make or find the directory for the container that ``mounts`` show.
 
         Raises:
             BootError: the volume cannot be written, or another container has it.
 
         """
-        self.path = f"{WRITABLE}/{container}/{image}"
+        self.path = f"{WRITABLE}/{container_name(mounts)}/{image}"
         try:
+            for entry in mounts:
+                # ``--volumes-from OTHER:ro`` is about the volumes that the user knows of.
+                if entry.target == WRITABLE.encode() and b"ro" in entry.options:
+                    flags = entry.flags & ~MS_RDONLY | MS_REMOUNT | MS_BIND
+                    mount(None, entry.target, None, flags)
             os.makedirs(self.path, 0o700, exist_ok=True)
             self.lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -68,7 +68,7 @@ def boot(
     environment = workload_environment(given)
     directory = os.getcwdb()
     mounts = read_mounts()
-    command = [*config.entrypoint, *arguments]
+    command = [*settings.entrypoint, *arguments]
     if not command:
         raise BootError(
             "no command: the image has neither ENTRYPOINT nor CMD; give one to docker run"
@@ -101,7 +101,7 @@ def boot(
             attempt.abandon()
         return boot_without_mounts()
     root.provide_writable(mounts)
-    writable = root.Writable(root.container_name(mounts), settings.chunk_index.hex()[:32])
+    writable = root.Writable(mounts, settings.chunk_index.hex()[:32])
 
     # 3. The workload is PID 1 of its own PID namespace; later children are not in it.  It is
     # forked while the daemon, which has more to import, is on its way.
@@ -166,7 +166,7 @@ def _make_root(
     if not writable.filled and any(root.is_volume(m) for m in mounts):
         from boot.volumes import fill_new_volumes
 
-        fill_new_volumes(mounts)
+        fill_new_volumes(mounts, directory)
         # Last, since what a start did not finish, the next one does.
         writable.mark_filled()
     root.make_directory(directory)

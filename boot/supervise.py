@@ -155,8 +155,8 @@ def supervise(
 ) -> int:
     """Serve as PID 1 until the workload ends; return the container's exit code.
 
-    ``told`` is called when files of this process raise SIGIO, until it returns True.
-    ``processes`` is an open /proc.
+    ``told`` is called at each SIGIO until it returns True.  One that somebody sent
+    is the workload's all the same, like any of ``signals``.  ``processes`` is an open /proc.
     """
     joined = False
     asked = False
@@ -169,10 +169,11 @@ def supervise(
         else:
             information = sigwaitinfo(signals)
         number = information.si_signo
-        # Of the kernel's own kind it is about our files, else somebody sent it.
-        if number == SIGIO and information.si_code > 0 and not joined:
+        if number == SIGIO and not joined:
+            # Also at one that somebody sent: the kernel adds none to one that is pending.
             joined = told()
-            continue
+            if information.si_code > 0:
+                continue
         # Of the kernel's own kind it tells about our children, else somebody sent it.
         if number != SIGCHLD or information.si_code <= 0:
             # Of SIGIO there may be one more, from the kernel.

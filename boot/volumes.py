@@ -48,8 +48,11 @@ _FILLING = {0: "CHOWN", 3: "FOWNER", 4: "FSETID", 27: "MKNOD", 31: "SETFCAP"}
 """Capabilities that files may take which are not just root's and plain."""
 
 
-def fill_new_volumes(mounts: list[Mount]) -> None:
+def fill_new_volumes(mounts: list[Mount], directory: bytes) -> None:
     """Copy the image's content into each empty engine volume among ``mounts``, which are moved.
+
+    The working ``directory`` does not count as content: the engine makes it before it
+    looks what it may copy, and in the boot image it finds nothing else.
 
     Raises:
         BootError: the container lacks a right that this takes.
@@ -64,7 +67,8 @@ def fill_new_volumes(mounts: list[Mount]) -> None:
             place = resolve(entry.target)
             source = PEEK + place[len(ROOT) :]
             if os.path.isdir(place) and os.path.isdir(source):
-                inner = [resolve(m.target) for m in mounts if m.target != entry.target]
+                others = [m.target for m in mounts if m.target != entry.target]
+                inner = [resolve(path) for path in (*others, directory)]
                 try:
                     _fill(source, place, entry, [m for m in inner if m.startswith(place + b"/")])
                 except PermissionError as error:

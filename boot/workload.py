@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from _signal import (
     SIG_DFL,
     SIG_SETMASK,
@@ -15,7 +16,7 @@ from _signal import (
     pthread_sigmask,
     signal,
 )
-from errno import EACCES, EIO, ENOENT, ENOEXEC, ENOTDIR
+from errno import EIO, ENOENT, ENOEXEC, ENOTDIR
 from termios import TIOCSCTTY
 
 from boot.mounts import Mount, are_podmans, remake_proc
@@ -34,7 +35,7 @@ from boot.syscalls import (
     unmount,
     unshare,
 )
-from store.errors import WorkloadNotExecutable, WorkloadNotFound
+from store.errors import BootError, WorkloadNotExecutable, WorkloadNotFound
 
 CAP_SYS_ADMIN = 21
 
@@ -122,35 +123,46 @@ def take_identity(
 def execute(arguments: list[bytes], environment: dict[bytes, bytes]) -> NoReturn:
     """Execute a program as the engine would: by PATH where its name has no slash.
 
+    By PATH only what is a program counts, and nothing that is found relative to the
+    working directory is executed, as Docker has it.
+
     Raises:
         WorkloadNotFound, WorkloadNotExecutable, BootError: why not.
 
     """
     name = arguments[0]
     shown = os.fsdecode(name)
-    denied = False
-    if b"/" in name:
-        candidates = [name]
-    else:
-        path = environment.get(b"PATH", b"")
-        candidates = [(place or b".") + b"/" + name for place in path.split(b":")]
+    by_path = b"/" not in name
+    candidates = [name]
+    if by_path:
+        path = environment.get(b"PATH", b"") if name else b""
+        candidates = [(place or b".") + b"/" + name for place in path.split(b":") if path]
     for candidate in candidates:
+        if by_path and not candidate.startswith(b"/") and _is_program(candidate):
+            raise BootError(
+                f"cannot execute {shown}: by $PATH nothing is executed that is relative "
+                "to the working directory"
+            )
         try:
             os.execve(candidate, arguments, environment)
         except OSError as error:
-            if error.errno in (ENOENT, ENOTDIR) and not os.path.lexists(candidate):
-                continue
-            if error.errno == EACCES:
-                denied = True
-                if len(candidates) > 1:
-                    continue
             if error.errno == EIO:
                 raise  # content that cannot be had: the daemon has said which, and why
+            if by_path and not _is_program(candidate):
+                continue
             if error.errno == ENOEXEC:
                 raise WorkloadNotExecutable(f"cannot execute {shown}: exec format error") from None
             kind = WorkloadNotFound if error.errno in (ENOENT, ENOTDIR) else WorkloadNotExecutable
             raise kind(f"cannot execute {shown}: {error.strerror}") from None
-    if denied:
-        raise WorkloadNotExecutable(f"cannot execute {shown}: permission denied")
-    where = "" if b"/" in name else " in $PATH"
-    raise WorkloadNotFound(f"cannot execute {shown}: not found{where}")
+    raise WorkloadNotFound(f"cannot execute {shown or repr(shown)}: not found in $PATH")
+
+
+def _is_program(path: bytes) -> bool:
+    """Whether a path leads to a file that somebody may execute."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        if error.errno == EIO:
+            raise
+        return False
+    return not stat.S_ISDIR(status.st_mode) and bool(status.st_mode & 0o111)

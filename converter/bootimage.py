@@ -104,6 +104,8 @@ def build_own_layer(source: ImageView, tree: Node, files: ImageFiles, blob_store
         ways = [*settings.get("Volumes", {}), settings.get("WorkingDir", "")]
         ways += [part for link in links for part in (os.path.dirname(link), link)]
         directories.update(_engine_directories(ways, tree, directories))
+        for name, mode in _top_directories(tree):
+            directories.setdefault(name, mode)
         for name, mode in sorted(directories.items()):
             node = find(tree, name.encode("utf-8", "surrogateescape"))
             owner = node if node is not None and node.is_directory else None
@@ -286,6 +288,18 @@ def _engine_directories(ways: list[str], tree: Node, known: dict[str, int]) -> d
             is_known = node is not None and node.is_directory
             found[name] = stat.S_IMODE(node.mode) if node is not None and is_known else 0o755
     return found
+
+
+def _top_directories(tree: Node) -> list[tuple[str, int]]:
+    """Return name and mode of the root's directories: a tmpfs gets the mode of what it hides.
+
+    No deeper ones, which might be many.
+    """
+    return [
+        (name.decode("utf-8", "surrogateescape"), stat.S_IMODE(node.mode))
+        for name, node in tree.children.items()
+        if node.is_directory
+    ]
 
 
 def _link_entry(name: str, target: str) -> tarfile.TarInfo:

@@ -177,7 +177,7 @@ no_bytecode:    .asciz  "-B"
 init:           .asciz  "/.bootfs/runtime/start.pyc"
 
 not_first:      .ascii  "bootfs: /.bootfs/init runs only as PID 1 of a container: "
-                .ascii  "leave out --init (bootfs itself reaps and forwards) and --pid\n"
+                .ascii  "leave out --init (have an init in the image) and --pid\n"
 not_first_end:
 not_root:       .ascii  "bootfs: cannot become root to mount the image: "
                 .ascii  "remove --security-opt no-new-privileges or run as root\n"

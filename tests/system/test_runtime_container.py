@@ -220,7 +220,7 @@ def test_under_another_init_it_refuses(engine: Engine, image: str, option: str) 
     assert done.returncode == 126
     assert done.stderr == (
         "bootfs: /.bootfs/init runs only as PID 1 of a container:"
-        " leave out --init (bootfs itself reaps and forwards) and --pid\n"
+        " leave out --init (have an init in the image) and --pid\n"
     )
 
 

@@ -189,4 +189,13 @@ def test_links_to_directories_are_there_for_the_engine_to_follow() -> None:
     for name in ("run", "run/below", "usr", "usr/bin", "usr/bin/volume", "var"):
         assert found[name].isdir(), name
     assert found["run"].mode == 0o711
-    assert not {"var/run/below", "bin/volume", "deep"} & set(found)
+    assert not {"var/run/below", "bin/volume", "deep/a"} & set(found)
+
+
+def test_the_root_s_directories_are_there_with_their_modes() -> None:
+    tree = make_directory(run=make_directory(deeper=make_directory()), file=make_file(b"x"))
+    tree.children[b"run"].mode = 0o042710
+    tree.children[b"run"].gid = 4242
+    found = entries(build_own_layer(view(), tree, FILES, ""))
+    assert (found["run"].mode, found["run"].gid) == (0o2710, 4242)
+    assert not {"run/deeper", "file"} & set(found)

@@ -36,7 +36,7 @@ def test_anybody_but_pid_1_is_refused_with_a_line(program: Path) -> None:
     done = subprocess.run([program, "x"], capture_output=True, text=True, check=False)
     line = (
         "bootfs: /.bootfs/init runs only as PID 1 of a container:"
-        " leave out --init (bootfs itself reaps and forwards) and --pid\n"
+        " leave out --init (have an init in the image) and --pid\n"
     )
     assert (done.returncode, done.stdout, done.stderr) == (126, "", line)
 
