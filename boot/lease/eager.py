@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from _thread import allocate_lock, start_new_thread
 from errno import EISDIR
 
@@ -195,6 +196,9 @@ class Filling:
             if not piece.is_new:
                 os.chmod(fd, inode.mode & 0o777)
             self.builder.set_attributes(fd, inode)
+            if not piece.is_new:
+                # It was made for its names, closed to everybody until it is whole.
+                os.chmod(fd, stat.S_IMODE(inode.mode))
         else:
             os.chmod(fd, status.st_mode & 0o7777)
             os.utime(fd, ns=(status.st_atime_ns, status.st_mtime_ns))
