@@ -36,7 +36,9 @@ def fill_new_volumes(image: Image, reader: ImageReader, mounts: list[Mount]) -> 
         if nid is None or image.inode(nid).kind != S_IFDIR or not os.path.isdir(entry.target):
             continue
         prefix = entry.target + b"/"
-        points = [m.target[len(prefix) :] for m in mounts if m.target.startswith(prefix)]
+        # Nor is the working directory content, which the engine makes.
+        places = [*(m.target for m in mounts), os.getcwdb()]
+        points = [path[len(prefix) :] for path in places if path.startswith(prefix)]
 
         def copy(part: bytes, nid: int = nid, points: list[bytes] = points) -> None:
             # With what the mounts in it lie on: the engine made only the way there.
