@@ -220,6 +220,13 @@ def _move_entries(source: bytes, target: bytes, points: set[bytes]) -> None:
             # What is mounted upon cannot be replaced.
             _copy_bytes(old, new, status.st_size)
             _copy_attributes(old, new, status)
+        elif stat.S_ISLNK(status.st_mode):
+            # The working directory, which the engine made where it did not see this link.
+            try:
+                os.rmdir(new)
+            except OSError:
+                continue  # something is mounted on it or in it
+            os.rename(old, new)
 
 
 def _remove_tree(path: bytes) -> None:
