@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from errno import EIO
 
 from boot.log import log
@@ -18,6 +19,8 @@ def report(error: Exception) -> int:
     elif not isinstance(error, OSError):
         log(f"boot failed by a fault of bootfs: {error!r}")
     elif error.errno != EIO:
-        log(f"boot failed: {error.strerror} ({error.filename})")
+        name = error.filename
+        shown = os.fsdecode(name) if isinstance(name, bytes) else name
+        log(f"boot failed: {error.strerror} ({shown})")
     # EIO is content that cannot be had: the daemon has said which, and why.
     return BootError.exit_code
