@@ -78,6 +78,11 @@ ALLOWED = (
     Allowed("file-flags", "file-operations", "flags", "-.*", None),
     Allowed("file-flags", "file-operations", "flags", None, ".*Operation not supported.*"),
     Allowed("file-flags", "file-operations", "flags", "-.*", ".*Operation not supported.*"),
+    Allowed(
+        "extents", "file-operations", "extents",
+        ".*: found", ".*: FIBMAP requires root privileges",
+    ),
+    Allowed("birth-time", "file-operations", "birth", "known", "0"),
     Allowed("acl", "file-operations", "acl", ANY, ".*Operation not supported"),
     Allowed("copy-up-rights", "run-cap-drop-all.*", "writing", "/(content|work) written", None),
     Allowed("copy-up-rights", "run-cap-drop-all-user", "calls", "chattr .*: 0", "chattr .*: EPERM"),

@@ -53,7 +53,7 @@ def outcomes(
     require("docker", "gcc")
     context = tmp_path_factory.mktemp("same") / "context"
     shutil.copytree(PROBE, context)
-    for name in ("calls", "static"):
+    for name in ("calls", "static", "sweep"):
         source, program = context / f"{name}.c", context / name
         subprocess.run(["gcc", "-static", "-O1", "-o", program, source], check=True)
     for name in ("all", "calls", "static"):

@@ -538,6 +538,8 @@ def file_operations(side: Side) -> str:
     echo == range; perl -e 'open F, "<", "/probe/static"; open G, ">", "/tmp/g";
         print syscall(326, fileno F, 0, fileno G, 0, 10, 0) < 0 ? "$!\n" : "done\n"'
     echo == flags; chattr +d /probe/static; lsattr /probe/nested
+    echo == birth; stat -c %W /probe/static | sed 's/[1-9][0-9]*/known/'
+    echo == extents; filefrag /probe/static | sed 's/:.*/: found/'
     echo == acl; perl -e 'my ($path, $name) = ("/probe/static", "system.posix_acl_access");
         my $list = pack("V(vvl)5", 2, 1, 6, -1, 2, 4, 12, 4, 4, -1, 16, 4, -1, 32, 4, -1);
         print syscall(188, $path, $name, $list, length $list, 0) < 0 ? "$!\n" : "done\n"'

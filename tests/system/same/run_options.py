@@ -75,3 +75,19 @@ def _probe(options: tuple[str, ...]) -> Callable[[Side], str]:
 
 for _name, _options in PROBED.items():
     add(f"run-{_name}", _probe(_options), everywhere=_name in EVERYWHERE)
+
+
+SWEPT: dict[str, tuple[str, ...]] = {
+    "root": (),
+    "user": ("--user", "worker"),
+    "seccomp-unconfined": ("--security-opt", "seccomp=unconfined"),
+}
+"""With each, every system call is made."""
+
+
+def _sweep(options: tuple[str, ...]) -> Callable[[Side], str]:
+    return lambda side: side.run("sweep", options=options)
+
+
+for _name, _options in SWEPT.items():
+    add(f"every-call-{_name}", _sweep(_options), everywhere=_name == "user")

@@ -32,6 +32,10 @@ MOUNTED: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "named-new-path": ("/new/path", ("-v", "NAME:/new/path")),
     "named-below": ("/content/below/deep", ("-v", "NAME:/content/below/deep")),
+    "named-workdir-by-link": (
+        "/content",
+        ("-v", "NAME:/content", "-w", "/content/symbolic"),
+    ),
     "named-by-link": ("/content/symbolic", ("-v", "NAME:/content/symbolic")),
     "anonymous": ("/content", ("-v", "/content")),
     "anonymous-of-user": ("/work", ("-v", "/work", "--user", "worker")),
@@ -127,7 +131,7 @@ def _declared(instructions: str) -> Callable[[Side], str]:
 
 
 for _name, (_places, _options) in MOUNTED.items():
-    add(f"mount-{_name}", _mounted(_places, _options))
+    add(f"mount-{_name}", _mounted(_places, _options), everywhere=_name == "named-workdir-by-link")
 for _name, _instructions in DECLARED.items():
     add(f"volume-{_name}", _declared(_instructions))
 
