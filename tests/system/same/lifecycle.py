@@ -262,7 +262,8 @@ def executed_in_it_as_a_user(side: Side) -> str:
 @case(everywhere=True)
 def top(side: Side) -> str:
     """The engine lists processes of the whole container."""
-    container = side.start("sleep", "100")
+    container = side.start("perl", "-e", "$| = 1; print qq(ready\\n); sleep 100")
+    container.wait_for_line("ready")
     rows = docker("top", container.name, "-o", "pid,comm,args").stdout.splitlines()
     return titled(top="\n".join(row.strip().partition(" ")[2].strip() for row in rows))
 
