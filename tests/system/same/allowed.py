@@ -100,7 +100,7 @@ ALLOWED = (
     Allowed("own-files", "run-.*", "root", None, "drwxr-xr-x root root '/.bootfs'"),
     Allowed("own-files", "executed-in-it|file-operations", "(0 )?output", None, r"\.bootfs"),
     Allowed("own-files", "privileged-container", "output", r"\d+", r"\d+"),
-    Allowed("hard-links", "file-operations", "output", None, "/content/b2/file"),
+    Allowed("hard-links", "file-operations", "output", None, "/opt/moved/one"),
     Allowed("read-only-option", "run-read-only", "errors", None, "bootfs: .*"),
     Allowed("read-only-option", "run-read-only", "exit code", "0", "125"),
     Allowed("read-only-option", "run-read-only", ANY, ANY, None),

@@ -262,7 +262,8 @@ def executed_in_it_as_a_user(side: Side) -> str:
 @case(everywhere=True)
 def top(side: Side) -> str:
     """The engine lists processes of the whole container."""
-    container = side.start("sleep", "100")
+    container = side.start("perl", "-e", "$| = 1; print qq(ready\\n); sleep 100")
+    container.wait_for_line("ready")
     rows = docker("top", container.name, "-o", "pid,comm,args").stdout.splitlines()
     return titled(top="\n".join(row.strip().partition(" ")[2].strip() for row in rows))
 
@@ -548,7 +549,7 @@ def file_operations(side: Side) -> str:
     say setfattr -n user.x -v y /probe/static; say cp --reflink=always script copy2
     say perl -e 'opendir D, "/probe"; my @n = readdir D; print scalar(@n), "\n"'
     say ls -A /probe; say sync -f /probe; say df --output=fstype /
-    say test -w /; say find /content -xdev -samefile /content/link
+    say test -w /; say mv /opt/linked /opt/moved; say find /opt -samefile /opt/two
     say sh -c 'cd /tmp && mkdir d && cd d && rmdir ../d && pwd && ls'
     say rm /.dockerenv; say ls -A /
     """
