@@ -16,8 +16,9 @@ from _signal import (
     pthread_sigmask,
     signal,
 )
-from errno import EIO, ENOENT, ENOEXEC, ENOTDIR
+from errno import EIO, ENOENT, ENOEXEC, ENOTDIR, ETXTBSY
 from termios import TIOCSCTTY
+from time import sleep
 
 from boot.mounts import Mount, are_podmans, remake_proc
 from boot.seccomp import plain_docker_filter, plain_podman_filter
@@ -38,6 +39,9 @@ from boot.syscalls import (
 from store.errors import BootError, WorkloadNotExecutable, WorkloadNotFound
 
 CAP_SYS_ADMIN = 21
+BUSY_TRIES = 20
+BUSY_S = 0.005
+"""A tenth of a second in all, for what may last some microseconds."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -144,7 +148,7 @@ def execute(arguments: list[bytes], environment: dict[bytes, bytes]) -> NoReturn
                 "to the working directory"
             )
         try:
-            os.execve(candidate, arguments, environment)
+            _execute(candidate, arguments, environment)
         except OSError as error:
             if error.errno == EIO:
                 raise  # content that cannot be had: the daemon has said which, and why
@@ -155,6 +159,18 @@ def execute(arguments: list[bytes], environment: dict[bytes, bytes]) -> NoReturn
             kind = WorkloadNotFound if error.errno in (ENOENT, ENOTDIR) else WorkloadNotExecutable
             raise kind(f"cannot execute {shown}: {error.strerror}") from None
     raise WorkloadNotFound(f"cannot execute {shown or repr(shown)}: not found in $PATH")
+
+
+def _execute(path: bytes, arguments: list[bytes], environment: dict[bytes, bytes]) -> NoReturn:
+    for _ in range(BUSY_TRIES):
+        try:
+            os.execve(path, arguments, environment)
+        except OSError as error:
+            # Mode ``lease`` has filled it, and the kernel wakes who waits a moment too early.
+            if error.errno != ETXTBSY:
+                raise
+        sleep(BUSY_S)
+    os.execve(path, arguments, environment)
 
 
 def _is_program(path: bytes) -> bool:

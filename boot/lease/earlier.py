@@ -26,9 +26,11 @@ def find(
 ) -> None:
     """Call ``found`` for each file of an earlier start that is not filled, wherever it is now."""
     lost: dict[int, Inode] = {}
-    seen: set[int] = set()
+    seen: dict[int, bytes] = {}
     for path, inode in iter_files(image, directories):
         if inode.nid in seen:
+            if not journal.is_own:
+                _link_again(seen[inode.nid], path, journal, inode)
             continue
         number, ctime_ns = journal.row(inode.ordinal)
         if not number:
@@ -42,14 +44,31 @@ def find(
             if not ctime_ns:
                 lost[number] = inode
             continue
-        seen.add(inode.nid)
+        seen[inode.nid] = path
         found(path, inode, status)
     if lost and journal.is_own:
         for path, status in _iter_root(os.lstat("/").st_dev):
             moved = lost.pop(status.st_ino, None)
             if moved is not None and moved.nid not in seen and stat.S_ISREG(status.st_mode):
-                seen.add(moved.nid)
+                seen[moved.nid] = path
                 found(path, moved, status)
+
+
+def _link_again(first: bytes, path: bytes, journal: Journal, inode: Inode) -> None:
+    """Make ``path`` a name of ``first`` again.
+
+    In the layer of a committed image it is one, but to write to one name there parts it
+    from the others.
+    """
+    status = _status(path)
+    if status is None or not _is_same(journal, 0, inode, status):
+        return
+    directory = path.rpartition(b"/")[0] or b"/"
+    times = os.stat(directory)
+    os.close(os.open(first, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))
+    os.unlink(path)
+    os.link(first, path, follow_symlinks=False)
+    os.utime(directory, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def iter_files(image: Image, directories: list[Directory]) -> Iterator[tuple[bytes, Inode]]:

@@ -98,7 +98,8 @@ class Filler:
         self._spare = 0
         self._wanted: set[File] = set()
         """Files that somebody waits for."""
-        self._left = len(files)
+        self._left = sum(not file.is_gate for file in files)
+        """Files that are not filled, but for gates."""
         self._last_wanted_s = monotonic()
         self._hurry = False
         """All are to be filled, since a gate waits for it."""
@@ -120,7 +121,7 @@ class Filler:
                 return
             file.wanted_s = self._last_wanted_s = monotonic()
             self._wanted.add(file)
-            if file.is_gate and self._left > len(self._gates()):
+            if file.is_gate and self._left:
                 self._hurry = True
                 return
             if file.begun:
@@ -139,9 +140,6 @@ class Filler:
                 continue  # closed meanwhile: filled
             if wanted:
                 self.want(file.fd)
-
-    def _gates(self) -> list[File]:
-        return [file for file in self._wanted if file.is_gate]
 
     def _enqueue(self, file: File) -> None:
         with self._lock:
@@ -250,12 +248,14 @@ class Filler:
                 )
             del self._places[file.fd]
             self._wanted.discard(file)
-            self._left -= 1
-            # What waits at gates, now that there is nothing else.
-            gates = [] if self._left > len(self._gates()) else self._gates()
-            gates = [gate for gate in gates if not gate.begun]
-            for gate in gates:
-                gate.begun = True
+            self._left -= not file.is_gate
+            gates = []
+            if not self._left and not file.is_gate:
+                # Nothing else is left: who waits at a gate may go in, and all are filled.
+                gates = [self._files[at] for at in self._places.values()]
+                gates = [gate for gate in gates if not gate.begun]
+                for gate in gates:
+                    gate.begun = True
         if is_filled:
             self._journal.set_filled(file.row, os.fstat(file.fd).st_ctime_ns)
         os.close(file.fd)
@@ -269,7 +269,7 @@ class Filler:
         while at < len(self._files):
             self._wait_for_quiet()
             file = self._files[at]
-            if self._is_left_to_gate(file) or not self._take(file):
+            if not self._take(file):
                 at += 1
                 continue
             asked = self._ask_ahead(at, asked)
@@ -277,9 +277,6 @@ class Filler:
                 at += 1
             else:
                 sleep(QUIET_S)
-
-    def _is_left_to_gate(self, file: File) -> bool:
-        return file.is_gate and file.fd in self._places
 
     def _ask_ahead(self, at: int, asked: int) -> int:
         """Begin to fetch what is filled next; return up to where it has been asked for."""
@@ -316,7 +313,7 @@ class Filler:
                 now_s = monotonic()
                 ages = [now_s - file.wanted_s for file in self._wanted]
                 is_late = bool(ages) and max(ages) >= limit_s
-                done = not self._left
+                done = not self._places
             if is_late:
                 self._freezer.stop()
                 if not self._stopped_s:

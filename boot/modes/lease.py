@@ -137,11 +137,14 @@ def boot(
     keeper = Keeper(pids)
     _enter_home()
 
+    failures: list[int] = []
+
     def fail(error: BaseException) -> None:
-        code = report(error) if isinstance(error, Exception) else BootError.exit_code
+        # First, since the workload's end is the container's, and this is why it ends.
+        failures.append(report(error) if isinstance(error, Exception) else BootError.exit_code)
         # Nobody may live to read what is not there.
         freezer.kill()
-        os._exit(code)
+        os._exit(failures[0])
 
     signals = ALL_SIGNALS
     filler = Filler(reader, journal, files, freezer, limit_s, fail)
@@ -158,7 +161,7 @@ def boot(
 
     code = supervise(workload, keeper, lost, processes, signals)
     freezer.kill()
-    return code
+    return failures[0] if failures else code
 
 
 def _listen(

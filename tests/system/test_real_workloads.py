@@ -33,6 +33,11 @@ TOGETHER = 12
         ("node", "erofs"),
         ("node", "fuse"),
         ("py", "erofs"),
+        ("pg", "lease"),
+        ("gcc", "lease"),
+        ("node", "lease"),
+        ("py", "lease"),
+        ("pg", "eager"),
     ],
 )
 def test_ready(engine: Engine, conversions: Conversions, name: str, mode: str) -> None:
