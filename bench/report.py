@@ -166,7 +166,7 @@ def readme_part(results: Mapping[str, Figures]) -> str:
     if "startup" in results:
         parts += [
             "Cold start, from `docker pull` to the workload's line READY, all over one link:",
-            cold_table(results["startup"], ("docker", "bootfs", "bootfs, runtime there")),
+            cold_table(results["startup"], WAYS[:4]),
             "Warm start, everything on the node:",
             warm_table(results["startup"]),
         ]

@@ -7,6 +7,7 @@ own (bench.node) and starts cold: no image, no layer, an empty page cache. Clock
 * `docker`: the source image is pulled and run.
 * `bootfs`: the boot image is pulled and run; nothing of ours is on the node before.
 * `bootfs, runtime there`: the shared runtime layer is on the node already, as a peer's plug-in is.
+* `lease, runtime there` and `eager, runtime there`: the same, and `docker run` is given no privilege.
 
 Then warm: image and cache are on the node, `docker run` alone, in turns with the plain image.
 """
@@ -36,7 +37,15 @@ from tests.support.engine import BOOT_OPTIONS
 from tests.support.servers import Nginx, Registry
 
 LINKS = ("100M/10ms", "1G/1ms")
-WAYS = ("docker", "bootfs", "bootfs, runtime there")
+WAYS = (
+    "docker",
+    "bootfs",
+    "bootfs, runtime there",
+    "lease, runtime there",
+    "eager, runtime there",
+)
+UNPRIVILEGED = ("lease", "eager")
+"""First words of the ways that are modes without privileges."""
 LINK_PARTS = (parse_rate, parse_time)
 MB = 1e6
 
@@ -110,14 +119,18 @@ class Bench:
         with urllib.request.urlopen(wanted) as answer:
             return sum(layer["size"] for layer in json.load(answer)["layers"])
 
-    def _options(self, store: str) -> list[str]:
-        return [*BOOT_OPTIONS, "-e", f"BLOB_STORE=http://{store}/"]
+    def _options(self, store: str, way: str = WAYS[1]) -> list[str]:
+        if way == WAYS[0]:
+            return []
+        mode = way.partition(",")[0]
+        given = ["-e", f"BOOTFS_MODE={mode}"] if mode in UNPRIVILEGED else [*BOOT_OPTIONS]
+        return [*given, "-e", f"BLOB_STORE=http://{store}/"]
 
     def start_cold(self, name: str, way: str, rate: float, rtt_s: float) -> Sample:
         """Pull and run one image on a cold node, over a fresh link."""
         node = self.node
         node.forget_images()
-        if way == WAYS[2]:
+        if way.endswith("runtime there"):
             node.docker("pull", "-q", f"{self._registry.host_port}/seed-boot")
         drop_caches(keep=(self._store, self._blobs))
         with (
@@ -127,7 +140,7 @@ class Bench:
             self._nginx.forget()
             answered = self._registry.answered()
             image = f"{registry.host_port}/{name}{'' if way == 'docker' else '-boot'}"
-            options = [] if way == "docker" else self._options(store.host_port)
+            options = self._options(store.host_port, way)
             begun = time.monotonic()
             node.docker("pull", "-q", image)
             run = node.run_until_ready(image, options=options)
@@ -275,7 +288,7 @@ def draw(figures: Figures, path: Path) -> None:
 
     links = list(dict.fromkeys(cold.link for cold in figures.cold))
     images = list(dict.fromkeys(cold.image for cold in figures.cold))
-    figure, panels = plt.subplots(1, len(links), figsize=(6 * len(links), 4), squeeze=False)
+    figure, panels = plt.subplots(1, len(links), figsize=(8 * len(links), 4), squeeze=False)
     for panel, link in zip(panels[0], links, strict=True):
         for at, way in enumerate(WAYS):
             seconds = [
@@ -284,8 +297,8 @@ def draw(figures: Figures, path: Path) -> None:
                 for cold in figures.cold
                 if (cold.link, cold.image, cold.way) == (link, image, way)
             ]
-            places = [place + (at - 1) * 0.27 for place in range(len(images))]
-            bars = panel.bar(places, seconds, 0.25, label=way)
+            places = [place + (at - (len(WAYS) - 1) / 2) * 0.17 for place in range(len(images))]
+            bars = panel.bar(places, seconds, 0.16, label=way)
             panel.bar_label(bars, fmt="%.1f", fontsize=7)
         panel.set_xticks(range(len(images)), images)
         panel.set_title(f"cold start to READY, {link}")
