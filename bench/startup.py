@@ -7,7 +7,7 @@ own (bench.node) and starts cold: no image, no layer, an empty page cache. Clock
 * `docker`: the source image is pulled and run.
 * `bootfs`: the boot image is pulled and run; nothing of ours is on the node before.
 * `bootfs, runtime there`: the shared runtime layer is on the node already, as a peer's plug-in is.
-* `lease, runtime there` and `eager, runtime there`: the same, and `docker run` is given no privilege.
+* `lease, runtime there`, `eager, runtime there`: the same, and `docker run` gives no privilege.
 
 Then warm: image and cache are on the node, `docker run` alone, in turns with the plain image.
 """

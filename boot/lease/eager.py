@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from _signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, sigpending
 from _thread import allocate_lock, start_new_thread
 from errno import EISDIR
 
@@ -12,6 +13,8 @@ from boot.lease.filler import AHEAD_SHARE, PIECE, write_contents
 from boot.lease.skeleton import FROM_ENGINE, NEW_FILE, Builder, explained
 from boot.log import log
 
+ENDING = {SIGHUP, SIGINT, SIGQUIT, SIGTERM}
+"""Signals that a user ends a container with; the next to come is the last one wanted."""
 THREADS = 4
 """Who write; each waits for the network or the disk most of the time."""
 
@@ -23,6 +26,15 @@ if TYPE_CHECKING:
     from boot.lease.skeleton import Directory
     from store.format.erofs import Image, Inode
     from store.read.image import ImageReader
+
+
+class Interrupted(Exception):
+    """Somebody wants the container to end before its workload has begun."""
+
+    def __init__(self, number: int) -> None:
+        """Keep the signal's number."""
+        super().__init__(f"signal {number}")
+        self.number = number
 
 
 class Piece:
@@ -48,6 +60,7 @@ def make_tree(
 
     Raises:
         BootfsError: the contents cannot be had, or the tree cannot be made.
+        Interrupted: a signal that ends programs has come.
 
     """
     filling = Filling(reader, journal, place)
@@ -98,6 +111,7 @@ class Filling:
 
         Raises:
             BootfsError: one cannot be filled.
+            Interrupted: a signal that ends programs has come.
 
         """
         self._files.sort(key=lambda piece: piece.inode.data_offset)
@@ -116,6 +130,9 @@ class Filling:
     def _work(self, ended: Callable[[], None]) -> None:
         try:
             while not self._errors and (batch := self._take()):
+                # All are blocked, to be forwarded; there is nobody yet to get them.
+                for number in sigpending() & ENDING:
+                    raise Interrupted(number)
                 for piece in batch:
                     self._fill(piece)
         except BaseException as error:

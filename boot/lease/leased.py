@@ -85,10 +85,10 @@ def _room(count: int) -> int:
         room = min(room, hard - FILES_SPARE)
         limit_open_files(max(room + FILES_SPARE, soft), hard)
     if room < min(count, ROOM_LIMIT):
-        raise NoLeases(
-            f"{hard} files may be open (--ulimit nofile), in {limit >> 20} MB (--memory); "
-            f"the image has {count}"
-        )
+        why = f"only {hard} files may be open (--ulimit nofile)"
+        if hard >= count + FILES_SPARE:
+            why = f"{limit >> 20} MB (--memory) are few"
+        raise NoLeases(f"{why} for an image of {count} files")
     return room
 
 

@@ -128,13 +128,17 @@ class Builder:
 
     def _make_directory(self, directory: Directory) -> None:
         path = os.path.join(self._place, directory.path)
+        # Setgid comes last: what is made in it would take the directory's group.
+        mode = self._image.inode(directory.nid).mode & 0o777 | 0o700
         try:
-            os.mkdir(path, 0o700)
+            os.mkdir(path, mode)
         except FileExistsError:
             # A mount point, or on the way to one.
-            if not os.path.isdir(path) or os.path.islink(path):
-                os.unlink(path)
-                os.mkdir(path, 0o700)
+            if os.path.isdir(path) and not os.path.islink(path):
+                os.chmod(path, mode)
+                return
+            os.unlink(path)
+            os.mkdir(path, mode)
 
     def _make_entry(self, directory: bytes, name: bytes, nid: int) -> None:
         inode = self._image.inode(nid)

@@ -23,7 +23,7 @@ from boot.config import AUTHORITIES, HOME, Settings
 from boot.failure import report
 from boot.image import open_bootstrap, open_index
 from boot.lease import eager, leased
-from boot.lease.filler import Filler
+from boot.lease.filler import File, Filler
 from boot.lease.freezer import Freezer
 from boot.lease.journal import Journal
 from boot.lease.keeper import Keeper
@@ -113,19 +113,12 @@ def boot(
     hidden = {m.target.strip(b"/") for m in mounts} - {b""} | {HOME.strip("/").encode()}
     os.umask(0)
     journal = Journal(settings.chunk_index, container_name(mounts), image.inode_count + 1)
-    if not journal.is_built:
-        fill_new_volumes(image, reader, mounts)
-    directories = list(iter_directories(image, image.root_nid, hidden))
-    is_lazy = settings.mode != "eager"
-    if is_lazy:
-        try:
-            files = leased.make_tree(image, reader, directories, journal, settings.gates)
-        except leased.NoLeases as error:
-            log(f"mode eager: {error}")
-            is_lazy = False
-    if not is_lazy:
-        eager.make_tree(image, reader, directories, journal)
-        files = []
+    try:
+        if not journal.is_built:
+            fill_new_volumes(image, reader, mounts)
+        files = _make_tree(settings, image, reader, hidden, journal)
+    except eager.Interrupted as interrupted:
+        return 128 + interrupted.number
     journal.set_built()
     os.makedirs(directory, 0o755, exist_ok=True)
 
@@ -162,6 +155,20 @@ def boot(
     code = supervise(workload, keeper, lost, processes, signals)
     freezer.kill()
     return failures[0] if failures else code
+
+
+def _make_tree(
+    settings: Settings, image: Image, reader: ImageReader, hidden: set[bytes], journal: Journal
+) -> list[File]:
+    """Make the tree, or find it again; return the files that wait, with leases."""
+    directories = list(iter_directories(image, image.root_nid, hidden))
+    if settings.mode != "eager":
+        try:
+            return leased.make_tree(image, reader, directories, journal, settings.gates)
+        except leased.NoLeases as error:
+            log(f"mode eager: {error}")
+    eager.make_tree(image, reader, directories, journal)
+    return []
 
 
 def _listen(

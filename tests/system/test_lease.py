@@ -111,7 +111,10 @@ def test_a_missing_capability_is_named(
     [
         (("--ulimit", "nofile=2000:2000"), ""),
         (("--memory", "64m"), ""),
-        (("--ulimit", "nofile=600:600"), "mode eager: 600 files may be open (--ulimit nofile)"),
+        (
+            ("--ulimit", "nofile=600:600"),
+            "mode eager: only 600 files may be open (--ulimit nofile)",
+        ),
     ],
 )
 def test_room_for_few_leases_or_none(
@@ -304,6 +307,24 @@ def test_the_end_of_a_container_lets_nobody_in(
             container.signal("KILL")
         container.remove()
         assert_no_zeros(out)
+
+
+@pytest.mark.parametrize(("name", "code"), [("TERM", 143), ("INT", 130)])
+def test_a_signal_ends_a_container_that_fills(
+    engine: Engine, own: OwnStore, name: str, code: int
+) -> None:
+    own.serve("limit_rate 100k;")
+    image = dataclasses.replace(own.image, mode="eager")
+    container = engine.start(image.boot, "sleep", "1000", options=image.options(*EMPTY))
+    time.sleep(1)
+    container.signal(name)
+    assert container.wait() == code
+    own.serve()
+    docker("start", container.name)
+    deadline = time.monotonic() + 60
+    while container.run("sha256sum", "-c", "/big.sum", check=False).returncode:
+        assert time.monotonic() < deadline, container.logs()
+        time.sleep(0.1)
 
 
 # Half filled.
