@@ -69,8 +69,9 @@ def make_tree(
         filling.run()
         return
     index = reader.index
-    ahead = reader.chunks.memory_limit // AHEAD_SHARE
-    reader.chunks.want(reader.chunks_of(index.data_start, min(ahead, index.data_size)))
+    if index.data_size:
+        ahead = min(reader.chunks.memory_limit // AHEAD_SHARE, index.data_size)
+        reader.chunks.want(reader.chunks_of(index.data_start, ahead))
     filling.builder = builder = Builder(image, place, filling.make_file)
     builder.build(directories)
     filling.run()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from errno import ENOTSUP, EPERM
+from errno import EMLINK, ENOTSUP, EPERM
 
 from boot.log import log
 from boot.syscalls import has_capability
@@ -162,8 +162,15 @@ class Builder:
         if inode.nlink > 1:
             first = self._links.setdefault(inode.nid, os.path.join(self._place, directory, name))
             if first != os.path.join(self._place, directory, name):
-                os.link(first, name, follow_symlinks=False)
-                return
+                try:
+                    os.link(first, name, follow_symlinks=False)
+                except OSError as error:
+                    # More names than this file system gives one file, 65,000 on ext4.
+                    if error.errno != EMLINK or inode.data_offset:
+                        raise
+                    self._links[inode.nid] = os.path.join(self._place, directory, name)
+                else:
+                    return
         kind = inode.kind
         if kind == S_IFREG:
             if inode.data_offset:

@@ -428,6 +428,14 @@ def test_nginx_serves_what_is_not_there_yet(
     assert done.stdout == "HTTP/1.1 200 OK\nall right\n"
 
 
+def test_an_open_that_does_not_wait_fails(engine: Engine, own: OwnStore) -> None:
+    own.serve("limit_rate 100k;")
+    options = own.image.options("-e", "BOOTFS_GATES=", *EMPTY)
+    script = "echo up; truncate -s 5 /big; sleep 1000"
+    container = engine.start(own.image.boot, "sh", "-c", script, options=options)
+    container.wait_for_line("cannot open '/big' for writing: Resource temporarily unavailable")
+
+
 @pytest.mark.parametrize(
     "script",
     [
