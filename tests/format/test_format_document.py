@@ -7,6 +7,7 @@ from struct import Struct, calcsize
 
 import pytest
 
+from boot.lease import journal
 from store.format import bootconfig, chunkindex, erofslayout, packfile
 from store.format.names import STORE_MARK_TEXT
 from tests.format.regenerate import read
@@ -49,6 +50,8 @@ CASES = [
     ("Chunk index, version 1", 0, chunkindex.HEADER),
     ("Boot config, version 1", 0, bootconfig.HEADER),
     ("Boot config, version 1", 1, bootconfig.FIELD),
+    ("Journal", 0, journal.HEADER),
+    ("Journal", 1, journal.ROW),
     ("Superblock", 0, erofslayout.SUPERBLOCK),
     ("Inode", 0, erofslayout.INODE),
     ("Directory", 0, erofslayout.DIRENT),
