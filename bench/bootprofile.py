@@ -107,7 +107,7 @@ def _import(name: str, importing: object) -> object:
     finally:
         if is_outermost:
             _state["depth"] = 0
-            _state["imports"] += _now() - begin  # type: ignore[operator]
+            _state["imports"] += _now() - begin  # type: ignore[operator]  # this one is a number
     for path, wrapper in _left.pop(name, ()):
         _wrap(name, path, wrapper)
     return module
@@ -138,7 +138,7 @@ def _tell(fd: int, data: bytes) -> int:
         # Before: who hears it may go on before this process does.
         now = _now()
         _stamps.append((MOUNTED, now, now))
-        _sys.modules["os"].write = _plain_write  # type: ignore[attr-defined]
+        _sys.modules["os"].write = _plain_write  # type: ignore[attr-defined]  # any module
     return _plain_write(fd, data)
 
 
@@ -148,16 +148,16 @@ def _exit(code: int) -> None:
 
 
 def _begin() -> None:
-    _frozen_importlib._find_and_load = _import  # type: ignore[attr-defined]
-    _posix.fork, _posix.execve, _posix._exit = _fork, _execve, _exit  # type: ignore[assignment]
-    _posix.write = _tell  # type: ignore[assignment]
+    _frozen_importlib._find_and_load = _import  # type: ignore[attr-defined]  # not in stubs
+    _posix.fork, _posix.execve, _posix._exit = _fork, _execve, _exit  # type: ignore[assignment]  # wrapped
+    _posix.write = _tell  # type: ignore[assignment]  # wrapped
 
 
 _left: dict[str, list[tuple[str, Callable[[str, Callable[..., Any]], Callable[..., Any]]]]]
 _left = {module: [(path, _timed) for path in paths] for module, paths in STEPS.items()}
 for (_module, _path), _wrapper in ((SERVING, _serving), (BECOMING, _becoming)):
     _left.setdefault(_module, []).append((_path, _wrapper))
-_find_and_load = _frozen_importlib._find_and_load  # type: ignore[attr-defined]
+_find_and_load = _frozen_importlib._find_and_load  # type: ignore[attr-defined]  # not in stubs
 _plain_fork, _plain_execve, _plain_exit = _posix.fork, _posix.execve, _posix._exit
 _plain_write = _posix.write
 if __name__ == "__main__":

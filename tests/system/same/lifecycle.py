@@ -106,7 +106,7 @@ def pause_and_unpause(side: Side) -> str:
 @case()
 def removed_at_its_end(side: Side) -> str:
     """With --rm nothing is left, no volume either."""
-    image = "VOLUME /content /work /declared/new"
+    image = "VOLUME /content /team /declared/new"
     container = side.start("bash", "-c", WAITS, options=("--rm",), image=image)
     container.wait_for_line("ready")
     volumes = [m["Name"] for m in container.inspect()["Mounts"] if m["Type"] == "volume"]
@@ -225,7 +225,7 @@ def executed_in_it(side: Side) -> str:
         side.docker("exec", *options, container.name, *command)
         for options, command in (
             ((), ("bash", "-c", "pwd; id; ls -A / | sort; cat below/file; umask; exit 9")),
-            (("-u", "worker", "-w", "/work"), ("bash", "-c", "pwd; id; echo $HOME; touch x")),
+            (("-u", "worker", "-w", "/team"), ("bash", "-c", "pwd; id; echo $HOME; touch x")),
             (("-u", "12345:54321"), ("setuid",)),
             (("-e", "MINE=1"), ("bash", "-c", "env | grep -v -e BLOB_STORE -e BOOTFS | sort")),
             ((), ("nonesuch",)),
@@ -496,7 +496,7 @@ def inspected(side: Side) -> str:
     """What the engine knows of the image beside its layers."""
     image = (
         'ENTRYPOINT ["static"]\nCMD ["x"]\nEXPOSE 80/tcp 53/udp\nLABEL one=1\nUSER worker\n'
-        "WORKDIR /work\nVOLUME /content\nSTOPSIGNAL SIGQUIT\nHEALTHCHECK CMD true\nENV MORE=1"
+        "WORKDIR /team\nVOLUME /content\nSTOPSIGNAL SIGQUIT\nHEALTHCHECK CMD true\nENV MORE=1"
     )
     names = (
         "Entrypoint", "Cmd", "ExposedPorts", "User", "WorkingDir", "Volumes", "StopSignal",
@@ -529,7 +529,7 @@ def file_operations(side: Side) -> str:
     script = r"""
     exec 2>&1
     cd /probe; say() { echo "$*:"; "$@" 2>&1; echo "-> $?"; }
-    say mv /probe/hidden /probe/moved; say mv /work /work2; say mv /content/below /content/b2
+    say mv /probe/hidden /probe/moved; say mv /team /team2; say mv /content/below /content/b2
     say ln script hard; say stat -c '%h' script hard; say cp -a script copy; say rm -r moved
     say truncate -s 5 garbage; say cat garbage; say chmod 600 garbage; say chown worker garbage
     say touch -d 2020-01-01 garbage; say stat -c '%a %U %s %Y' garbage; say mkdir -p a/b/c

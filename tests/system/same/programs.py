@@ -72,7 +72,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "workdir-new": (("bash", "-c", WHERE), ("-w", "/new/below", "--user", "worker")),
     "workdir-new-read-only": (("bash", "-c", WHERE), ("-w", "/new/below", "--read-only")),
     "workdir-by-link": (("bash", "-c", WHERE), ("-w", "/content/symbolic/new")),
-    "workdir-closed": (("bash", "-c", WHERE), ("-w", "/work/closed", "--user", "12345")),
+    "workdir-closed": (("bash", "-c", WHERE), ("-w", "/team/closed", "--user", "12345")),
     "workdir-a-file": (("pwd",), ("-w", "/etc/passwd")),
     "workdir-dangling": (("pwd",), ("-w", "/probe/dangling")),
     "many-arguments": (("bash", "-c", "echo $#; echo $* | wc -c", *map(str, range(4000))), ()),

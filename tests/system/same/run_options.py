@@ -55,7 +55,7 @@ PROBED: dict[str, tuple[str, ...]] = {
     "cgroup-private": ("--cgroupns", "private"),
     "environment": (
         "-e", "MINE=1", "-e", "GIVEN=", "-e", "NEWLINE=one\ntwo", "-e", "LD_PRELOAD_NOT=x",
-        "-e", "HOME=/nowhere", "-e", "PYTHONPATH=/x", "-w", "/work",
+        "-e", "HOME=/nowhere", "-e", "PYTHONPATH=/x", "-w", "/team",
     ),
     "devices": ("--device", "/dev/zero:/dev/other:r", "--device-cgroup-rule", "c 42:* rmw"),
     "sysctl": ("--sysctl", "net.ipv4.ip_forward=0", "--sysctl", "kernel.msgmax=8000"),

@@ -52,6 +52,7 @@ def shown(mode: str, entry: str) -> list[str]:
     ],
 )
 def test_what_is_listed_still_occurs(outcomes: Outcomes, mode: str, entry: str) -> None:
+    # Not a matter of what is installed: a kernel without AppArmor shows no such difference.
     if entry in UNSEEN and UNSEEN[entry]():
         pytest.skip(f"this machine cannot show {entry}")
     for case in shown(mode, entry):

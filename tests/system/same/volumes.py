@@ -38,7 +38,7 @@ MOUNTED: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "named-by-link": ("/content/symbolic", ("-v", "NAME:/content/symbolic")),
     "anonymous": ("/content", ("-v", "/content")),
-    "anonymous-of-user": ("/work", ("-v", "/work", "--user", "worker")),
+    "anonymous-of-user": ("/team", ("-v", "/team", "--user", "worker")),
     "nested": ("/content", ("-v", "NAME:/content", "-v", "/content/below")),
     "nested-other-order": ("/content", ("-v", "/content/below", "-v", "NAME:/content")),
     "nested-new-deep": (
@@ -93,7 +93,7 @@ MOUNTED: dict[str, tuple[str, tuple[str, ...]]] = {
 """The paths that are shown, and the options."""
 
 DECLARED = {
-    "declared": "VOLUME /content /work /declared/new",
+    "declared": "VOLUME /content /team /declared/new",
     "declared-and-changed": (
         "RUN mkdir /data && echo first >/data/file && chown -R worker /data\nVOLUME /data\n"
         "RUN echo lost >/data/lost"
@@ -126,7 +126,7 @@ def _mounted(places: str, options: tuple[str, ...]) -> Callable[[Side], str]:
 
 
 def _declared(instructions: str) -> Callable[[Side], str]:
-    places = "PLACES=/content /work /declared /data"
+    places = "PLACES=/content /team /declared /data"
     return lambda side: side.run("bash", "-c", LISTING, options=("-e", places), image=instructions)
 
 
