@@ -88,7 +88,7 @@ ALLOWED = (
     ),
     Allowed("birth-time", "file-operations", "birth", "known", "0"),
     Allowed("acl", "file-operations", "acl", ANY, ".*Operation not supported"),
-    Allowed("copy-up-rights", "run-cap-drop-all.*", "writing", "/(content|work) written", None),
+    Allowed("copy-up-rights", "run-cap-drop-all.*", "writing", "/(content|team) written", None),
     Allowed("copy-up-rights", "run-cap-drop-all-user", "calls", "chattr .*: 0", "chattr .*: EPERM"),
     Allowed("first-process", "run-.*", "first process", ANY, None),
     Allowed("first-process", "run-.*", "first process", None, ANY),
