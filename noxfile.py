@@ -51,5 +51,5 @@ def system(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure, and write bench/results: minutes to hours; not part of the gate."""
-    for what in ("convert", "filesystem", "startup", "boot"):
+    for what in ("convert", "filesystem", "startup", "boot", "lease"):
         python(session, f"bench.{what}", *session.posargs)

@@ -18,7 +18,7 @@ from bench.results import RESULTS, format_table
 TOP = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- figures:begin -->", "<!-- figures:end -->"
 MB = 1e6
-KINDS = ("startup", "boot", "convert", "filesystem")
+KINDS = ("startup", "boot", "lease", "convert", "filesystem")
 BOOT_PARTS = ("path_ms", "totals_ms", "beside_ms")
 WALLS = ("docker run", "bootfs", "bootfs, with stamps")
 
@@ -123,6 +123,19 @@ def boot_table(figures: Figures) -> str:
     return format_table(header, rows)
 
 
+def lease_table(figures: Figures) -> str:
+    """Return what mode lease costs for each file, in us."""
+    rows = [
+        (what, f"{taken['min']:.1f}", f"{taken['median']:.1f}")
+        for what, taken in (
+            ("making a file of the tree", figures["skeleton_us"]),
+            ("open+read, docker run", figures["read_us"]["plain"]),
+            ("open+read, filled", figures["read_us"]["filled"]),
+        )
+    ]
+    return format_table(("us a file", "min", "median"), rows)
+
+
 def convert_table(figures: Figures) -> str:
     """Return conversion against casync as a table."""
     data = figures["data_bytes"]
@@ -193,6 +206,7 @@ def performance_part(results: Mapping[str, Figures]) -> str:
     titles = {
         "startup": "Start",
         "boot": "Steps of a warm boot",
+        "lease": "Mode lease",
         "convert": "Conversion",
         "filesystem": "File system",
     }
@@ -204,6 +218,8 @@ def performance_part(results: Mapping[str, Figures]) -> str:
                 parts += ["![Seconds to READY](../bench/results/startup.png)"]
         elif kind == "boot":
             parts += [boot_table(figures)]
+        elif kind == "lease":
+            parts += [lease_table(figures)]
         elif kind == "convert":
             parts += [f"Image: {figures['image']}.", convert_table(figures)]
         else:
