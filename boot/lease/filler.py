@@ -104,9 +104,12 @@ class Filler:
         self._hurry = False
         """All are to be filled, since a gate waits for it."""
         self._stopped_s = 0.0
+        self._filled: SimpleQueue[int] = SimpleQueue()
+        """Descriptors to be closed."""
 
     def start(self) -> None:
         """Begin: from now on, all files get filled."""
+        start_new_thread(self._close, ())
         start_new_thread(self._complete, ())
         start_new_thread(self._watch, ())
 
@@ -258,9 +261,27 @@ class Filler:
                     gate.begun = True
         if is_filled:
             self._journal.set_filled(file.row, os.fstat(file.fd).st_ctime_ns)
-        os.close(file.fd)
+        self._filled.put(file.fd)
         for gate in gates:
             self._enqueue(gate)
+
+    def _close(self) -> None:
+        """Let in who waits for files that are filled: a thread.
+
+        The kernel wakes who waits a moment before the file stops being open for writing,
+        and an execve that gets there first fails with ETXTBSY.  It does so far more rarely when
+        the thread that closes stays on one processor (docs/decisions/0011-lease.md).
+        """
+        try:
+            os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        except OSError as error:
+            log(f"programs may find themselves busy as they are filled: {error.strerror}")
+        try:
+            while True:
+                os.close(self._filled.get())
+        except BaseException as error:
+            self._failed(error)
+            raise
 
     def _complete(self) -> None:
         """Fill all files, in the order of the image, while nobody waits for one: a thread."""
