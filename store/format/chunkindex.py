@@ -73,16 +73,17 @@ class ChunkIndex:
     """
 
     __slots__ = (
+        "_offsets",
+        "_pack_runs",
+        "_packs",
         "bootstrap_size",
         "data_size",
         "data_start",
         "digests",
         "frame_digests",
         "frame_starts",
-        "offsets",
         "pack_digests",
         "pack_sizes",
-        "packs",
         "place_chunks",
         "plain_sizes",
         "starts",
@@ -97,11 +98,12 @@ class ChunkIndex:
         self.frame_digests: list[bytes] = []
         self.pack_digests: list[bytes] = []
         self.pack_sizes: array[int] = array("Q")
-        self.digests = b""
+        self.digests: bytes | memoryview = b""
         self.plain_sizes: array[int] = array("I")
         self.stored_sizes: array[int] = array("I")
-        self.packs: array[int] = array("I")
-        self.offsets: array[int] = array("Q")
+        self._packs: array[int] = array("I")
+        self._offsets: array[int] = array("Q")
+        self._pack_runs: tuple[array[int], array[int], array[int]] | None = None
         self.starts: array[int] = array("Q", [0])
         self.place_chunks: array[int] = array("I")
 
@@ -110,9 +112,49 @@ class ChunkIndex:
         """Number of distinct chunks."""
         return len(self.plain_sizes)
 
+    @property
+    def packs(self) -> array[int]:
+        """Number of the pack of each chunk."""
+        self._unfold_pack_runs()
+        return self._packs
+
+    @packs.setter
+    def packs(self, packs: array[int]) -> None:
+        self._packs = packs
+
+    @property
+    def offsets(self) -> array[int]:
+        """Offset in its pack of each chunk."""
+        self._unfold_pack_runs()
+        return self._offsets
+
+    @offsets.setter
+    def offsets(self, offsets: array[int]) -> None:
+        self._offsets = offsets
+
     def digest(self, chunk: int) -> bytes:
         """Return the raw digest of chunk number ``chunk``."""
-        return self.digests[chunk * DIGEST_SIZE : (chunk + 1) * DIGEST_SIZE]
+        return bytes(self.digests[chunk * DIGEST_SIZE : (chunk + 1) * DIGEST_SIZE])
+
+    def _unfold_pack_runs(self) -> None:
+        """Make ``packs`` and ``offsets`` of what was parsed, when somebody first asks.
+
+        Only who fetches does, and a start from the cache is spared it.  Threads that ask
+        at once make the same.
+        """
+        runs = self._pack_runs
+        if runs is None:
+            return
+        unfolded: tuple[array[int], array[int]] = (array("I"), array("Q"))
+        packs, offsets = unfolded
+        for run, (first, pack, offset) in enumerate(zip(*runs, strict=True)):
+            end = runs[0][run + 1] if run + 1 < len(runs[0]) else self.chunk_count
+            places = list(accumulate(self.stored_sizes[first:end], initial=offset))
+            places.pop()
+            offsets += array("Q", places)
+            packs += array("I", [pack]) * (end - first)
+        self._packs, self._offsets = unfolded
+        self._pack_runs = None
 
 
 class _Columns:
@@ -120,11 +162,11 @@ class _Columns:
 
     __slots__ = ("at", "body")
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: memoryview) -> None:
         self.body = body
         self.at = 0
 
-    def take(self, size: int) -> bytes:
+    def take(self, size: int) -> memoryview:
         at = self.at
         self.at = at + size
         return self.body[at : at + size]
@@ -135,7 +177,7 @@ class _Columns:
         return column
 
     def digests(self, count: int) -> list[bytes]:
-        column = self.take(count * DIGEST_SIZE)
+        column = bytes(self.take(count * DIGEST_SIZE))
         return [column[i : i + DIGEST_SIZE] for i in range(0, len(column), DIGEST_SIZE)]
 
 
@@ -173,7 +215,7 @@ def parse_chunk_index(data: bytes) -> ChunkIndex:
     if chunks * DIGEST_SIZE > stored:
         # Digests cannot be compressed: a small body that claims many is a bomb.
         raise _refuse(48, f"{chunks} chunks in a body of {stored} stored bytes")
-    body = data[HEADER.size :]
+    body = memoryview(data)[HEADER.size :]
     if digest_of(body) != digest:
         raise _refuse(72, "digest mismatch; the chunk index is damaged")
     if stored != plain:
@@ -181,7 +223,7 @@ def parse_chunk_index(data: bytes) -> ChunkIndex:
         from store.format.zstdframe import decompress
 
         try:
-            body = decompress(body, plain, "body")
+            body = memoryview(decompress(body, plain, "body"))
         except IntegrityError as error:
             raise _refuse(HEADER.size, str(error)) from None
 
@@ -233,20 +275,18 @@ def _check_sizes(plain_sizes: array[int], stored_sizes: array[int]) -> None:
 def _place_in_packs(
     index: ChunkIndex, firsts: array[int], packs: array[int], offsets: array[int]
 ) -> None:
-    """Fill ``packs`` and ``offsets`` from runs of chunks that lie back to back in one pack."""
+    """Check and keep runs of chunks that lie back to back in one pack."""
     count = index.chunk_count
     if (firsts[0] if firsts else 0) != 0 or (count and not firsts):
         raise _refuse(HEADER.size, "pack runs do not start at chunk 0")
-    stored = index.stored_sizes
     for run, first in enumerate(firsts):
         end = firsts[run + 1] if run + 1 < len(firsts) else count
         if not first < end <= count or packs[run] >= len(index.pack_sizes):
             raise _refuse(HEADER.size, f"pack run {run} out of order or of an unknown pack")
-        places = list(accumulate(stored[first:end], initial=offsets[run]))
-        if offsets[run] < PACK_HEADER.size or places.pop() > index.pack_sizes[packs[run]]:
+        run_end = offsets[run] + sum(index.stored_sizes[first:end])
+        if offsets[run] < PACK_HEADER.size or run_end > index.pack_sizes[packs[run]]:
             raise _refuse(HEADER.size, f"pack run {run} leaves its pack")
-        index.offsets += array("Q", places)
-        index.packs += array("I", [packs[run]]) * (end - first)
+    index._pack_runs = (firsts, packs, offsets)
 
 
 def _place_in_region(index: ChunkIndex, firsts: array[int], lengths: array[int]) -> None:

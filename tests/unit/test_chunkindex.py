@@ -84,7 +84,8 @@ def put(at: int, value: int, size: int = 4) -> Callable[[bytearray], None]:
 def test_every_column_comes_back(compressed: Callable[[bytes], bytes] | None) -> None:
     index = make_index()
     parsed = parse_chunk_index(encode_chunk_index(index, compressed))
-    for name in ChunkIndex.__slots__:
+    columns = [name for name in ChunkIndex.__slots__ if not name.startswith("_")]
+    for name in [*columns, "packs", "offsets"]:
         assert getattr(parsed, name) == getattr(index, name), name
 
 
