@@ -246,6 +246,11 @@ def act_on_files_as(uid: int) -> None:
     _setfsuid(uid)
 
 
+def set_real_uid(uid: int) -> None:
+    """Set the real user id of this thread alone, as `os.setresuid` would of all (setresuid(2))."""
+    _check(_syscall(_SYS_SETRESUID, uid, -1, -1), "setresuid")
+
+
 def open_files_limit() -> tuple[int, int]:
     """Return soft and hard limit of open files (getrlimit(2))."""
     limits = _buffer(bytes(16))
@@ -273,7 +278,7 @@ def fork_sharing_files() -> int:
 
 
 _syscall = _ForkingFunction(_ctypes.dlsym(_process, "syscall"))
-_SYS_CLONE = 56
+_SYS_CLONE, _SYS_SETRESUID = 56, 117
 """x86-64."""
 _SIGCHLD = 17
 

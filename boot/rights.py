@@ -1,0 +1,38 @@
+"""Capabilities that a boot takes, and the options of ``docker run`` that give those it lacks."""
+
+from __future__ import annotations
+
+from boot.syscalls import has_capability
+
+CAP_DAC_OVERRIDE, CAP_SETGID, CAP_SETUID, CAP_SETPCAP = 1, 6, 7, 8
+CAP_SYS_CHROOT, CAP_SYS_ADMIN = 18, 21
+FILES = frozenset({0, CAP_DAC_OVERRIDE, 3, 4, 27, 31})
+"""What making files may take that are not just root's and plain."""
+_NAMES = {
+    0: "CHOWN",
+    CAP_DAC_OVERRIDE: "DAC_OVERRIDE",
+    3: "FOWNER",
+    4: "FSETID",
+    CAP_SETGID: "SETGID",
+    CAP_SETUID: "SETUID",
+    CAP_SETPCAP: "SETPCAP",
+    CAP_SYS_CHROOT: "SYS_CHROOT",
+    CAP_SYS_ADMIN: "SYS_ADMIN",
+    27: "MKNOD",
+    31: "SETFCAP",
+}
+"""SYS_ADMIN alone is not among what Docker gives without being asked."""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def missing(numbers: Iterable[int]) -> list[int]:
+    """Return those capabilities of ``numbers`` that are not in effect, in order."""
+    return [number for number in sorted(numbers) if not has_capability(number)]
+
+
+def options(numbers: Iterable[int]) -> str:
+    """Return the options of ``docker run`` that give the capabilities ``numbers``."""
+    return " ".join(f"--cap-add {_NAMES[number]}" for number in numbers)
