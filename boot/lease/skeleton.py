@@ -230,9 +230,9 @@ def _set_xattr(path: bytes | int, name: bytes, value: bytes) -> None:
         log(f"the attribute {os.fsdecode(name)} cannot be set here ({error.strerror}): left out")
 
 
-def explained(path: bytes, error: OSError) -> BootError:
-    """Return what to say of an error at ``path`` of the tree."""
-    what = f"cannot make /{os.fsdecode(path.lstrip(b'/'))} in the root: {error.strerror}"
+def explained(path: bytes, error: OSError, deed: str = "make") -> BootError:
+    """Return what to say of an error at ``path`` of the tree, which ``deed`` was to be done to."""
+    what = f"cannot {deed} /{os.fsdecode(path.lstrip(b'/'))} in the root: {error.strerror}"
     if error.errno in (EPERM, EACCES) and (lacking := missing(FILES)):
         what += f"; add {options(lacking)}"
     return BootError(what)
