@@ -1,8 +1,12 @@
-"""Capabilities that a boot takes, and the options of ``docker run`` that give those it lacks."""
+"""Capabilities that a boot takes: doing without some, and naming those that are missing."""
 
 from __future__ import annotations
 
-from boot.syscalls import has_capability
+import os
+import stat
+from errno import EPERM
+
+from boot.syscalls import act_on_files_as_group, has_capability
 
 CAP_DAC_OVERRIDE, CAP_SETGID, CAP_SETUID, CAP_SETPCAP = 1, 6, 7, 8
 CAP_SYS_CHROOT, CAP_SYS_ADMIN = 18, 21
@@ -36,3 +40,23 @@ def missing(numbers: Iterable[int]) -> list[int]:
 def options(numbers: Iterable[int]) -> str:
     """Return the options of ``docker run`` that give the capabilities ``numbers``."""
     return " ".join(f"--cap-add {_NAMES[number]}" for number in numbers)
+
+
+def set_mode(path: bytes | int, mode: int, gid: int) -> None:
+    """Give a path or descriptor, which is group ``gid``'s, its mode.
+
+    Raises:
+        OSError: it cannot be given.
+
+    """
+    os.chmod(path, mode)
+    if not mode & stat.S_ISGID or os.stat(path).st_mode & stat.S_ISGID:
+        return
+    # Without CAP_FSETID the kernel leaves this bit out and says nothing, but for the group.
+    act_on_files_as_group(gid)
+    try:
+        os.chmod(path, mode)
+    finally:
+        act_on_files_as_group(0)
+    if not os.stat(path).st_mode & stat.S_ISGID:
+        raise PermissionError(EPERM, os.strerror(EPERM), path)

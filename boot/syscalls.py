@@ -101,6 +101,7 @@ _fsconfig = _bind("fsconfig")
 _fsmount = _bind("fsmount")
 _signalfd = _bind("signalfd")
 _setfsuid = _bind("setfsuid")
+_setfsgid = _bind("setfsgid")
 _getrlimit = _bind("getrlimit")
 _setrlimit = _bind("setrlimit")
 
@@ -249,6 +250,11 @@ def act_on_files_as(uid: int) -> None:
 def set_real_uid(uid: int) -> None:
     """Set the real user id of this thread alone, as `os.setresuid` would of all (setresuid(2))."""
     _check(_syscall(_SYS_SETRESUID, uid, -1, -1), "setresuid")
+
+
+def act_on_files_as_group(gid: int) -> None:
+    """Be group ``gid`` to file systems, this thread alone (setfsgid(2)); 0 is back to normal."""
+    _setfsgid(gid)
 
 
 def open_files_limit() -> tuple[int, int]:

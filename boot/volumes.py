@@ -15,10 +15,10 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-from errno import EEXIST, ENOENT, EPERM
+from errno import EEXIST, ENOENT
 
 from boot.mounts import Mount
-from boot.rights import FILES, missing, options
+from boot.rights import FILES, missing, options, set_mode
 from boot.root import ROOT, is_volume, resolve
 from boot.syscalls import (
     MNT_DETACH,
@@ -312,10 +312,7 @@ def _copy_bytes(source: bytes, target: bytes, size: int) -> None:
 def _copy_attributes(source: bytes, target: bytes, status: os.stat_result) -> None:
     os.chown(target, status.st_uid, status.st_gid, follow_symlinks=False)
     if not stat.S_ISLNK(status.st_mode):
-        os.chmod(target, stat.S_IMODE(status.st_mode))
-        # Without CAP_FSETID the kernel leaves this bit out and says nothing.
-        if status.st_mode & stat.S_ISGID and not os.lstat(target).st_mode & stat.S_ISGID:
-            raise PermissionError(EPERM, os.strerror(EPERM), target)
+        set_mode(target, stat.S_IMODE(status.st_mode), status.st_gid)
     for name in os.listxattr(source, follow_symlinks=False):
         os.setxattr(
             target, name, os.getxattr(source, name, follow_symlinks=False), follow_symlinks=False

@@ -12,7 +12,7 @@ import stat
 from errno import EACCES, EMLINK, ENOTSUP, EPERM
 
 from boot.log import log
-from boot.rights import FILES, missing, options
+from boot.rights import FILES, missing, options, set_mode
 from store.errors import BootError, FormatError
 from store.format.erofslayout import FILE_TYPES, S_IFDIR, S_IFLNK, S_IFREG
 
@@ -192,7 +192,7 @@ class Builder:
                 os.chown(path, inode.uid, inode.gid, follow_symlinks=False)
         if not is_link and (not follow or inode.mode & 0o7000):
             # After the owner, whose change takes setuid and setgid away.
-            os.chmod(path, stat.S_IMODE(inode.mode))
+            set_mode(path, stat.S_IMODE(inode.mode), inode.gid)
         if inode.xattrs_size:
             for name, value in self._image.xattrs(inode).items():
                 _set_xattr(path, name, value)
