@@ -6,7 +6,13 @@ import os
 import stat
 from errno import EPERM
 
-from boot.syscalls import act_on_files_as_group, has_capability
+from boot.syscalls import (
+    PR_GET_DUMPABLE,
+    PR_SET_DUMPABLE,
+    act_on_files_as_group,
+    has_capability,
+    prctl,
+)
 
 CAP_DAC_OVERRIDE, CAP_SETGID, CAP_SETUID, CAP_SETPCAP = 1, 6, 7, 8
 CAP_SYS_CHROOT, CAP_SYS_ADMIN = 18, 21
@@ -53,10 +59,14 @@ def set_mode(path: bytes | int, mode: int, gid: int) -> None:
     if not mode & stat.S_ISGID or os.stat(path).st_mode & stat.S_ISGID:
         return
     # Without CAP_FSETID the kernel leaves this bit out and says nothing, but for the group.
+    was_dumpable = prctl(PR_GET_DUMPABLE) == 1
     act_on_files_as_group(gid)
     try:
         os.chmod(path, mode)
     finally:
         act_on_files_as_group(0)
+        if was_dumpable:
+            # It goes with any change of ids, and with it what the init may see of its child.
+            prctl(PR_SET_DUMPABLE, 1)
     if not os.stat(path).st_mode & stat.S_ISGID:
         raise PermissionError(EPERM, os.strerror(EPERM), path)
