@@ -9,10 +9,11 @@ from store.format.bootconfig import BootConfig, parse_boot_config
 
 HOME = "/.bootfs"
 IMAGE = f"{HOME}/image"
+RUNTIME = f"{HOME}/runtime"
 CACHE = f"{HOME}/cache"
 WRITABLE = f"{HOME}/rw"
 MOUNTS = f"{HOME}/mnt"
-AUTHORITIES = f"{HOME}/runtime/ca-certificates.crt"
+AUTHORITIES = f"{RUNTIME}/ca-certificates.crt"
 """Whom HTTPS trusts."""
 
 MODES = ("auto", "erofs", "fuse", "lease", "eager")

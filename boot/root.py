@@ -6,7 +6,7 @@ import fcntl
 import os
 from errno import EEXIST, ELOOP
 
-from boot.config import HOME, MOUNTS, WRITABLE
+from boot.config import HOME, IMAGE, MOUNTS, RUNTIME, WRITABLE
 from boot.log import log
 from boot.mounts import Mount, are_podmans, top_level
 from boot.syscalls import (
@@ -105,6 +105,26 @@ def _is_id(name: bytes) -> bool:
 def _engine_root(mounts: list[Mount]) -> Mount:
     """Return the root that the engine made of the boot image."""
     return next(entry for entry in reversed(mounts) if entry.target == b"/")
+
+
+def check_own_files(mounts: list[Mount]) -> None:
+    """Return when nothing of the user's lies over what the boot image itself holds.
+
+    Docker copies that into a new volume, and there it stays: the volume would have other
+    images boot as this one.
+
+    Raises:
+        BootError: something does.
+
+    """
+    for entry in mounts:
+        place = os.fsdecode(entry.target)
+        # What is below the mount points may be a mount of our daemon's already.
+        if place in (HOME, MOUNTS) or f"{place}/".startswith((f"{IMAGE}/", f"{RUNTIME}/")):
+            raise BootError(
+                f"something is mounted over {place}, where bootfs has its own files: "
+                "mount it elsewhere"
+            )
 
 
 def provide_writable(mounts: list[Mount]) -> None:

@@ -15,6 +15,16 @@ from boot.joining import Joining
 from boot.log import log
 from boot.modes import erofs
 from boot.mounts import Mount, read_mounts
+from boot.rights import (
+    CAP_DAC_OVERRIDE,
+    CAP_SETGID,
+    CAP_SETPCAP,
+    CAP_SETUID,
+    CAP_SYS_ADMIN,
+    CAP_SYS_CHROOT,
+    missing,
+    options,
+)
 from boot.spawn import NEEDS, detach_stdio
 from boot.supervise import Daemon, open_processes, supervise
 from boot.syscalls import (
@@ -23,7 +33,6 @@ from boot.syscalls import (
     MS_PRIVATE,
     PR_CAPBSET_READ,
     PR_SET_DUMPABLE,
-    has_capability,
     mount,
     prctl,
     setns,
@@ -33,17 +42,7 @@ from boot.workload import Identity, become_workload
 from store.errors import BootError, MountFailed
 
 PR_GET_SECCOMP = 21
-CAP_DAC_OVERRIDE, CAP_SETGID, CAP_SETUID, CAP_SETPCAP = 1, 6, 7, 8
-CAP_SYS_MODULE, CAP_SYS_CHROOT, CAP_SYS_ADMIN, CAP_SYS_BOOT = 16, 18, 21, 22
-_BOOTING = {
-    CAP_DAC_OVERRIDE: "DAC_OVERRIDE",
-    CAP_SETGID: "SETGID",
-    CAP_SETUID: "SETUID",
-    CAP_SETPCAP: "SETPCAP",
-    CAP_SYS_CHROOT: "SYS_CHROOT",
-    CAP_SYS_ADMIN: "SYS_ADMIN",
-}
-"""What a boot needs; SYS_ADMIN alone is not among what Docker gives without being asked."""
+CAP_SYS_MODULE, CAP_SYS_BOOT = 16, 22
 
 
 def boot(
@@ -63,11 +62,12 @@ def boot(
 
     """
     # 1. What the image, the user and the engine want.
+    mounts = read_mounts()
+    root.check_own_files(mounts)
     config = read_boot_config()
     settings = Settings(config, given)
     environment = workload_environment(given)
     directory = os.getcwdb()
-    mounts = read_mounts()
     command = [*settings.entrypoint, *arguments]
     if not command:
         raise BootError(
@@ -84,6 +84,7 @@ def boot(
             if not is_auto:
                 raise
             problem = error
+    _check_capabilities(_needed(identity))
     # FUSE lets in only processes whose every id is the owner's, and what is made in the
     # root belongs to root.
     os.setresgid(0, 0, 0)
@@ -191,25 +192,41 @@ def _identity(settings: Settings) -> Identity:
     return Identity(os.getuid(), os.getgid(), keeps_admin, prctl(PR_GET_SECCOMP) == 2)
 
 
+def _needed(identity: Identity) -> set[int]:
+    """Return the capabilities without which no mode boots a workload of this ``identity``."""
+    needed = {CAP_SYS_CHROOT}
+    if identity.uid:
+        needed.add(CAP_SETUID)
+    if identity.gid:
+        needed.add(CAP_SETGID)
+    return needed
+
+
+def _check_capabilities(needed: set[int]) -> None:
+    """Return when this process has the capabilities ``needed``.
+
+    Raises:
+        BootError: it lacks some; the message names them all.
+
+    """
+    lacking = missing(needed)
+    if lacking:
+        raise BootError(f"cannot boot with so few capabilities: add {options(lacking)}")
+
+
 def _check_rights(identity: Identity) -> None:
-    """Return when this process may do what a boot needs.
+    """Return when this process may do what a boot needs that mounts.
 
     Raises:
         BootError: it may not; the message names all that is to be given to docker run.
 
     """
     # An overlay makes itself a directory of mode 0, and works in it.
-    needed = {CAP_DAC_OVERRIDE, CAP_SETPCAP, CAP_SYS_CHROOT, CAP_SYS_ADMIN}
-    if identity.uid:
-        needed.add(CAP_SETUID)
-    if identity.gid:
-        needed.add(CAP_SETGID)
-    missing = [number for number in sorted(needed) if not has_capability(number)]
-    others = " ".join(f"--cap-add {_BOOTING[n]}" for n in missing if n != CAP_SYS_ADMIN)
-    if CAP_SYS_ADMIN in missing:
+    needed = _needed(identity) | {CAP_DAC_OVERRIDE, CAP_SETPCAP}
+    if missing({CAP_SYS_ADMIN}):
+        others = options(missing(needed))
         raise BootError(f"may not mount: start the container with {NEEDS} {others}".rstrip())
-    if missing:
-        raise BootError(f"cannot boot with so few capabilities: add {others}")
+    _check_capabilities(needed)
     try:
         # Our mounts stay ours.  Not those of the user, which may be shared on purpose.
         mount(None, b"/", None, MS_PRIVATE)

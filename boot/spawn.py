@@ -102,19 +102,26 @@ def spawn_daemon(action: Callable[[Callable[[BaseException | None], None]], None
 
         parent_waits = True
 
+        def say(what: bytes) -> None:
+            try:
+                os.write(tell, what)
+            except BrokenPipeError:
+                # The parent is ending, for a reason of its own, which it has told.
+                os._exit(BootError.exit_code)
+
         def told(problem: BaseException | None) -> None:
             nonlocal parent_waits
             if problem is not None:
                 failed(problem, str(problem))
                 os._exit(BootError.exit_code)
-            os.write(tell, _READY)
+            say(_READY)
             os.close(tell)
             parent_waits = False
 
         def failed(error: BaseException, line: str) -> None:
             if parent_waits:
                 kind = _REFUSED if isinstance(error, MountFailed) else _FAILED
-                os.write(tell, kind + line.encode("utf-8", "surrogateescape"))
+                say(kind + line.encode("utf-8", "surrogateescape"))
             else:
                 log(line)
 

@@ -13,10 +13,11 @@ from _signal import (
     sigtimedwait,
     sigwaitinfo,
 )
-from errno import ESRCH
+from errno import ENOENT, ESRCH
 from time import monotonic
 
 from boot.log import log
+from boot.syscalls import set_real_uid
 
 IDLE_DEATHS = 10
 """A daemon that dies so often in a row, without one answer or `SETTLED_S` between, is given up."""
@@ -204,20 +205,30 @@ def forward(workload: int, number: int, processes: int) -> None:
     ``processes`` is an open /proc.
     """
     try:
-        try:
-            os.kill(workload, number)
-        except PermissionError:
-            # Without CAP_KILL the kernel wants a user id in common (kill(2)).  The real one
-            # opens nothing else to us, and is given back at once.
-            os.setresuid(_real_uid(workload, processes), 0, 0)
-            try:
-                os.kill(workload, number)
-            finally:
-                os.setresuid(0, 0, 0)
+        send(workload, number, processes)
     except OSError as error:
-        # ESRCH: it has just ended; its SIGCHLD is on the way.
-        if error.errno != ESRCH:
+        # It has just ended; its SIGCHLD is on the way.
+        if error.errno not in (ESRCH, ENOENT):
             log(f"cannot forward signal {number} ({error.strerror}): add --cap-add KILL")
+
+
+def send(process: int, number: int, processes: int) -> None:
+    """Send a process a signal, whoever it is; ``processes`` is an open /proc.
+
+    Raises:
+        OSError: it is gone, or may not be sent any.
+
+    """
+    try:
+        os.kill(process, number)
+    except PermissionError:
+        # Without CAP_KILL the kernel wants a user id in common (kill(2)).  The real one
+        # opens nothing else to us, and is given back at once.
+        set_real_uid(_real_uid(process, processes))
+        try:
+            os.kill(process, number)
+        finally:
+            set_real_uid(0)
 
 
 def _real_uid(process: int, processes: int) -> int:

@@ -30,6 +30,7 @@ CLONE_NEWNS = 0x00020000
 CLONE_NEWPID = 0x20000000
 
 # linux/prctl.h
+PR_GET_DUMPABLE = 3
 PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
 PR_SET_SECCOMP = 22
@@ -101,6 +102,7 @@ _fsconfig = _bind("fsconfig")
 _fsmount = _bind("fsmount")
 _signalfd = _bind("signalfd")
 _setfsuid = _bind("setfsuid")
+_setfsgid = _bind("setfsgid")
 _getrlimit = _bind("getrlimit")
 _setrlimit = _bind("setrlimit")
 
@@ -246,6 +248,16 @@ def act_on_files_as(uid: int) -> None:
     _setfsuid(uid)
 
 
+def set_real_uid(uid: int) -> None:
+    """Set the real user id of this thread alone, as `os.setresuid` would of all (setresuid(2))."""
+    _check(_syscall(_SYS_SETRESUID, uid, -1, -1), "setresuid")
+
+
+def act_on_files_as_group(gid: int) -> None:
+    """Be group ``gid`` to file systems, this thread alone (setfsgid(2)); 0 is back to normal."""
+    _setfsgid(gid)
+
+
 def open_files_limit() -> tuple[int, int]:
     """Return soft and hard limit of open files (getrlimit(2))."""
     limits = _buffer(bytes(16))
@@ -273,7 +285,7 @@ def fork_sharing_files() -> int:
 
 
 _syscall = _ForkingFunction(_ctypes.dlsym(_process, "syscall"))
-_SYS_CLONE = 56
+_SYS_CLONE, _SYS_SETRESUID = 56, 117
 """x86-64."""
 _SIGCHLD = 17
 

@@ -15,16 +15,16 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-from errno import EEXIST, ENOENT, EPERM
+from errno import EEXIST, ENOENT
 
 from boot.mounts import Mount
+from boot.rights import FILES, missing, options, set_mode
 from boot.root import ROOT, is_volume, resolve
 from boot.syscalls import (
     MNT_DETACH,
     MS_BIND,
     MS_RDONLY,
     MS_REMOUNT,
-    has_capability,
     mount,
     unmount,
 )
@@ -44,8 +44,6 @@ VOLUME = ROOT[: -len(b"root")] + b"fuse"
 STAGE = b".bootfs-filling"
 """A directory in a volume, locked by who fills it: `_PART` of a copy, or a `_WHOLE` one."""
 _PART, _WHOLE = b"part", b"whole"
-_FILLING = {0: "CHOWN", 3: "FOWNER", 4: "FSETID", 27: "MKNOD", 31: "SETFCAP"}
-"""Capabilities that files may take which are not just root's and plain."""
 
 
 def fill_new_volumes(mounts: list[Mount], directory: bytes) -> None:
@@ -82,11 +80,10 @@ def fill_new_volumes(mounts: list[Mount], directory: bytes) -> None:
 
 def _advice() -> str:
     """Return what to do where a volume may not be filled."""
-    missing = [name for number, name in _FILLING.items() if not has_capability(number)]
-    if not missing:
+    lacking = missing(FILES)
+    if not lacking:
         return "mount one that is not empty there"
-    options = " ".join(f"--cap-add {name}" for name in missing)
-    return f"add {options}, or mount one that is not empty"
+    return f"add {options(lacking)}, or mount one that is not empty there"
 
 
 def _fill(source: bytes, place: bytes, entry: Mount, inner: list[bytes]) -> None:
@@ -315,10 +312,7 @@ def _copy_bytes(source: bytes, target: bytes, size: int) -> None:
 def _copy_attributes(source: bytes, target: bytes, status: os.stat_result) -> None:
     os.chown(target, status.st_uid, status.st_gid, follow_symlinks=False)
     if not stat.S_ISLNK(status.st_mode):
-        os.chmod(target, stat.S_IMODE(status.st_mode))
-        # Without CAP_FSETID the kernel leaves this bit out and says nothing.
-        if status.st_mode & stat.S_ISGID and not os.lstat(target).st_mode & stat.S_ISGID:
-            raise PermissionError(EPERM, os.strerror(EPERM), target)
+        set_mode(target, stat.S_IMODE(status.st_mode), status.st_gid)
     for name in os.listxattr(source, follow_symlinks=False):
         os.setxattr(
             target, name, os.getxattr(source, name, follow_symlinks=False), follow_symlinks=False

@@ -12,6 +12,7 @@ from boot.lease.earlier import find
 from boot.lease.filler import AHEAD_SHARE, PIECE, write_contents
 from boot.lease.skeleton import FROM_ENGINE, NEW_FILE, Builder, explained
 from boot.log import log
+from boot.rights import set_mode
 
 ENDING = {SIGHUP, SIGINT, SIGQUIT, SIGTERM}
 """Signals that a user ends a container with; the next to come is the last one wanted."""
@@ -216,9 +217,9 @@ class Filling:
             self.builder.set_attributes(fd, inode)
             if not piece.is_new:
                 # It was made for its names, closed to everybody until it is whole.
-                os.chmod(fd, stat.S_IMODE(inode.mode))
+                set_mode(fd, stat.S_IMODE(inode.mode), inode.gid)
         else:
-            os.chmod(fd, status.st_mode & 0o7777)
+            set_mode(fd, stat.S_IMODE(status.st_mode), status.st_gid)
             os.utime(fd, ns=(status.st_atime_ns, status.st_mtime_ns))
         if self._journal is not None:
             self._journal.set_inode(inode.ordinal, status.st_ino)

@@ -15,6 +15,7 @@ from time import monotonic, sleep
 
 from boot.lease.leases import is_wanted
 from boot.log import log
+from boot.rights import set_mode
 from store.errors import BootError, BootfsError
 from store.read.image import ZEROS
 
@@ -231,7 +232,7 @@ class Filler:
                 write_contents(self._image, file.fd, file.offset, file.size, times)
                 # Writing takes these away.
                 if status.st_mode & 0o6000:
-                    os.chmod(file.fd, stat.S_IMODE(status.st_mode))
+                    set_mode(file.fd, stat.S_IMODE(status.st_mode), status.st_gid)
                 if capability:
                     os.setxattr(file.fd, _CAPABILITY, capability)
             except OSError as error:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from _signal import SIGCONT, SIGKILL, SIGSTOP
-from errno import EPERM, ESRCH
+from errno import ENOENT, EPERM, ESRCH
 from time import monotonic, sleep
 
 from boot.log import log
+from boot.supervise import send
 
 GONE_LIMIT_S = 5.0
 """How long killed processes may take to be gone."""
@@ -38,7 +39,7 @@ class Freezer:
             for pid in self.pids():
                 if pid in self._stopped or self._state(pid) in (b"T", b"t", b"Z", b""):
                     continue
-                if _send(pid, SIGSTOP):
+                if self._send(pid, SIGSTOP):
                     self._stopped.add(pid)
                     found = True
             if not found:
@@ -47,7 +48,7 @@ class Freezer:
     def go_on(self) -> None:
         """Let those go on that `stop` has stopped."""
         for pid in self._stopped:
-            _send(pid, SIGCONT)
+            self._send(pid, SIGCONT)
         self._stopped.clear()
 
     def kill(self) -> None:
@@ -59,7 +60,7 @@ class Freezer:
             for pid in others:
                 if self._state(pid) not in (b"Z", b""):
                     living = True
-                    _send(pid, SIGKILL)
+                    self._send(pid, SIGKILL)
             if not living:
                 return
             sleep(_POLL_S)
@@ -86,16 +87,15 @@ class Freezer:
         # The name in parentheses may hold anything, parentheses too.
         return self.read(pid, "stat").rpartition(b") ")[2][:1]
 
-
-def _send(pid: int, number: int) -> bool:
-    """Send a signal; return whether there was somebody to get it."""
-    try:
-        os.kill(pid, number)
-    except OSError as error:
-        if error.errno == ESRCH:
-            return False
-        if error.errno == EPERM:
-            log(f"cannot signal process {pid}: add --cap-add KILL")
-            return False
-        raise
-    return True
+    def _send(self, pid: int, number: int) -> bool:
+        """Send a signal; return whether there was somebody to get it."""
+        try:
+            send(pid, number, self._processes)
+        except OSError as error:
+            if error.errno in (ESRCH, ENOENT):
+                return False
+            if error.errno == EPERM:
+                log(f"cannot signal process {pid}: add --cap-add KILL")
+                return False
+            raise
+        return True

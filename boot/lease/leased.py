@@ -10,7 +10,8 @@ from boot.lease.earlier import find, iter_files
 from boot.lease.filler import File, is_gate
 from boot.lease.leases import take_lease
 from boot.lease.limits import memory_limit
-from boot.lease.skeleton import NEW_FILE, Builder
+from boot.lease.skeleton import NEW_FILE, Builder, explained
+from boot.rights import CAP_SETUID, missing, options
 from boot.syscalls import limit_open_files, open_files_limit
 from store.errors import BootError
 from store.format.erofslayout import FILE_TYPES, S_IFREG
@@ -159,7 +160,10 @@ def _find_again(
         if inode.nid in at_once:
             rest.add(path, inode)
             continue
-        fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            raise explained(path, error, "fill") from None
         _take_lease(fd, owner)
         file = _file_of(fd, inode, path.rpartition(b"/")[2], gates)
         journal.set_inode(file.row, os.fstat(fd).st_ino)
@@ -182,4 +186,7 @@ def _take_lease(fd: int, owner: int) -> None:
             raise NoLeases(
                 f"the container's file system gives no leases ({error.strerror})"
             ) from None
-        raise BootError(f"cannot take a lease: {error.strerror}") from None
+        # It is taken in its owner's name.
+        lacking = missing({CAP_SETUID}) if owner else []
+        advice = f"; add {options(lacking)}" if lacking else ""
+        raise BootError(f"cannot take a lease: {error.strerror}{advice}") from None

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import stat
-from errno import EMLINK, ENOTSUP, EPERM
+from errno import EACCES, EMLINK, ENOTSUP, EPERM
 
 from boot.log import log
-from boot.syscalls import has_capability
+from boot.rights import FILES, missing, options, set_mode
 from store.errors import BootError, FormatError
 from store.format.erofslayout import FILE_TYPES, S_IFDIR, S_IFLNK, S_IFREG
 
@@ -21,8 +21,6 @@ PROGRAMS = (b"usr/local/sbin", b"usr/local/bin", b"usr/sbin", b"usr/bin", b"sbin
 FROM_ENGINE = (b"etc/passwd", b"etc/group")
 """Files that the boot image's own layer holds, whole, for the engine; Podman adds lines to them."""
 _DIRECTORY, _LINK, _REGULAR = (FILE_TYPES[kind] for kind in (S_IFDIR, S_IFLNK, S_IFREG))
-_RIGHTS = {0: "CHOWN", 1: "DAC_OVERRIDE", 3: "FOWNER", 4: "FSETID", 27: "MKNOD", 31: "SETFCAP"}
-"""Capabilities that making a tree takes; Docker gives them all without being asked."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -194,7 +192,7 @@ class Builder:
                 os.chown(path, inode.uid, inode.gid, follow_symlinks=False)
         if not is_link and (not follow or inode.mode & 0o7000):
             # After the owner, whose change takes setuid and setgid away.
-            os.chmod(path, stat.S_IMODE(inode.mode))
+            set_mode(path, stat.S_IMODE(inode.mode), inode.gid)
         if inode.xattrs_size:
             for name, value in self._image.xattrs(inode).items():
                 _set_xattr(path, name, value)
@@ -232,11 +230,9 @@ def _set_xattr(path: bytes | int, name: bytes, value: bytes) -> None:
         log(f"the attribute {os.fsdecode(name)} cannot be set here ({error.strerror}): left out")
 
 
-def explained(path: bytes, error: OSError) -> BootError:
-    """Return what to say of an error at ``path`` of the tree."""
-    what = f"cannot make /{os.fsdecode(path.lstrip(b'/'))} in the root: {error.strerror}"
-    if error.errno == EPERM:
-        missing = [name for number, name in _RIGHTS.items() if not has_capability(number)]
-        if missing:
-            what += "; add " + " ".join(f"--cap-add {name}" for name in missing)
+def explained(path: bytes, error: OSError, deed: str = "make") -> BootError:
+    """Return what to say of an error at ``path`` of the tree, which ``deed`` was to be done to."""
+    what = f"cannot {deed} /{os.fsdecode(path.lstrip(b'/'))} in the root: {error.strerror}"
+    if error.errno in (EPERM, EACCES) and (lacking := missing(FILES)):
+        what += f"; add {options(lacking)}"
     return BootError(what)

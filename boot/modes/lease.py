@@ -16,7 +16,6 @@ import os
 import sys
 from _signal import SIGCONT, SIGHUP, sigtimedwait
 from _thread import start_new_thread
-from errno import EPERM
 from termios import TIOCNOTTY, TIOCSCTTY
 
 from boot.config import AUTHORITIES, HOME, Settings
@@ -228,10 +227,6 @@ def _enter_home() -> None:
         os.chroot(HOME)
         os.chdir("/")
     except OSError as error:
-        if error.errno == EPERM:
-            raise BootError(
-                "cannot boot with so few capabilities: add --cap-add SYS_CHROOT"
-            ) from None
         raise BootError(f"{HOME}: {error.strerror}") from None
 
 

@@ -16,6 +16,7 @@ from converter.images.documents import (
     diff_ids_of,
     list_of,
     object_of,
+    parse_config,
     parse_json,
     read_document,
     text_of,
@@ -70,7 +71,7 @@ def image_of(files: Files, name: str, wanted: str = "") -> ImageView:
     if stated:
         check_digest(raw, f"sha256:{stated[1]}", f"{files.name}: {config_name}")
     where = f"{files.name}: {config_name}"
-    config = object_of(parse_json(raw, where), where)
+    config = parse_config(raw, where)
     paths = [
         text_of(path, f"{what}: Layers")
         for path in list_of(chosen.get("Layers"), f"{what}: Layers")

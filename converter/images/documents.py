@@ -17,6 +17,8 @@ DEPTH_LIMIT = 100
 """Images' documents nest some 6 deep.  What a parser takes may be too deep to be copied."""
 
 _ADVICE = "the image is damaged, build or copy it again"
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 
 
@@ -40,6 +42,31 @@ def parse_json(data: bytes, what: str) -> object:
         raise FormatError(what, error.pos, f"not JSON: {error.msg}; {_ADVICE}") from error
     except (UnicodeDecodeError, RecursionError, ValueError) as error:
         raise FormatError(what, 0, f"not JSON: {error}; {_ADVICE}") from error
+    return value
+
+
+def parse_config(data: bytes, what: str) -> JsonObject:
+    """Return an image's config as an engine understands it.
+
+    Engines put U+FFFD in the place of each byte that is not UTF-8, and of each half of a
+    surrogate pair.  To be used for what a digest covers: elsewhere such a byte is damage.
+
+    Raises:
+        FormatError: it is none; see `parse_json`.
+
+    """
+    # Each byte that is not UTF-8 becomes a surrogate of its own.
+    text = _SURROGATE.sub(_REPLACEMENT, data.decode("utf-8", "surrogateescape"))
+    return object_of(_without_surrogates(parse_json(text.encode(), what)), what)
+
+
+def _without_surrogates(value: object) -> object:
+    if isinstance(value, str):
+        return _SURROGATE.sub(_REPLACEMENT, value)
+    if isinstance(value, list):
+        return [_without_surrogates(held) for held in value]
+    if isinstance(value, dict):
+        return {_without_surrogates(key): _without_surrogates(v) for key, v in value.items()}
     return value
 
 

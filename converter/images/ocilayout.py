@@ -12,6 +12,7 @@ from converter.images.documents import (
     diff_ids_of,
     list_of,
     object_of,
+    parse_config,
     parse_json,
     read_document,
 )
@@ -141,7 +142,8 @@ def _choose(manifests: list[Descriptor], reference: Reference) -> Descriptor:
 def _resolve(files: Files, descriptor: Descriptor) -> tuple[Descriptor, JsonObject]:
     """Follow image indexes from ``descriptor`` to the manifest for this platform."""
     for _ in range(_DEPTH_LIMIT):
-        document = _document(files, descriptor)
+        data, what = _document(files, descriptor)
+        document = object_of(parse_json(data, what), what)
         media_type = document.get("mediaType") or descriptor.media_type
         if media_type in _MANIFESTS or "config" in document:
             return descriptor, document
@@ -182,7 +184,7 @@ def _view(
     files: Files, reference: Reference, descriptor: Descriptor, manifest: JsonObject
 ) -> ImageView:
     what = f"{files.name}: manifest {descriptor.digest}"
-    config = _document(files, Descriptor(manifest.get("config"), f"{what}: config"))
+    config = parse_config(*_document(files, Descriptor(manifest.get("config"), f"{what}: config")))
     listed = [
         Descriptor(value, f"{what}: layers")
         for value in list_of(manifest.get("layers"), f"{what}: layers")
@@ -202,11 +204,12 @@ def _view(
     return ImageView(str(reference), config, descriptor.digest, layers)
 
 
-def _document(files: Files, descriptor: Descriptor) -> JsonObject:
+def _document(files: Files, descriptor: Descriptor) -> tuple[bytes, str]:
+    """Return a document, which has its digest, and its name for messages."""
     what = f"{files.name}: blob {descriptor.digest}"
     data = read_document(_blob(files, descriptor), what)
     check_digest(data, descriptor.digest, what)
-    return object_of(parse_json(data, what), what)
+    return data, what
 
 
 def _blob(files: Files, descriptor: Descriptor) -> FileBlob:

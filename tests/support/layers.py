@@ -165,13 +165,17 @@ def docker_archive(
     *layers: bytes,
     tags: Sequence[str] = ("bootfs-test:latest",),
     style: str = "docker20",
-    config: Config | None = None,
+    config: Config | bytes | None = None,
 ) -> bytes:
     """Return the bytes of ``docker save``: ``docker20``, ``docker25`` or ``skopeo`` style.
 
-    In the style of Docker 20.10 a repeated layer is a symbolic link to its first file.
+    In the style of Docker 20.10 a repeated layer is a symbolic link to its first file.  A
+    config given as bytes is written as it is.
     """
-    raw = json.dumps(config_of(layers) if config is None else config).encode()
+    if isinstance(config, bytes):
+        raw = config
+    else:
+        raw = json.dumps(config_of(layers) if config is None else config).encode()
     config_hex = hashlib.sha256(raw).hexdigest()
     files: dict[str, bytes] = {}
     links: dict[str, str] = {}

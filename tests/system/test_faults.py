@@ -118,13 +118,22 @@ def test_what_filling_a_volume_takes_is_named(engine: Engine, workshop: Converte
     assert "add --cap-add CHOWN --cap-add FOWNER --cap-add FSETID, or" in only_line(done)
 
 
-@pytest.mark.parametrize("name", ["FOWNER", "FSETID"])
+@pytest.mark.parametrize("names", [("FOWNER",), ("FSETID", "SETGID")])
 def test_a_volume_is_filled_as_it_should_be_or_not_at_all(
-    engine: Engine, workshop: Converted, name: str
+    engine: Engine, workshop: Converted, names: tuple[str, ...]
 ) -> None:
-    done = workshop.run(engine, options=("--cap-drop", name))
+    dropped = [word for name in names for word in ("--cap-drop", name)]
+    done = workshop.run(engine, options=dropped)
     assert done.returncode == 125
-    assert f"--cap-add {name}, or mount" in only_line(done)
+    assert f"--cap-add {names[0]}, or mount" in only_line(done)
+
+
+def test_a_volume_that_is_setgid_is_filled_without_the_right_to_it(
+    engine: Engine, workshop: Converted
+) -> None:
+    command = ("stat", "-c", "%a %u %g", "/content", "/content/below/file")
+    done = workshop.run(engine, *command, options=("--cap-drop", "FSETID"))
+    assert (done.returncode, done.stdout) == (0, "2750 4242 4343\n644 4242 4343\n")
 
 
 def test_a_file_of_the_image_is_changed_with_the_container_s_capabilities(

@@ -228,8 +228,13 @@ def test_from_outside_the_container(engine: Engine, own: OwnStore, tmp_path: Pat
 
 
 @pytest.mark.usefixtures("short_break_time")
-def test_a_fetch_that_takes_longer_than_a_lease_may(engine: Engine, own: OwnStore) -> None:
-    container = own.image.start(engine, "sh", "-c", "echo up; sleep 1000")
+@pytest.mark.parametrize(
+    "options", [(), ("--cap-drop", "KILL", "--user", "worker")], ids=["usual", "without KILL"]
+)
+def test_a_fetch_that_takes_longer_than_a_lease_may(
+    engine: Engine, own: OwnStore, options: tuple[str, ...]
+) -> None:
+    container = own.image.start(engine, "sh", "-c", "echo up; sleep 1000", options=options)
     container.wait_for_line("up")
     own.close()
     begun = time.monotonic()

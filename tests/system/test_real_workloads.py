@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,6 +81,41 @@ def test_nginx_answers(engine: Engine, conversions: Conversions, workshop: Conve
     assert answer.endswith("served lazily\n")
     # The engine's signal, the workers' end, the exit code.
     assert container.stop() == 0
+
+
+def test_redis_keeps_its_data(engine: Engine, conversions: Conversions) -> None:
+    source = conversions.engine.build(
+        "FROM debian:bookworm-slim\n"
+        "RUN apt-get update -q && apt-get install -qy --no-install-recommends redis-server"
+        " && rm -rf /var/lib/apt/lists/*\n"
+        "USER redis\nWORKDIR /var/lib/redis\nVOLUME /var/lib/redis\n"
+        'CMD ["redis-server", "--save", ""]\n'
+    )
+    image = conversions.convert(source)
+    # Nothing but what anybody would give.
+    container = engine.start(image.boot, options=("-e", f"BLOB_STORE={image.store}"))
+
+    def ask(*words: str) -> str:
+        return container.run("redis-cli", *words).stdout.rstrip("\n")
+
+    container.wait_for_line("Ready to accept connections")
+    assert ask("SET", "key", "of the first start") == "OK"
+    assert ask("GET", "key") == "of the first start"
+    assert ask("SAVE") == "OK"
+    assert ask("SET", "key", "never saved") == "OK"
+    assert container.stop() == 0
+    first = container.logs()
+    docker("start", container.name)
+    deadline = time.monotonic() + 60
+    while container.run("redis-cli", "PING", check=False).stdout != "PONG\n":
+        assert time.monotonic() < deadline, container.logs()
+        time.sleep(0.1)
+    assert ask("GET", "key") == "of the first start"
+    assert ask("CONFIG", "GET", "dir") == "dir\n/var/lib/redis"
+    assert container.stop() == 0
+    ours = [line for line in container.logs().splitlines() if line.startswith("bootfs: ")]
+    assert all(line.startswith("bootfs: mode lease: ") for line in ours), ours
+    assert "bye bye" in first
 
 
 def test_a_second_start_fetches_nothing(

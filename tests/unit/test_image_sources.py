@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from converter.images.documents import parse_json
+from converter.images.documents import parse_config, parse_json
 from converter.images.transports import open_image
 from converter.images.view import ImageView
 from converter.layers import merge_layers
@@ -240,6 +240,24 @@ def test_links_of_an_archive_that_turn_in_circles(tmp_path: Path, spool: Spool) 
 def test_json_that_could_not_be_written_again_is_refused(value: str) -> None:
     with pytest.raises(FormatError, match="not JSON"):
         parse_json(f'{{"x": {value}}}'.encode(), "a document")
+
+
+@pytest.mark.parametrize(
+    ("text", "understood"),
+    [
+        (b'"\xff"', "\N{REPLACEMENT CHARACTER}"),
+        (b'"a\xed\xb3\xbf"', "a" + 3 * "\N{REPLACEMENT CHARACTER}"),
+        (b'"\xe2\x82"', 2 * "\N{REPLACEMENT CHARACTER}"),
+        (b'"\\udcff"', "\N{REPLACEMENT CHARACTER}"),
+        (b'"\\ud800z"', "\N{REPLACEMENT CHARACTER}z"),
+        (b'"\\ud83d\\ude00\xc3\xa9"', "\N{GRINNING FACE}\N{LATIN SMALL LETTER E WITH ACUTE}"),
+    ],
+)
+def test_what_is_no_text_in_a_config_is_replaced_as_engines_do(
+    text: bytes, understood: str
+) -> None:
+    config = parse_config(b'{"config": {"Cmd": [' + text + b"], " + text + b": {}}}", "a config")
+    assert config == {"config": {"Cmd": [understood], understood: {}}}
 
 
 @pytest.mark.parametrize("transport", ["oci", "oci-archive", "docker-archive"])
