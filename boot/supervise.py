@@ -6,6 +6,7 @@ import os
 from _signal import (
     NSIG,
     SIGCHLD,
+    SIGCONT,
     SIGIO,
     SIGKILL,
     SIGSTOP,
@@ -153,11 +154,13 @@ def supervise(
     told: Callable[[], bool],
     processes: int,
     signals: frozenset[int] = ALL_SIGNALS,
+    is_spared: bool = False,
 ) -> int:
     """Serve as PID 1 until the workload ends; return the container's exit code.
 
     ``told`` is called at each SIGIO until it returns True.  One that somebody sent
     is the workload's all the same, like any of ``signals``.  ``processes`` is an open /proc.
+    With ``is_spared``, the workload gets what PID 1 of a container would get: see `forward`.
     """
     joined = False
     asked = False
@@ -179,7 +182,7 @@ def supervise(
         if number != SIGCHLD or information.si_code <= 0:
             # Of SIGIO there may be one more, from the kernel.
             asked = asked or information.si_code <= 0
-            forward(workload, number, processes)
+            forward(workload, number, processes, is_spared)
         if number != SIGCHLD:
             continue
         while True:
@@ -199,13 +202,15 @@ def supervise(
                 daemon.died(status)
 
 
-def forward(workload: int, number: int, processes: int) -> None:
+def forward(workload: int, number: int, processes: int, is_spared: bool = False) -> None:
     """Send the workload a signal, as the engine could, whoever the workload now is.
 
-    ``processes`` is an open /proc.
+    ``processes`` is an open /proc.  With ``is_spared``, a signal that the workload has no
+    handler for is dropped: it would end a process that is not PID 1.
     """
     try:
-        send(workload, number, processes)
+        if not is_spared or number == SIGCONT or _takes(workload, number, processes):
+            send(workload, number, processes)
     except OSError as error:
         # It has just ended; its SIGCHLD is on the way.
         if error.errno not in (ESRCH, ENOENT):
@@ -233,9 +238,22 @@ def send(process: int, number: int, processes: int) -> None:
 
 def _real_uid(process: int, processes: int) -> int:
     """Return a process's real user id."""
+    return int(_status_field(process, b"Uid", processes))
+
+
+def _takes(process: int, number: int, processes: int) -> bool:
+    """Whether a process handles a signal, or blocks it and may wait for it."""
+    return any(
+        int(_status_field(process, name, processes), 16) >> number - 1 & 1
+        for name in (b"SigCgt", b"SigBlk")
+    )
+
+
+def _status_field(process: int, name: bytes, processes: int) -> bytes:
+    """Return the first word of a line of a process's status."""
     fd = os.open(f"{process}/status", os.O_RDONLY | os.O_CLOEXEC, dir_fd=processes)
     try:
-        fields = os.read(fd, 4096).partition(b"\nUid:")[2]
+        fields = os.read(fd, 4096).partition(b"\n" + name + b":")[2]
     finally:
         os.close(fd)
-    return int(fields.split(None, 1)[0])
+    return fields.split(None, 1)[0]

@@ -32,7 +32,7 @@ from store.errors import BootError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
 PEEK = ROOT[: -len(b"root")] + b"image"
 """Where the root is bound a second time, without the mounts on it."""
@@ -141,6 +141,7 @@ def fill_volume(
     copy: Callable[[bytes], None],
     points: list[bytes],
     known: Callable[[bytes], bytes | None],
+    covered: Collection[bytes] = (),
 ) -> None:
     """Fill a volume where it is mounted, if it is empty, by ``copy``.
 
@@ -148,7 +149,8 @@ def fill_volume(
     ``points``, in the volume, do not count, nor do directories and links that the image has
     there: the engine fills volumes too, with what it finds in the boot image.  ``known``
     returns what the image has at a path in the volume: a link's target, ``b""`` for a
-    directory, or None.
+    directory, or None.  ``covered`` are those of ``points`` on which something is mounted:
+    they are neither looked at nor changed.
 
     Raises:
         BootError: the container lacks a right that this takes.
@@ -157,12 +159,12 @@ def fill_volume(
     place = entry.target
     stage = place + b"/" + STAGE
     try:
-        while os.path.lexists(stage) or _holds_only(place, points, known):
+        while os.path.lexists(stage) or _holds_only(place, points, known, covered):
             lock = _lock_stage(stage)
             if lock is None:
                 continue
             try:
-                _fill_staged(place, copy, points, known)
+                _fill_staged(place, copy, points, known, covered)
             finally:
                 os.close(lock)
             return
@@ -177,6 +179,7 @@ def _fill_staged(
     copy: Callable[[bytes], None],
     points: list[bytes],
     known: Callable[[bytes], bytes | None],
+    covered: Collection[bytes] = (),
 ) -> None:
     """Have a copy made in the volume's locked stage, unless one is there, and move it out."""
     stage = volume + b"/" + STAGE
@@ -184,7 +187,7 @@ def _fill_staged(
     if not os.path.lexists(whole):
         _remove_tree(part)
         try:
-            if not _holds_only(volume, [*points, STAGE], known):
+            if not _holds_only(volume, [*points, STAGE], known, covered):
                 # Somebody has put something there: as under plain Docker it stays alone.
                 return
             os.mkdir(part)
@@ -194,16 +197,23 @@ def _fill_staged(
             if not os.path.lexists(whole):
                 _remove_tree(stage)
     status = os.lstat(whole)
-    _move_entries(whole, volume, {volume + b"/" + point for point in points})
+    _move_entries(
+        whole,
+        volume,
+        {volume + b"/" + point for point in points},
+        {volume + b"/" + point for point in covered},
+    )
     _copy_attributes(whole, volume, status)
     _remove_tree(stage)
     os.utime(volume, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def _move_entries(source: bytes, target: bytes, points: set[bytes]) -> None:
+def _move_entries(source: bytes, target: bytes, points: set[bytes], covered: set[bytes]) -> None:
     """Move what is in ``source`` to the directory ``target``, where at most mount points are."""
     for name in os.listdir(source):
         old, new = source + b"/" + name, target + b"/" + name
+        if new in covered:
+            continue
         if not os.path.lexists(new):
             os.rename(old, new)
             continue
@@ -211,7 +221,7 @@ def _move_entries(source: bytes, target: bytes, points: set[bytes]) -> None:
         if stat.S_ISLNK(status.st_mode) and os.path.islink(new):
             os.rename(old, new)
         elif stat.S_ISDIR(status.st_mode) and stat.S_ISDIR(os.lstat(new).st_mode):
-            _move_entries(old, new, points)
+            _move_entries(old, new, points, covered)
             _copy_attributes(old, new, status)
         elif new in points and stat.S_ISREG(status.st_mode):
             # What is mounted upon cannot be replaced.
@@ -248,10 +258,16 @@ def _link_or_directory(path: bytes) -> bytes | None:
 
 
 def _holds_only(
-    directory: bytes, paths: list[bytes], known: Callable[[bytes], bytes | None], place: bytes = b""
+    directory: bytes,
+    paths: list[bytes],
+    known: Callable[[bytes], bytes | None],
+    covered: Collection[bytes] = (),
+    place: bytes = b"",
 ) -> bool:
     """Whether all that is in ``directory`` are ``paths``, what leads to them, and what is known."""
     for name in os.listdir(directory):
+        if place + name in covered:
+            continue
         below = [path[len(name) + 1 :] for path in paths if (path + b"/").startswith(name + b"/")]
         inside = directory + b"/" + name
         found = _link_or_directory(inside)
@@ -259,7 +275,7 @@ def _holds_only(
             return False
         if found == b"":
             further = [path for path in below if path]
-            if not _holds_only(inside, further, known, place + name + b"/"):
+            if not _holds_only(inside, further, known, covered, place + name + b"/"):
                 return False
         elif below and os.lstat(inside).st_size:
             return False

@@ -113,6 +113,9 @@ class Filler:
         start_new_thread(self._close, ())
         start_new_thread(self._complete, ())
         start_new_thread(self._watch, ())
+        # One worker there must be; the workload may leave no room for a thread.
+        self._workers = self._spare = 1
+        start_new_thread(self._work, ())
 
     def want(self, fd: int) -> None:
         """Fill the file behind ``fd`` now, since somebody waits for it."""
@@ -154,7 +157,13 @@ class Filler:
                 self._spare += 1
         self._queue.put(file)
         if more:
-            start_new_thread(self._work, ())
+            try:
+                start_new_thread(self._work, ())
+            except RuntimeError:
+                # The container may have no more threads (--pids-limit): the others do it.
+                with self._lock:
+                    self._workers -= 1
+                    self._spare -= 1
 
     def _work(self) -> None:
         while True:

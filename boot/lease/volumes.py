@@ -7,6 +7,7 @@ see it, so nothing in it may wait for this one.
 from __future__ import annotations
 
 import os
+from errno import EROFS
 
 from boot.lease.eager import make_tree
 from boot.lease.skeleton import iter_directories
@@ -29,6 +30,8 @@ def fill_new_volumes(image: Image, reader: ImageReader, mounts: list[Mount]) -> 
         BootError: the container lacks a right that this takes.
 
     """
+    # Making a tree leaves the working directory where it may be removed.
+    directory = os.getcwdb()
     for entry in mounts:
         if not is_volume(entry):
             continue
@@ -36,18 +39,38 @@ def fill_new_volumes(image: Image, reader: ImageReader, mounts: list[Mount]) -> 
         if nid is None or image.inode(nid).kind != S_IFDIR or not os.path.isdir(entry.target):
             continue
         prefix = entry.target + b"/"
+        # What is beneath another mount cannot be reached.
+        covered = {m.target[len(prefix) :] for m in mounts if m.target.startswith(prefix)}
         # Nor is the working directory content, which the engine makes.
-        places = [*(m.target for m in mounts), os.getcwdb()]
-        points = [path[len(prefix) :] for path in places if path.startswith(prefix)]
+        points = [*covered]
+        if directory.startswith(prefix):
+            points.append(directory[len(prefix) :])
 
-        def copy(part: bytes, nid: int = nid, points: list[bytes] = points) -> None:
-            # With what the mounts in it lie on: the engine made only the way there.
-            make_tree(image, reader, list(iter_directories(image, nid, set())), None, part)
+        def copy(part: bytes, nid: int = nid, covered: set[bytes] = covered) -> None:
+            make_tree(image, reader, list(iter_directories(image, nid, covered)), None, part)
 
         def known(path: bytes, top: bytes = entry.target) -> bytes | None:
             return _link_or_directory(image, top + b"/" + path)
 
-        fill_volume(entry, copy, points, known)
+        try:
+            fill_volume(entry, copy, points, known, covered)
+        except OSError as error:
+            if error.errno != EROFS:
+                raise
+            if not _has_all(image, nid, covered, entry.target):
+                raise BootError(
+                    f"cannot fill the new volume {os.fsdecode(entry.target)}, which is mounted "
+                    "read-only: mount it without that once, or one that is not empty"
+                ) from None
+
+
+def _has_all(image: Image, nid: int, covered: set[bytes], place: bytes) -> bool:
+    """Whether there is something at each name that the image has below ``place``."""
+    return all(
+        os.path.lexists(os.path.join(place, directory.path, name))
+        for directory in iter_directories(image, nid, covered)
+        for name, _, _ in directory.entries
+    )
 
 
 def _link_or_directory(image: Image, path: bytes) -> bytes | None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
-from _signal import SIGCONT, SIGHUP, sigtimedwait
+from _signal import SIGBUS, SIGCONT, SIGFPE, SIGHUP, SIGILL, SIGSEGV, signal, sigtimedwait
 from _thread import start_new_thread
 from termios import TIOCNOTTY, TIOCSCTTY
 
@@ -89,6 +89,7 @@ def boot(
             # Its orphans are its own, as they are under plain Docker, where it is PID 1.
             prctl(PR_SET_CHILD_SUBREAPER, 1)
             os.chdir(directory)
+            _drop_early_signals()
             take_identity(command, environment, identity)
         except Exception as error:
             os._exit(report(error))
@@ -151,7 +152,7 @@ def boot(
         filler.want_all_lost()
         return not files
 
-    code = supervise(workload, keeper, lost, processes, signals)
+    code = supervise(workload, keeper, lost, processes, signals, is_spared=True)
     freezer.kill()
     return failures[0] if failures else code
 
@@ -177,7 +178,7 @@ def _listen(
     try:
         for fd in Signals().iter_wanted():
             if fd is None:
-                forward(workload, SIGNAL, processes)
+                forward(workload, SIGNAL, processes, is_spared=True)
             else:
                 filler.want(fd)
     except BaseException as error:
@@ -215,8 +216,19 @@ def _take_terminal() -> None:
         fcntl.ioctl(0, TIOCSCTTY, 0)
 
 
+def _drop_early_signals() -> None:
+    """Let no signal end this process until it has executed something, which forgets handlers.
+
+    So the kernel does with PID 1, which the workload is under plain Docker.
+    """
+    for number in ALL_SIGNALS - {SIGILL, SIGBUS, SIGFPE, SIGSEGV}:
+        signal(number, lambda *_: None)
+
+
 def _enter_home() -> None:
     """Make `HOME` this process's root, with what the C library looks for to find a store."""
+    # What is made from now on is not for everybody to write.
+    os.umask(0o022)
     try:
         os.makedirs(f"{HOME}/etc", 0o755, exist_ok=True)
         for name in ("hosts", "resolv.conf"):

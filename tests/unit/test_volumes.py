@@ -63,6 +63,28 @@ def test_a_new_volume_gets_all(source: Path, volume: Path) -> None:
     assert volume.stat().st_mtime_ns == source.stat().st_mtime_ns
 
 
+def test_what_is_beneath_a_mount_is_neither_looked_at_nor_changed(
+    source: Path, volume: Path
+) -> None:
+    (volume / "directory").mkdir(0o700)
+    (volume / "directory" / "of the mount").write_text("somebody's\n")
+    (volume / "second").write_text("somebody's\n")
+    place = os.fsencode(source)
+    mounts = [b"directory", b"second"]
+    volumes._fill_staged(
+        os.fsencode(volume),
+        lambda part: volumes._copy_directory(place, part, {}),
+        mounts,
+        lambda path: volumes._link_or_directory(place + b"/" + path),
+        mounts,
+    )
+    assert os.listdir(volume / "directory") == ["of the mount"]
+    assert (volume / "directory").stat().st_mode & 0o777 == 0o700
+    assert (volume / "second").read_text() == "somebody's\n"
+    assert (volume / "first").read_text() == "content of first\n"
+    assert not (volume / ".bootfs-filling").exists()
+
+
 def test_a_copy_in_parts_is_made_anew(source: Path, volume: Path) -> None:
     part = volume / ".bootfs-filling" / "part"
     (part / "directory").mkdir(parents=True)

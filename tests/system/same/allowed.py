@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.system.same.modes import MODES
+
 if TYPE_CHECKING:
     from tests.system.same.comparing import Difference
 
@@ -59,8 +61,9 @@ STARTED_BY_NOBODY = "|".join(
 )
 """What the engine says of a program that it cannot start."""
 NOT_EXECUTED = "command-(no-interpreter|no-shebang|empty-file|broken|below-a-file)"
-STARTS = "(image|command|mount)-(?!.*workdir-by-link).*"
+STARTS = "(image|command|mount)-(?!.*workdir-(by-link|dangling)).*"
 """Cases in which something may not start."""
+READ_ONLY = "run-read-only|mount-read-only-root|command-workdir-new-read-only"
 REFUSED = r"bootfs: /\.bootfs/init runs only as PID 1 .*"
 
 ALLOWED = (
@@ -99,15 +102,62 @@ ALLOWED = (
     Allowed("first-process", "run-.*", "this process", None, ANY),
     Allowed("first-process", "run-.*", "namespaces", ".* as process 1", None),
     Allowed("first-process", ANY, "calls", "(kill 1|open /proc/1/.*): 0", ".*: (EACCES|EPERM)"),
+    # Whoever may trace it sees what it has become.
+    Allowed(
+        "first-process", "run-(everything|cap-add)", "first environment",
+        None, r"\\x[c-f][0-9a-f][A-Z0-9_]*=.*",
+    ),
+    Allowed("first-process", "command-killed", "exit code", "3", "137"),
     Allowed("first-process", "terminal", "output", r"1 1 \d+ 1", r"(\d+) \1 \d+ \1"),
     Allowed("own-files", ANY, "mounts", None, "/.* /.bootfs/(cache|rw) .*"),
     Allowed("own-files", "run-.*", "root", None, "drwxr-xr-x root root '/.bootfs'"),
     Allowed("own-files", "executed-in-it|file-operations", "(0 )?output", None, r"\.bootfs"),
+    Allowed("own-files", "recreated-container", "first|second", None, r"\.bootfs"),
+    Allowed("own-files", "whole-tree", "output", None, r"[a-z] .* /\.bootfs(/.*)?"),
     Allowed("own-files", "privileged-container", "output", r"\d+", r"\d+"),
     Allowed("hard-links", "file-operations", "output", None, "/opt/moved/one"),
-    Allowed("read-only-option", "run-read-only", "errors", None, "bootfs: .*"),
-    Allowed("read-only-option", "run-read-only", "exit code", "0", "125"),
-    Allowed("read-only-option", "run-read-only", ANY, ANY, None),
+    Allowed("read-only-option", READ_ONLY, "errors", None, "bootfs: .*"),
+    Allowed("read-only-option", READ_ONLY, "exit code", "0|1", "125"),
+    Allowed("read-only-option", READ_ONLY, ANY, ANY, None),
+    Allowed("few-capabilities", "run-cap-drop-all.*", "exit code", "0", "125"),
+    Allowed("few-capabilities", "run-cap-drop-all.*", ANY, ANY, None),
+    Allowed(
+        "few-capabilities", "run-cap-drop-all.*", "errors",
+        None, "bootfs: cannot make /.* in the root: .*; add --cap-add .*",
+    ),
+    Allowed(
+        "few-open-files", "run-limits", "errors",
+        None, r"bootfs: mode eager: only 1024 files may be open \(--ulimit nofile\) .*",
+    ),
+    Allowed("read-only-volume", "mount-named-read-only", "exit code", "1", "125"),
+    Allowed("read-only-volume", "mount-named-read-only", ANY, ANY, None),
+    Allowed(
+        "read-only-volume", "mount-named-read-only", "errors",
+        None, "bootfs: cannot fill the new volume /content, which is mounted read-only: .*",
+    ),
+    Allowed(
+        "beneath-mounts", "mount-(nested|bind-over).*|volume-declared-(nested|on-a-link)", "output",
+        "f 644 4242 4343 2 5 .* /content/link ", "f 644 4242 4343 1 5 .* /content/link ",
+    ),
+    Allowed(
+        "links-of-files", "mount-file-onto-link", "output",
+        "symbolic link 777 0 0 /probe/link", "regular file 640 0 0 /probe/link",
+    ),
+    Allowed(
+        "links-of-files", "mount-file-onto-link", "mounts",
+        "DIRECTORY/some/file /probe/script .*", None,
+    ),
+    Allowed(
+        "links-of-files", "mount-file-onto-link", "mounts",
+        None, "DIRECTORY/some/file /probe/link .*",
+    ),
+    Allowed(
+        "links-of-files", "command-workdir-dangling", "output", "/probe/nowhere", "/probe/dangling"
+    ),
+    Allowed(
+        "links-of-files", "command-workdir-dangling", "errors",
+        None, "bootfs: /probe/dangling leads to a mount: it stays a directory",
+    ),
     Allowed("sigstop", "stopped-by-signal", "stopped", "True", "False"),
     Allowed("entrypoint-option", "entrypoint-of-the-user", "exit code", "0", "127"),
     Allowed("entrypoint-option", "entrypoint-of-the-user", "output", "uid 0 .*", None),
@@ -172,6 +222,9 @@ ALLOWED = (
     Allowed("copy", "exported", "names", ANY, None),
     Allowed("diff", "changes", "changes", "[ACD] /.*", None),
     Allowed("diff", "changes", "changes", None, ""),
+    Allowed("diff-of-all", "changes", "changes", "C /probe/script|D /probe/empty", None),
+    Allowed("diff-of-all", "changes", "changes", None, "A /probe/script"),
+    Allowed("diff-of-all", "changes", "changes", "C /probe/script", "A /probe/script"),
     Allowed("commit", "committed", "output", "new", "/probe/empty"),
     Allowed("commit", "committed", "errors", "ls: .*/probe/empty.*", "cat: /root/new: .*"),
     Allowed("image-config", "inspected", "config", "Entrypoint .*", "Entrypoint .*bootfs/init.*"),
@@ -189,7 +242,8 @@ UNSEEN = {"apparmor": lambda: not Path("/sys/kernel/security/apparmor").exists()
 def read_entries() -> dict[str, tuple[str, ...]]:
     """Give the modes of each entry of docs/differences.md, by its id."""
     rows = [line.split("|") for line in LIST.read_text().splitlines() if line.startswith("| `")]
-    return {row[1].strip(" `"): tuple(row[2].replace(" ", "").split(",")) for row in rows}
+    modes = {row[1].strip(" `"): tuple(row[2].replace(" ", "").split(",")) for row in rows}
+    return {entry: tuple(MODES) if named == ("all",) else named for entry, named in modes.items()}
 
 
 def entry_of(case: str, mode: str, difference: Difference) -> str | None:

@@ -20,5 +20,6 @@ class Mode:
 MODES = {
     "erofs": Mode(BOOT_OPTIONS, whole=True),
     "fuse": Mode(BOOT_OPTIONS, whole=False),
-    "lease": Mode((), whole=False),
+    "lease": Mode((), whole=True),
+    "eager": Mode((), whole=False),
 }

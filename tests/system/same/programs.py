@@ -168,7 +168,9 @@ def terminal(side: Side) -> str:
     script = (
         "tty; until stty size | grep 33; do sleep 0.05; done; stty -a | tr ' ' '\\n' | grep -c .;"
         " cut -d' ' -f5-8 /proc/$$/stat;"
-        " ls -l /proc/$$/fd | awk 'NR > 1 {print $9, $11}'; stat -c '%A %U %G' /dev/console $(tty);"
+        # Not into a pipe, of which the shell has an end for a moment.
+        " ls -l /proc/$$/fd >/tmp/fds; awk 'NR > 1 {print $9, $11}' /tmp/fds;"
+        " stat -c '%A %U %G' /dev/console $(tty);"
         " read line; echo read=$line; env | grep -E 'TERM|HOME'; set -m; sleep 100 & jobs -l |"
         " sed 's/[0-9]* Running/PID Running/'; kill %1; exit 4"
     )

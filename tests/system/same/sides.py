@@ -31,6 +31,7 @@ class Images:
         self._convert = convert
         self._built = {"": base}
         self._building = threading.Lock()
+        self._converting = threading.Lock()
 
     def source(self, instructions: str) -> str:
         """Give the probe's image, changed by some instructions of a Dockerfile."""
@@ -41,7 +42,9 @@ class Images:
 
     def boot(self, instructions: str) -> str:
         """Give the same image, converted."""
-        return self._convert(self.source(instructions))
+        source = self.source(instructions)
+        with self._converting:
+            return self._convert(source)
 
 
 class Side:

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.system
 
-LATER = {"eager"}
-"""Modes that the list may name before the suite runs in them."""
-
 
 def compared(mode: str) -> list[str]:
     """Give the cases that are compared in a mode."""
@@ -66,4 +63,4 @@ def test_nothing_is_allowed_that_is_not_listed() -> None:
 
 
 def test_the_list_names_modes_that_there_are() -> None:
-    assert {mode for modes in read_entries().values() for mode in modes} <= {*MODES, *LATER}
+    assert {mode for modes in read_entries().values() for mode in modes} <= {*MODES}
