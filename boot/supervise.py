@@ -154,13 +154,13 @@ def supervise(
     told: Callable[[], bool],
     processes: int,
     signals: frozenset[int] = ALL_SIGNALS,
-    is_spared: bool = False,
+    has_begun: Callable[[], bool] | None = None,
 ) -> int:
     """Serve as PID 1 until the workload ends; return the container's exit code.
 
     ``told`` is called at each SIGIO until it returns True.  One that somebody sent
     is the workload's all the same, like any of ``signals``.  ``processes`` is an open /proc.
-    With ``is_spared``, the workload gets what PID 1 of a container would get: see `forward`.
+    ``has_begun`` is for a workload that is in this PID namespace: see `forward`.
     """
     joined = False
     asked = False
@@ -182,7 +182,7 @@ def supervise(
         if number != SIGCHLD or information.si_code <= 0:
             # Of SIGIO there may be one more, from the kernel.
             asked = asked or information.si_code <= 0
-            forward(workload, number, processes, is_spared)
+            forward(workload, number, processes, has_begun)
         if number != SIGCHLD:
             continue
         while True:
@@ -202,14 +202,24 @@ def supervise(
                 daemon.died(status)
 
 
-def forward(workload: int, number: int, processes: int, is_spared: bool = False) -> None:
+def forward(
+    workload: int,
+    number: int,
+    processes: int,
+    has_begun: Callable[[], bool] | None = None,
+) -> None:
     """Send the workload a signal, as the engine could, whoever the workload now is.
 
-    ``processes`` is an open /proc.  With ``is_spared``, a signal that the workload has no
-    handler for is dropped: it would end a process that is not PID 1.
+    ``processes`` is an open /proc.  ``has_begun``, whether the workload's program has been
+    executed, is for one in this PID namespace: where the kernel would drop a signal to a
+    PID 1, which has not begun or has no handler for it, that is done here.
     """
     try:
-        if not is_spared or number == SIGCONT or _takes(workload, number, processes):
+        if (
+            has_begun is None
+            or number == SIGCONT
+            or (has_begun() and _takes(workload, number, processes))
+        ):
             send(workload, number, processes)
     except OSError as error:
         # It has just ended; its SIGCHLD is on the way.

@@ -16,10 +16,6 @@ SIGINT: int
 SIGIO: int
 SIGKILL: int
 SIGPIPE: int
-SIGBUS: int
-SIGFPE: int
-SIGILL: int
-SIGSEGV: int
 SIGTERM: int
 SIGQUIT: int
 SIGSTOP: int

@@ -14,7 +14,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
-from _signal import SIGBUS, SIGCONT, SIGFPE, SIGHUP, SIGILL, SIGSEGV, signal, sigtimedwait
+from _signal import SIGCONT, SIGHUP, sigtimedwait
 from _thread import start_new_thread
 from termios import TIOCNOTTY, TIOCSCTTY
 
@@ -77,6 +77,7 @@ def boot(
     # The workload's process, which has none of the files that are opened below: as long as
     # it had them, closing them here would let nobody in.
     waits, tells = os.pipe()
+    executes, executing = os.pipe()
     _leave_terminal()
     workload = os.fork()
     if workload == 0:
@@ -89,11 +90,20 @@ def boot(
             # Its orphans are its own, as they are under plain Docker, where it is PID 1.
             prctl(PR_SET_CHILD_SUBREAPER, 1)
             os.chdir(directory)
-            _drop_early_signals()
             take_identity(command, environment, identity)
         except Exception as error:
             os._exit(report(error))
     os.close(waits)
+    # The workload has the other end until it executes its program, or ends.
+    os.close(executing)
+    os.set_blocking(executes, False)
+
+    def has_begun() -> bool:
+        try:
+            return os.read(executes, 1) == b""
+        except BlockingIOError:
+            return False
+
     prctl(PR_SET_DUMPABLE, 0)
     detach_stdio()
 
@@ -143,7 +153,7 @@ def boot(
     filler = Filler(reader, journal, files, freezer, limit_s, fail)
     if files:
         signals -= {SIGNAL}
-        start_new_thread(_listen, (filler, workload, processes, fail))
+        start_new_thread(_listen, (filler, workload, processes, has_begun, fail))
         filler.start()
     os.write(tells, b"1")
     os.close(tells)
@@ -152,7 +162,7 @@ def boot(
         filler.want_all_lost()
         return not files
 
-    code = supervise(workload, keeper, lost, processes, signals, is_spared=True)
+    code = supervise(workload, keeper, lost, processes, signals, has_begun)
     freezer.kill()
     return failures[0] if failures else code
 
@@ -172,13 +182,17 @@ def _make_tree(
 
 
 def _listen(
-    filler: Filler, workload: int, processes: int, fail: Callable[[BaseException], None]
+    filler: Filler,
+    workload: int,
+    processes: int,
+    has_begun: Callable[[], bool],
+    fail: Callable[[BaseException], None],
 ) -> None:
     """Have wanted files filled, for ever: a thread."""
     try:
         for fd in Signals().iter_wanted():
             if fd is None:
-                forward(workload, SIGNAL, processes, is_spared=True)
+                forward(workload, SIGNAL, processes, has_begun)
             else:
                 filler.want(fd)
     except BaseException as error:
@@ -214,15 +228,6 @@ def _take_terminal() -> None:
     os.setsid()
     if os.isatty(0):
         fcntl.ioctl(0, TIOCSCTTY, 0)
-
-
-def _drop_early_signals() -> None:
-    """Let no signal end this process until it has executed something, which forgets handlers.
-
-    So the kernel does with PID 1, which the workload is under plain Docker.
-    """
-    for number in ALL_SIGNALS - {SIGILL, SIGBUS, SIGFPE, SIGSEGV}:
-        signal(number, lambda *_: None)
 
 
 def _enter_home() -> None:

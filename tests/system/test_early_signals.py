@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,6 +72,11 @@ def test_sent_all_the_time(engine: Engine, workshop: Converted, number: signal.S
         output, _ = run.communicate(timeout=60)
         assert (run.returncode, output) == (0, b"end\n")
         assert sent > 100
+
+
+def test_sent_all_the_time_without_a_pid_namespace(engine: Engine, workshop: Converted) -> None:
+    # It ends no program, so it does not end a boot that fills volumes either.
+    test_sent_all_the_time(engine, replace(workshop, mode="lease"), signal.SIGUSR1)
 
 
 def wait_for_interpreter(argument: str) -> int:

@@ -24,7 +24,8 @@ print("blocked", signal.SIGUSR2 in signal.sigpending())
 
 
 @pytest.mark.parametrize("is_spared", [False, True])
-def test_what_has_no_handler_is_dropped_where_the_workload_is_spared(is_spared: bool) -> None:
+def test_what_has_no_handler_is_dropped_where_the_kernel_would_not(is_spared: bool) -> None:
+    has_begun = (lambda: True) if is_spared else None
     processes = open_processes()
     with subprocess.Popen(
         [sys.executable, "-c", HANDLES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -32,13 +33,22 @@ def test_what_has_no_handler_is_dropped_where_the_workload_is_spared(is_spared: 
         assert program.stdin is not None
         assert program.stdout is not None
         assert program.stdout.readline() == "ready\n"
-        forward(program.pid, signal.SIGUSR1, processes, is_spared)
+        forward(program.pid, signal.SIGUSR1, processes, has_begun)
         assert program.stdout.readline() == "handled\n"
-        forward(program.pid, signal.SIGUSR2, processes, is_spared)
-        forward(program.pid, signal.SIGTERM, processes, is_spared)
-        forward(program.pid, signal.SIGINT, processes, is_spared)
-        forward(program.pid, signal.SIGRTMAX, processes, is_spared)
+        forward(program.pid, signal.SIGUSR2, processes, has_begun)
+        forward(program.pid, signal.SIGTERM, processes, has_begun)
+        forward(program.pid, signal.SIGINT, processes, has_begun)
+        forward(program.pid, signal.SIGRTMAX, processes, has_begun)
         if is_spared:
             assert program.communicate()[0] == "blocked True\n"
     os.close(processes)
     assert (program.returncode == 0) is is_spared
+
+
+def test_what_comes_before_the_program_is_dropped() -> None:
+    processes = open_processes()
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as program:
+        forward(program.pid, signal.SIGTERM, processes, lambda: False)
+        program.communicate()
+    os.close(processes)
+    assert program.returncode == 0
