@@ -86,6 +86,7 @@ MOUNTED: dict[str, tuple[str, tuple[str, ...]]] = {
         "/content /new /run",
         ("--read-only", "-v", "NAME:/content", "-v", "/new", "--tmpfs", "/run"),
     ),
+    "over-ours": ("/.bootfs", ("-v", "NAME:/.bootfs")),
     "device": ("/dev/other", ("-v", "/dev/zero:/dev/other")),
     "dev-shm": ("/dev/shm", ("--tmpfs", "/dev/shm:size=2m")),
     "proc-of-host": ("/host", ("-v", "/proc/sys:/host:ro")),
