@@ -173,6 +173,8 @@ def supervise(
         else:
             information = sigwaitinfo(signals)
         number = information.si_signo
+        if number == SIGCONT and information.si_pid == daemon.pid:
+            continue  # for this process alone, which had been stopped
         if number == SIGIO and not joined:
             # Also at one that somebody sent: the kernel adds none to one that is pending.
             joined = told()

@@ -137,7 +137,7 @@ def boot(
     processes = open_processes()
     freezer = Freezer(processes, pids)
     limit_s = break_time_s()
-    keeper = Keeper(pids)
+    keeper = Keeper(pids, workload, processes, limit_s)
     _enter_home()
 
     failures: list[int] = []

@@ -224,7 +224,18 @@ def test_from_outside_the_container(engine: Engine, own: OwnStore, tmp_path: Pat
     assert (tmp_path / "big.sum").read_text().split()[0] == digest
 
 
-# A network that fails.
+# A network that fails, a supervisor that stands still.
+
+
+def workload_state(container: Container) -> str:
+    """Give the state of a workload that is a shell, as proc(5) has it."""
+    pid = container.pid()
+    (workload,) = (
+        child
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        if Path(f"/proc/{child}/comm").read_text() == "sh\n"
+    )
+    return Path(f"/proc/{workload}/stat").read_text().rpartition(") ")[2][0]
 
 
 @pytest.mark.usefixtures("short_break_time")
@@ -241,22 +252,25 @@ def test_a_fetch_that_takes_longer_than_a_lease_may(
     command = ["docker", "exec", container.name, "sha256sum", "-c", "/big.sum"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as reader:
         container.wait_for_line("a file takes long", timeout_s=SHORT_S)
-        (workload,) = (
-            pid
-            for pid in Path(f"/proc/{container.pid()}/task/{container.pid()}/children")
-            .read_text()
-            .split()
-            if Path(f"/proc/{pid}/comm").read_text() == "sh\n"
-        )
-        state = Path(f"/proc/{workload}/stat").read_text().rpartition(") ")[2][0]
-        assert state == "T"
+        assert workload_state(container) == "T"
         time.sleep(max(begun + SHORT_S + 2 - time.monotonic(), 0))
         own.serve()
         out, _ = reader.communicate(timeout=60)
         assert (reader.returncode, out) == (0, "/big: OK\n")
     time.sleep(1)
-    state = Path(f"/proc/{workload}/stat").read_text().rpartition(") ")[2][0]
-    assert state == "S"
+    assert workload_state(container) == "S"
+
+
+@pytest.mark.usefixtures("short_break_time")
+def test_who_fills_is_stopped(engine: Engine, own: OwnStore) -> None:
+    container = own.image.start(engine, "sh", "-c", "echo up; sleep 1000")
+    container.wait_for_line("up")
+    docker("kill", "-s", "STOP", container.name)
+    container.run("sha256sum", "-c", "/big.sum")
+    assert workload_state(container) == "T"
+    docker("kill", "-s", "CONT", container.name)
+    time.sleep(1)
+    assert workload_state(container) == "S"
 
 
 EMPTY = ("--tmpfs", "/content")
