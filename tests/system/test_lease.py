@@ -167,14 +167,9 @@ def test_programs_executed_the_moment_they_are_filled(
     image = dataclasses.replace(image, mode="lease")
     each = 'for i; do "/programs/$i" || echo "failed $i"; done'
     script = f"seq {PROGRAMS} | shuf | xargs -P 8 -n 200 sh -c '{each}' sh; echo done"
-    said = []
     for _ in range(2):
         done = image.run(engine, "sh", "-c", script)
-        assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "done")
-        said += done.stderr.splitlines()
-    # Once in hundreds of thousands, which docs/differences.md has: twice here is another fault.
-    assert len(said) <= 1, said
-    assert all(line.endswith("Text file busy") for line in said), said
+        assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
 
 CHANGES = """\
