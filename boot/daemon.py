@@ -99,8 +99,7 @@ class Service:
         self._replay: Replay | None = None
         self._answers = answers
         self.file.answered = self._answered
-        workers = self.file.workers
-        image.chunks.begin_wait, image.chunks.end_wait = workers.begin_wait, workers.end_wait
+        image.chunks.begin_wait = self.file.workers.begin_wait
 
     def watch_reads(self, fetched: Callable[[], None]) -> None:
         """Note from now on what is read, for `read_ahead`, and settle on SIGUSR1.

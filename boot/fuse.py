@@ -8,7 +8,7 @@ scheduler per request (docs/decisions/0004-raw-fuse.md).
 from __future__ import annotations
 
 import os
-from _thread import allocate_lock, start_new_thread
+from _thread import allocate_lock, get_ident, start_new_thread
 from errno import EAGAIN, EINTR, EINVAL, EIO, ENODEV, ENOENT, ENOSYS
 from struct import Struct
 
@@ -69,39 +69,57 @@ if TYPE_CHECKING:
 
 
 class Workers:
-    """Threads that answer requests: always one that does not wait for a fetch.
+    """Threads that answer requests: one, but for those that wait for a fetch or a disk.
 
-    One is enough for all that is at hand, and several only wait for one another
-    (for the interpreter's lock).
+    One is enough for all that is at hand, and several only wait for one another (for the
+    interpreter's lock).  So who begins to wait leaves its turn to another, a new one where
+    there is none, and afterwards finishes its answer and queues for the next turn.
     """
 
     def __init__(self, work: Callable[[], None]) -> None:
         """Begin with the caller's own thread; ``work`` is what another one does."""
         self._work = work
         self._lock = allocate_lock()
-        self._count = 1
-        self._free = 1
+        self.count = 1
+        """Threads there are."""
+        self._queued = 0
+        self._turn = allocate_lock()
+        self._whose = 0
+        """The thread that holds ``_turn``; 0 for none."""
+
+    def take_turn(self) -> None:
+        """Return when this thread is the one to take requests, which it may be already."""
+        me = get_ident()
+        if self._whose == me:
+            return
+        with self._lock:
+            self._queued += 1
+        self._turn.acquire()
+        with self._lock:
+            self._queued -= 1
+        self._whose = me
+
+    def leave_turn(self) -> None:
+        """Let another thread take requests, if this one is who does."""
+        if self._whose == get_ident():
+            self._whose = 0
+            self._turn.release()
 
     def begin_wait(self) -> None:
         """Have another thread answer while this one waits."""
+        if self._whose != get_ident():
+            return
         with self._lock:
-            self._free -= 1
-            more = self._free < 1 and self._count < WORKER_LIMIT
-            self._count += more
-            self._free += more
+            more = not self._queued and self.count < WORKER_LIMIT
+            self.count += more
+        self.leave_turn()
         if more:
             try:
                 start_new_thread(self._work, ())
             except RuntimeError:
                 # No process to be had (pids.max): others wait as long as this one.
                 with self._lock:
-                    self._count -= 1
-                    self._free -= 1
-
-    def end_wait(self) -> None:
-        """Count this thread in again."""
-        with self._lock:
-            self._free += 1
+                    self.count -= 1
 
 
 class OneFile:
@@ -158,6 +176,7 @@ class OneFile:
     def _work(self) -> None:
         fd = self._fd
         while True:
+            self.workers.take_turn()
             if self._acts:
                 self._use_pause(False)
             try:
@@ -169,6 +188,7 @@ class OneFile:
                 if error.errno in (ENOENT, EINTR):  # interrupted before it was taken
                     continue
                 if error.errno == ENODEV:  # unmounted
+                    self.workers.leave_turn()
                     return
                 raise
             self._answer(request)

@@ -123,8 +123,6 @@ class ChunkReader:
         self.counters = Counters()
         self.begin_wait: Callable[[], None] = lambda: None
         """Called by a reader before it waits for a fetch or a disk."""
-        self.end_wait: Callable[[], None] = lambda: None
-        """Called by it afterwards."""
         self.fetched: Callable[[], None] = lambda: None
         """Called for each chunk that was fetched, before its readers have it."""
         self._source = source
@@ -181,17 +179,13 @@ class ChunkReader:
         waits = bool(missing) or any(flight.landed.locked() for _, flight in joined)
         if waits:
             self.begin_wait()
-        try:
-            if missing:
-                try:
-                    self._start(missing)
-                except BaseException as error:
-                    self._crash_unlanded(mine, error)
-                    raise
-            failed = self._collect(mine, joined, found, joins_failures)
-        finally:
-            if waits:
-                self.end_wait()
+        if missing:
+            try:
+                self._start(missing)
+            except BaseException as error:
+                self._crash_unlanded(mine, error)
+                raise
+        failed = self._collect(mine, joined, found, joins_failures)
         if failed:
             # Somebody else's fetch, perhaps a guess that began long ago, ran into its
             # limit: this want has a limit of its own.  Whatever flight it finds now
@@ -336,13 +330,9 @@ class ChunkReader:
 
     def _read_cache(self, cache: Cache, first: int, count: int) -> memoryview | None:
         """Read from the cache; what must come from the disk is a wait like one for a fetch."""
-        if cache.is_at_hand(first, count):
-            return cache.read(first, count)
-        self.begin_wait()
-        try:
-            return cache.read(first, count)
-        finally:
-            self.end_wait()
+        if not cache.is_at_hand(first, count):
+            self.begin_wait()
+        return cache.read(first, count)
 
     def _land_cached(self, chunks: list[int]) -> list[int]:
         """Land those of ``chunks`` that the cache holds unharmed; return the others."""

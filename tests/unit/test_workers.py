@@ -1,4 +1,4 @@
-"""There is always one who answers, as long as there may be more."""
+"""There is always one who answers, as long as there may be more, and never a second one."""
 
 from __future__ import annotations
 
@@ -7,38 +7,71 @@ import threading
 from boot.fuse import WORKER_LIMIT, Workers
 
 
-class Started:
-    """Counts the threads that were started, each of which ends when told."""
+class Working:
+    """Threads that each take their turn, and say so, when let; each waits as often as told."""
 
     def __init__(self) -> None:
-        self.count = threading.Semaphore(0)
-        self.end = threading.Event()
+        self.has_turn = threading.Semaphore(0)
+        self.may_wait = threading.Semaphore(0)
+        self.is_back = threading.Semaphore(0)
+        self.workers = Workers(self.work)
 
-    def __call__(self) -> None:
-        self.count.release()
-        self.end.wait()
+    def work(self) -> None:
+        while True:
+            self.workers.take_turn()
+            self.has_turn.release()
+            self.may_wait.acquire()
+            self.workers.begin_wait()
+            self.is_back.acquire()
+
+
+def start(working: Working) -> None:
+    threading.Thread(target=working.work, daemon=True).start()
 
 
 def test_who_waits_leaves_another_to_answer() -> None:
-    started = Started()
-    workers = Workers(started)
+    working = Working()
+    start(working)
+    assert working.has_turn.acquire(timeout=10)
+    working.may_wait.release()
+    assert working.has_turn.acquire(timeout=10)
+    # The first one is back, and queues: there is one who answers.
+    working.is_back.release()
+    assert not working.has_turn.acquire(timeout=0.05)
+    # It is the first one's turn again, and no third is started.
+    working.may_wait.release()
+    assert working.has_turn.acquire(timeout=10)
+    assert not working.has_turn.acquire(timeout=0.05)
+    assert working.workers.count == 2
+
+
+def test_a_second_wait_of_one_answer_takes_nobodys_turn() -> None:
+    ran = threading.Event()
+    workers = Workers(lambda: (workers.take_turn(), ran.set()) and None)
+    workers.take_turn()
     workers.begin_wait()
-    assert started.count.acquire(timeout=10)
-    workers.end_wait()
-    # Two are free now: the next one that waits needs no third.
+    assert ran.wait(10)
     workers.begin_wait()
-    assert not started.count.acquire(timeout=0.05)
-    workers.begin_wait()
-    assert started.count.acquire(timeout=10)
-    started.end.set()
+    assert workers.count == 2
 
 
 def test_there_is_a_limit() -> None:
-    started = Started()
-    workers = Workers(started)
-    for _ in range(WORKER_LIMIT * 2):
-        workers.begin_wait()
-    for _ in range(WORKER_LIMIT - 1):
-        assert started.count.acquire(timeout=10)
-    assert not started.count.acquire(timeout=0.05)
-    started.end.set()
+    working = Working()
+    start(working)
+    for _ in range(WORKER_LIMIT):
+        assert working.has_turn.acquire(timeout=10)
+        working.may_wait.release()
+    # All wait.  Who is back first answers.
+    assert not working.has_turn.acquire(timeout=0.05)
+    assert working.workers.count == WORKER_LIMIT
+    working.is_back.release()
+    assert working.has_turn.acquire(timeout=10)
+
+
+def test_who_leaves_lets_another_go_on() -> None:
+    working = Working()
+    working.workers.take_turn()
+    start(working)
+    assert not working.has_turn.acquire(timeout=0.05)
+    working.workers.leave_turn()
+    assert working.has_turn.acquire(timeout=10)
