@@ -51,11 +51,18 @@ def pytest_runtest_makereport(
 
 
 @pytest.fixture
-def engine() -> Iterator[Engine]:
+def engine(network: str) -> Iterator[Engine]:
     """Give a Docker engine on which all that the test makes is removed again."""
-    require("docker")
-    engine = Engine()
+    engine = Engine(network)
     yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="session")
+def network(base_image: str) -> Iterator[str]:
+    """Give the name of a container that does nothing but keep a network, for others to share."""
+    engine = Engine()
+    yield engine.start(base_image, "sleep", "infinity").name
     engine.close()
 
 

@@ -54,6 +54,30 @@ def _keep_address(bridge: str) -> None:
         subprocess.run(["ip", "link", "set", "dev", bridge, "address", address], check=False)
 
 
+def wait_until_booted(container: Container, *, mounts: bool) -> None:
+    """Return when PID 1 of a container has made the root, or has ended.
+
+    Raises:
+        EngineError: it has done neither for too long.
+    """
+    deadline = time.monotonic() + BOOT_LIMIT_S
+    while (pid := container.pid()) and not _has_booted(pid, mounts=mounts):
+        if time.monotonic() > deadline:
+            raise EngineError(f"{container.name} does not boot; logs:\n{container.logs()}")
+        time.sleep(0.01)
+
+
+def _has_booted(pid: int, *, mounts: bool) -> bool:
+    root = Path(f"/proc/{pid}/root")
+    if mounts:
+        return not (root / ".bootfs").exists()
+    try:
+        # It has gone where only the runtime is.
+        return root.readlink().name == ".bootfs"
+    except FileNotFoundError:
+        return False  # it has ended
+
+
 @dataclass(frozen=True)
 class Converted:
     """A source image, and the boot image made of it."""
@@ -86,23 +110,8 @@ class Converted:
     def start(self, engine: Engine, *command: str, options: Sequence[str] = ()) -> Container:
         """Boot it in the background; return when its root is the image's."""
         container = engine.start(self.boot, *command, options=self.options(*options))
-        deadline = time.monotonic() + BOOT_LIMIT_S
-        while (pid := container.pid()) and not self._has_booted(pid):
-            if time.monotonic() > deadline:
-                raise EngineError(f"{container.name} does not boot; logs:\n{container.logs()}")
-            time.sleep(0.02)
+        wait_until_booted(container, mounts=self.mounts)
         return container
-
-    def _has_booted(self, pid: int) -> bool:
-        """Whether PID 1 of a container has made the root."""
-        root = Path(f"/proc/{pid}/root")
-        if self.mounts:
-            return not (root / ".bootfs").exists()
-        try:
-            # It has gone where only the runtime is.
-            return root.readlink().name == ".bootfs"
-        except FileNotFoundError:
-            return False  # it has ended
 
     def run_source(
         self, engine: Engine, *command: str, options: Sequence[str] = ()

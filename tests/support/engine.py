@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import functools
 import subprocess
 import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from docker import APIClient
+from docker.errors import APIError
+from docker.utils import kwargs_from_env
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 BASE_IMAGE = "debian:bookworm-slim"
@@ -24,6 +28,12 @@ BOOT_OPTIONS = (
     "apparmor=unconfined",
 )
 """What `docker run` needs to boot a boot image."""
+OWN_NETWORK = {
+    *("--network", "--net", "--network-alias", "--ip", "--link", "--mac-address"),
+    *("--hostname", "-h", "--domainname", "--uts", "--add-host", "--dns", "--dns-search"),
+    *("--dns-option", "--publish", "-p", "--publish-all", "-P", "--expose", "--sysctl"),
+}
+"""Options of `docker run` that a container which shares another one's network cannot have."""
 
 
 class EngineError(AssertionError):
@@ -54,6 +64,27 @@ def docker(
     return done
 
 
+@contextlib.contextmanager
+def asking() -> Iterator[APIClient]:
+    """Give a connection to the engine: over it an answer takes a tenth of what a command takes.
+
+    Raises:
+        EngineError: the engine refused what was asked.
+    """
+    client = APIClient(version=_api_version(), timeout=300, **kwargs_from_env())
+    with contextlib.closing(client):
+        try:
+            yield client
+        except APIError as error:
+            raise EngineError(str(error)) from error
+
+
+@functools.cache
+def _api_version() -> str:
+    with contextlib.closing(APIClient(**kwargs_from_env())) as client:
+        return str(client.api_version)
+
+
 def compose_command() -> list[str]:
     """Give the command of the composer that is there: docker's plugin, or else a program."""
     plugin = ["docker", "compose"]
@@ -69,8 +100,12 @@ class Container:
 
     def logs(self) -> str:
         """Give what the container has written so far, both streams together."""
-        shown = docker("logs", self.name)
-        return shown.stdout + shown.stderr
+        with asking() as client:
+            shown = [
+                client.logs(self.name, stdout=out, stderr=not out).decode(errors="backslashreplace")
+                for out in (True, False)
+            ]
+        return "".join(shown).replace("\r\n", "\n")
 
     def wait(self, timeout_s: float = 120) -> int:
         """Wait until the container ends and give its exit code."""
@@ -107,7 +142,8 @@ class Container:
 
     def signal(self, name: str) -> None:
         """Send a signal to the container's first process."""
-        docker("kill", "-s", name, self.name)
+        with asking() as client:
+            client.kill(self.name, name)
 
     def pid(self) -> int:
         """Give the process id, on the host, of the container's first process."""
@@ -115,8 +151,9 @@ class Container:
 
     def inspect(self) -> dict[str, Any]:
         """Give what `docker inspect` says."""
-        found: list[dict[str, Any]] = json.loads(docker("inspect", self.name).stdout)
-        return found[0]
+        with asking() as client:
+            found: dict[str, Any] = client.inspect_container(self.name)
+        return found
 
     def remove(self) -> None:
         """Remove the container with its anonymous volumes, whatever state it is in."""
@@ -126,7 +163,13 @@ class Container:
 class Engine:
     """Containers, images and volumes of one test: all named after one prefix, all removed."""
 
-    def __init__(self) -> None:
+    def __init__(self, network: str = "") -> None:
+        """With `network`, a container's name, all share its network that ask for none.
+
+        To make a network takes the engine longer than to start the container, and as long again
+        to remove it.
+        """
+        self._network = ("--network", f"container:{network}") if network else ()
         self.prefix = f"bootfs-test-{uuid.uuid4().hex[:10]}"
         self._count = 0
         self._containers: list[str] = []
@@ -161,6 +204,11 @@ class Engine:
             docker("build", "--force-rm", "-t", reference, str(context))
         return reference
 
+    def options(self, given: Sequence[str]) -> tuple[str, ...]:
+        """Give the options of a container: those given, and the shared network."""
+        own = any(word.partition("=")[0] in OWN_NETWORK for word in given)
+        return tuple(given) if own else (*self._network, *given)
+
     def run(
         self,
         image: str,
@@ -177,7 +225,7 @@ class Engine:
             "--rm",
             "--name",
             name,
-            *options,
+            *self.options(options),
             image,
             *command,
             check=check,
@@ -188,14 +236,14 @@ class Engine:
         """Start a container in the background; it is removed when the test ends."""
         name = self.name()
         self._containers.append(name)
-        docker("run", "-d", "--name", name, *options, image, *command)
+        docker("run", "-d", "--name", name, *self.options(options), image, *command)
         return Container(name)
 
     def create(self, image: str, *command: str, options: Sequence[str] = ()) -> Container:
         """Create a container without starting it, as for `--volumes-from`."""
         name = self.name()
         self._containers.append(name)
-        docker("create", "--name", name, *options, image, *command)
+        docker("create", "--name", name, *self.options(options), image, *command)
         return Container(name)
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.engine import BOOT_OPTIONS
+from tests.support.ownstore import copy_store
 from tests.support.servers import Nginx, free_port
 
 if TYPE_CHECKING:
@@ -220,7 +221,7 @@ def own_store(
 ) -> Iterator[tuple[Nginx, Path, Callable[[str], Converted]]]:
     """Give a server with a copy of the store, the copy, and the workshop served from there."""
     root = tmp_path / "store"
-    shutil.copytree(conversions.directory, root)
+    copy_store(conversions, converted_workshop, root)
     server = Nginx(root, addresses=[conversions.address])
     url = f"http://{conversions.address}:{server.port}"
 

@@ -31,11 +31,16 @@ class Outcomes:
     """What each case showed, done when it is first asked for."""
 
     def __init__(
-        self, images: Images, conversions: Conversions, compared: Iterable[tuple[str, str]]
+        self,
+        images: Images,
+        conversions: Conversions,
+        network: str,
+        compared: Iterable[tuple[str, str]],
     ) -> None:
         """Do nothing yet; ``compared`` are the cases and modes that will be asked for."""
         self._images = images
         self._conversions = conversions
+        self._network = network
         self._modes: dict[str, list[str]] = {}
         for case, mode in compared:
             self._modes.setdefault(case, []).append(mode)
@@ -69,7 +74,8 @@ class Outcomes:
         return self._do_once(case, mode)
 
     def _do_once(self, case: str, mode: str | None) -> str:
-        side = Side(self._images, mode, self._conversions.url, self._conversions.directory)
+        store = self._conversions
+        side = Side(self._images, mode, store.url, store.directory, self._network)
         try:
             return CASES[case].do(side)
         finally:
@@ -80,7 +86,7 @@ class Outcomes:
 def outcomes(
     request: pytest.FixtureRequest,
     conversions: Conversions,
-    base_image: str,
+    network: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Outcomes]:
     """Give what the cases showed."""
@@ -95,7 +101,7 @@ def outcomes(
     engine = conversions.engine
     base = engine.build((context / "Dockerfile").read_text(), context)
     images = Images(base, engine.build, lambda source: conversions.convert(source).boot)
-    outcomes = Outcomes(images, conversions, _compared(request.session.items))
+    outcomes = Outcomes(images, conversions, network, _compared(request.session.items))
     yield outcomes
     outcomes.close()
 

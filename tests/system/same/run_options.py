@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from tests.system.same.sides import Side
 
 BARE = ("--cap-drop", "ALL", "--cap-add", "DAC_OVERRIDE", "--cap-add", "SETPCAP")
+OWN_NETWORK = ("--network", "bridge")
+"""What the engine gives who asks for nothing; not the one that the other cases share."""
 ALL_IN = "all"
 """The probe, found by PATH."""
 
@@ -68,7 +70,8 @@ EVERYWHERE = {"root", "user-name", "read-only"}
 def _probe(options: tuple[str, ...]) -> Callable[[Side], str]:
     def do(side: Side) -> str:
         given = [word.replace("STORE:", f"{side.store_directory}:") for word in options]
-        return side.run(ALL_IN, "an argument", "", options=given)
+        own = () if "--network" in options else OWN_NETWORK
+        return side.run(ALL_IN, "an argument", "", options=(*own, *given))
 
     return do
 
@@ -86,7 +89,7 @@ SWEPT: dict[str, tuple[str, ...]] = {
 
 
 def _sweep(options: tuple[str, ...]) -> Callable[[Side], str]:
-    return lambda side: side.run("sweep", options=options)
+    return lambda side: side.run("sweep", options=(*OWN_NETWORK, *options))
 
 
 for _name, _options in SWEPT.items():

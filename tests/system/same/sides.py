@@ -8,18 +8,17 @@ import shutil
 import subprocess
 import tempfile
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.support.engine import Container, Engine, EngineError, docker
+from tests.support.converted import wait_until_booted
+from tests.support.engine import Container, Engine, docker
 from tests.system.same.modes import MODES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 PROBE = Path(__file__).with_name("image")
-BOOT_LIMIT_S = 60.0
 
 
 class Images:
@@ -50,13 +49,15 @@ class Images:
 class Side:
     """One of the two ways, for one case; what it makes on the engine is removed at its `close`."""
 
-    def __init__(self, images: Images, mode: str | None, store: str, store_directory: Path) -> None:
+    def __init__(
+        self, images: Images, mode: str | None, store: str, store_directory: Path, network: str
+    ) -> None:
         self._images = images
         self.mode = mode
         """None: the source image, run the plain way."""
         self._store = store
         self.store_directory = store_directory
-        self.engine = Engine()
+        self.engine = Engine(network)
         self.directory = Path(tempfile.mkdtemp(prefix="bootfs-same-"))
         """A directory of the host, for what a case mounts."""
         self.directory.chmod(0o755)
@@ -95,7 +96,8 @@ class Side:
     ) -> str:
         """Run a container on a terminal of 77 columns and 33 rows; type something at once."""
         name = self.engine.name()
-        words = ["docker", "run", "--rm", "-it", "--name", name, *self.options(options)]
+        given = self.engine.options(self.options(options))
+        words = ["docker", "run", "--rm", "-it", "--name", name, *given]
         ours, theirs = pty.openpty()
         subprocess.run(["stty", "rows", "33", "cols", "77"], stdin=theirs, check=True)
         os.write(ours, typed)
@@ -126,13 +128,8 @@ class Side:
 
     def wait_until_booted(self, container: Container) -> None:
         """Return when `docker exec` lands in the workload's root."""
-        if self.mode is None:
-            return
-        deadline = time.monotonic() + BOOT_LIMIT_S
-        asked = ("test", "-e", "/probe/all")
-        while docker("exec", container.name, *asked, check=False).returncode:
-            if time.monotonic() > deadline or not container.pid():
-                raise EngineError(f"{container.name} does not boot; logs:\n{container.logs()}")
+        if self.mode is not None:
+            wait_until_booted(container, mounts=self.mode not in ("lease", "eager"))
 
     def docker(self, *arguments: str) -> str:
         """Run a docker command; give its exit code and what it printed."""
