@@ -6,6 +6,7 @@ import dataclasses
 import os
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -311,13 +312,9 @@ def test_a_file_that_cannot_be_filled_ends_the_container(
 def test_the_end_of_a_container_lets_nobody_in(
     engine: Engine, own: OwnStore, tmp_path: Path, how: str
 ) -> None:
-    for attempt in range(3):
-        out = tmp_path / f"out{attempt}"
-        out.mkdir()
-        own.serve("limit_rate 200k;")
-        options = own.image.options("-v", f"{out}:/out", *EMPTY)
-        script = f"echo up; {COPIES}"
-        container = engine.start(own.image.boot, "sh", "-c", script, options=options)
+    own.serve("limit_rate 200k;")
+
+    def attempt(container: Container) -> None:
         container.wait_for_line("up")
         time.sleep(0.5)
         if how == "stop":
@@ -325,25 +322,41 @@ def test_the_end_of_a_container_lets_nobody_in(
         elif how == "kill":
             container.signal("KILL")
         container.remove()
+
+    outs = [tmp_path / f"out{number}" for number in range(3)]
+    containers = []
+    for out in outs:
+        out.mkdir()
+        options = own.image.options("-v", f"{out}:/out", *EMPTY)
+        script = f"echo up; {COPIES}"
+        containers.append(engine.start(own.image.boot, "sh", "-c", script, options=options))
+    # Each waits for its own slow connections.
+    with ThreadPoolExecutor(len(containers)) as pool:
+        list(pool.map(attempt, containers))
+    for out in outs:
         assert_no_zeros(out)
 
 
-@pytest.mark.parametrize(("name", "code"), [("TERM", 143), ("INT", 130)])
-def test_a_signal_ends_a_container_that_fills(
-    engine: Engine, own: OwnStore, name: str, code: int
-) -> None:
-    own.serve("limit_rate 100k;")
+def test_a_signal_ends_a_container_that_fills(engine: Engine, own: OwnStore) -> None:
+    # So slow that it is not whole after a second; but what is begun is fetched to its end.
+    own.serve("limit_rate 500k;")
     image = dataclasses.replace(own.image, mode="eager")
-    container = engine.start(image.boot, "sleep", "1000", options=image.options(*EMPTY))
+    codes = {"TERM": 143, "INT": 130}
+    containers = {
+        name: engine.start(image.boot, "sleep", "1000", options=image.options(*EMPTY))
+        for name in codes
+    }
     time.sleep(1)
-    container.signal(name)
-    assert container.wait() == code
+    for name, container in containers.items():
+        container.signal(name)
+    assert {name: container.wait() for name, container in containers.items()} == codes
     own.serve()
-    docker("start", container.name)
-    deadline = time.monotonic() + 60
-    while container.run("sha256sum", "-c", "/big.sum", check=False).returncode:
-        assert time.monotonic() < deadline, container.logs()
-        time.sleep(0.1)
+    for container in containers.values():
+        docker("start", container.name)
+        deadline = time.monotonic() + 60
+        while container.run("sha256sum", "-c", "/big.sum", check=False).returncode:
+            assert time.monotonic() < deadline, container.logs()
+            time.sleep(0.1)
 
 
 # Half filled.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,9 +29,15 @@ def workshop(converted_workshop: Converted, request: pytest.FixtureRequest) -> C
     return dataclasses.replace(converted_workshop, mode=request.param)
 
 
+@functools.cache
+def engine_root() -> str:
+    """Give the directory of the engine, asked for once."""
+    return docker("info", "-f", "{{.DockerRootDir}}").stdout.strip()
+
+
 def host_mounts() -> list[str]:
     """Give what is mounted on this machine, but for the engine's own mounts of containers."""
-    root = docker("info", "-f", "{{.DockerRootDir}}").stdout.strip()
+    root = engine_root()
     lines = (line.split(" ") for line in Path("/proc/self/mountinfo").read_text().splitlines())
     engines = (f"{root}/overlay2/", f"{root}/containers/", "/run/docker/", "/var/run/docker/")
     return sorted(" ".join(words[2:]) for words in lines if not words[4].startswith(engines))
