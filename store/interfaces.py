@@ -85,6 +85,7 @@ class Backend(Source, Protocol):
         """Write an object from its bytes in order; visible when all of them are safe.
 
         Writing a name that exists makes it young (see `refresh`) and uses no piece.
+        Not to be called by who holds the store.
 
         Raises:
             StorageFull: no space is left; nothing of it remains.
@@ -104,6 +105,8 @@ class Backend(Source, Protocol):
 
     def refresh(self, name: str) -> bool:
         """Make an object young again, so that no collection takes it soon; whether it exists.
+
+        Not to be called by who holds the store.
 
         Raises:
             AccessDenied: the store may not be written.

@@ -57,7 +57,7 @@ class Problem:
 
 
 def parse_name(name: str) -> tuple[str, bytes] | None:
-    """Return kind (one of `KINDS`) and raw digest of an object; None where it is no object's name."""
+    """Return kind (one of `KINDS`) and raw digest of an object, None where there can be none."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None

@@ -93,17 +93,17 @@ def forget(backend: Backend, image: bytes) -> None:
 
     """
     check_is_store(backend)
+    if not backend.has(manifest_name(image)):
+        raise NotFound(f"{backend.location} has no image blake3:{image.hex()}")
+    others: set[str] = set()
+    for name in backend.iter_names(MANIFESTS):
+        other = _read_if_sound(backend, name)
+        if other is not None and other[0] != image:
+            others |= needed_names(*other)
+    own = _read_if_sound(backend, manifest_name(image)) or (image, [])
+    for name in sorted(needed_names(image, own[1]) - others):
+        backend.refresh(name)
     with backend.hold(alone=True):
-        if not backend.has(manifest_name(image)):
-            raise NotFound(f"{backend.location} has no image blake3:{image.hex()}")
-        others: set[str] = set()
-        for name in backend.iter_names(MANIFESTS):
-            other = _read_if_sound(backend, name)
-            if other is not None and other[0] != image:
-                others |= needed_names(*other)
-        own = _read_if_sound(backend, manifest_name(image)) or (image, [])
-        for name in sorted(needed_names(image, own[1]) - others):
-            backend.refresh(name)
         backend.remove((manifest_name(image),))
 
 

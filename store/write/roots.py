@@ -72,7 +72,7 @@ def commit(backend: Backend, image: bytes, packs: Packs) -> None:
     Raises:
         PackNotFound: a collection took something that was found or written; there is
             no manifest, and another conversion stores it again.
-        StorageFull, AccessDenied: as `Backend.write`.
+        StorageFull, AccessDenied: as `Backend.replace`.
 
     """
     with backend.hold(alone=False):
@@ -82,7 +82,9 @@ def commit(backend: Backend, image: bytes, packs: Packs) -> None:
                     f"{backend.location}/{name}: collected while it was needed; "
                     "convert again, and collect with a longer --grace"
                 )
-        backend.write(manifest_name(image), iter((encode_manifest(image, packs),)))
+        # By another conversion of the same image, then: a root needs not be made young.
+        if not backend.has(manifest_name(image)):
+            backend.replace(manifest_name(image), iter((encode_manifest(image, packs),)))
 
 
 class Roots:

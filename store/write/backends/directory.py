@@ -124,7 +124,9 @@ class DirectoryBackend:
         """Make an object young again; see `Backend`."""
         path = self._root / name
         try:
-            os.utime(path)
+            # Not between a collection's look at its age and its end.
+            with self.hold(alone=False):
+                os.utime(path)
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -237,4 +239,4 @@ def _translated(error: OSError, where: str) -> BootfsError:
         )
     if isinstance(error, PermissionError) or error.errno == EROFS:
         return AccessDenied(f"{where}: {error.strerror}; the store must be writable to convert")
-    return BootfsError(f"{where}: {error.strerror or error}")
+    return BootfsError(f"{where}: {error.strerror or error}; see `dmesg` for what the disk says")
