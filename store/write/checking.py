@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -29,7 +29,7 @@ from store.interfaces import Backend
 from store.read.fetch import plain_of
 from store.write.catalogue import read_table
 from store.write.manifest import parse_manifest
-from store.write.roots import check_is_store
+from store.write.roots import Packs, check_is_store
 
 PIECE = 4 << 20
 """Bytes read at once: larger than any chunk, small enough for every thread to have."""
@@ -238,29 +238,38 @@ class StoreCheck:
             pass
 
     def _iter_image(self, image: bytes) -> Iterator[Problem]:
-        """Yield what an image lacks of all that its manifest and its chunk index name."""
+        """Yield what is wrong with a manifest, and what its image lacks.
+
+        A chunk index that is whole is believed before the manifest, which no digest covers.
+        """
         name = manifest_name(image)
+        packs: Packs = []
+        named = b""
         try:
             named, packs = parse_manifest(self._backend.fetch(name, 0, self._backend.size(name)))
         except PackNotFound:
             return  # forgotten since it was listed
         except BootfsError as error:
             yield Problem(name, f"{name}: {error}")
-            return
         index_name = chunk_index_name(image)
-        for needed in (index_name, bootstrap_name(image), *(pack_name(pack) for pack, _ in packs)):
-            if not self._backend.has(needed):
-                if not self._backend.has(name):
-                    return  # forgotten and collected since
-                yield Problem(needed, f"missing, and {name} needs it")
-        if index_name in self._told:
-            return
-        index = read_index(self._backend, image)
-        if named != image or packs != list(zip(index.pack_digests, index.pack_sizes, strict=True)):
-            yield Problem(name, "does not say what its chunk index says; the copy is damaged")
-            return
-        for what in self._iter_misplaced(index):
-            yield Problem(index_name, what, is_fetchable=False)
+        yield from self._iter_missing(name, [index_name, bootstrap_name(image)])
+        index = None
+        if index_name not in self._told and self._backend.has(index_name):
+            index = read_index(self._backend, image)
+            right = list(zip(index.pack_digests, index.pack_sizes, strict=True))
+            if (named, packs) != (image, right):
+                yield Problem(name, "does not say what its chunk index says; the copy is damaged")
+            packs = right
+        yield from self._iter_missing(name, [pack_name(pack) for pack, _ in packs])
+        if index is not None:
+            for what in self._iter_misplaced(index):
+                yield Problem(index_name, what, is_fetchable=False)
+
+    def _iter_missing(self, manifest: str, names: Iterable[str]) -> Iterator[Problem]:
+        for name in names:
+            # Unless the image was forgotten and collected since it was listed.
+            if not self._backend.has(name) and self._backend.has(manifest):
+                yield Problem(name, f"missing, and {manifest} needs it")
 
     def _iter_misplaced(self, index: ChunkIndex) -> Iterator[str]:
         """Yield for each pack that is whole the first chunk that is not where ``index`` says."""
