@@ -149,7 +149,12 @@ def collect_store(url: str, grace_s: float, *, delete: bool, as_json: bool) -> i
     with closing(_open_directory(url)) as backend:
         found = collect(backend, grace_s, time.time(), delete=delete)
     if as_json:
-        shown = {"deleted": delete, "old": _as_json(found.old), "young": _as_json(found.young)}
+        shown = {
+            "deleted": delete,
+            "images": [f"blake3:{image.hex()}" for image in found.images],
+            "old": _as_json(found.old),
+            "young": _as_json(found.young),
+        }
         print(json.dumps(shown))
         return 0
     for garbage in found.old:

@@ -277,7 +277,7 @@ class StoreCheck:
         for chunk, number in enumerate(index.packs):
             chunks[number].append(chunk)
         for number, pack in enumerate(index.pack_digests):
-            if pack not in self._whole:
+            if pack not in self._whole or pack_name(pack) in self._told:
                 continue
             size, entries = read_table(self._backend, pack)
             if size != index.pack_sizes[number]:

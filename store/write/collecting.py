@@ -40,6 +40,8 @@ class Collection:
     """What it removes, by name."""
     young: list[Garbage] = field(default_factory=list)
     """What it leaves, because it may still be needed."""
+    images: list[bytes] = field(default_factory=list)
+    """Raw digests of the chunk indexes of the images that keep the rest, sorted."""
 
 
 def collect(backend: Backend, grace_s: float, now_s: float, *, delete: bool) -> Collection:
@@ -68,7 +70,7 @@ def collect(backend: Backend, grace_s: float, now_s: float, *, delete: bool) -> 
 
 def _find(backend: Backend, roots: Roots, grace_s: float, now_s: float) -> Collection:
     needed = roots.needed()
-    found = Collection()
+    found = Collection(images=sorted(roots.images))
     objects = [name for name in backend.iter_names("") if _OBJECT.fullmatch(name)]
     for name in [*objects, *backend.iter_unfinished()]:
         if name in needed:

@@ -372,6 +372,7 @@ def test_the_command_says_what_it_would_do_and_does_it(
     assert main(["collect", str(store), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["deleted"] is False and shown["young"] == [] and len(shown["old"]) == 3
+    assert shown["images"] == []
     assert main(["collect", str(store), "--delete"]) == 0
     assert "removed" in capsys.readouterr().out
     assert files_of(store) == {STORE_MARK}
@@ -382,6 +383,8 @@ def test_an_image_is_forgotten_by_its_boot_image_or_its_digest(
 ) -> None:
     image = f"blake3:{convert_image('a').hex()}"
     boot = f"oci:{store.with_name('boot-a')}"
+    assert main(["collect", str(store), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == [image]
     assert main(["forget", str(store), boot]) == 0
     assert image in capsys.readouterr().out
     for again in (boot, image):
