@@ -238,5 +238,5 @@ def _translated(error: OSError, where: str) -> BootfsError:
             "make room and convert again"
         )
     if isinstance(error, PermissionError) or error.errno == EROFS:
-        return AccessDenied(f"{where}: {error.strerror}; the store must be writable to convert")
+        return AccessDenied(f"{where}: {error.strerror}; the store must be writable")
     return BootfsError(f"{where}: {error.strerror or error}; see `dmesg` for what the disk says")
