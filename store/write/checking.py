@@ -14,7 +14,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from store.errors import BootfsError, DigestMismatch, FormatError, PackNotFound
+from store.errors import (
+    BootfsError,
+    DigestMismatch,
+    FormatError,
+    PackNotFound,
+    UnsupportedVersion,
+)
 from store.format.chunkindex import ChunkIndex, parse_chunk_index
 from store.format.digest import check_digest
 from store.format.names import (
@@ -250,7 +256,11 @@ class StoreCheck:
         except PackNotFound:
             return  # forgotten since it was listed
         except BootfsError as error:
-            yield Problem(name, f"{name}: {error}")
+            # What a later release wrote is not to be replaced; all else has its digest for a name.
+            is_damage = not isinstance(error, UnsupportedVersion)
+            yield Problem(name, f"{name}: {error}", is_fetchable=is_damage)
+            if not is_damage:
+                return
         index_name = chunk_index_name(image)
         yield from self._iter_missing(name, [index_name, bootstrap_name(image)])
         index = None

@@ -176,6 +176,15 @@ def test_a_chunk_index_that_is_right_in_itself_and_not_about_its_packs_is_found(
             (store / kind / image.hex()).unlink()
 
 
+def test_what_a_later_release_wrote_is_not_replaced(run: Run, store: Path, made: Path) -> None:
+    manifest = objects(store, "manifests")[0]
+    later = json.dumps(json.loads(manifest.read_bytes()) | {"version": 2}).encode()
+    manifest.write_bytes(later)
+    status, out, _ = run("check", "--store", store, "--repair", made)
+    assert status == 4 and "version 2" in out and "0 repaired" in out
+    assert manifest.read_bytes() == later
+
+
 def test_what_a_killed_conversion_left_is_no_problem(store: Path) -> None:
     for manifest in objects(store, "manifests"):
         manifest.unlink()
