@@ -133,11 +133,14 @@ def test_who_stops_while_it_fetches_delays_others_by_a_claim_s_time(
     image = family[0]
     read = "sha256sum /own/file"
     options = cached(volume)
-    first = image.start(engine, "sleep", "600", options=options)
+    # The shell itself reads: the engine waits, or hangs, when a program cannot be executed.
+    script = "mkfifo /f; echo up; read x </f; read x </own/file; sleep 600"
+    first = image.start(engine, "sh", "-c", script, options=options)
+    first.wait_for_line("up")
     daemon = daemon_of(first)
     assert daemon
     with conversions.server.paused():
-        docker("exec", "-d", first.name, "sha256sum", "/own/file")
+        Path(f"/proc/{first.pid()}/root/f").write_text("\n")
         # It has asked, and holds claims on what it asked for.
         wait_for_claims(place_of(volume))
         os.kill(daemon if number == signal.SIGSTOP else first.pid(), number)
