@@ -45,7 +45,7 @@ def open_image(settings: Settings) -> tuple[ImageReader, StartOrder | None]:
     """
     keep_freed_memory(KEPT_MEMORY)
     index = open_index(settings.chunk_index)
-    source = open_source(settings.blob_store, settings.read_limit_s, AUTHORITIES)
+    source = open_source(settings.blob_store, settings.read_limit_s, AUTHORITIES, log)
     start_new_thread(source.dial, ())
     cache = order = None
     try:

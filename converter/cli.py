@@ -7,7 +7,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 
 from converter import RELEASE
@@ -72,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     command.add_argument(
         "--blob-store", metavar="URL", default="",
-        help="store that containers read when they are given no BLOB_STORE",
+        help="store that containers read when they are given no BLOB_STORE; mirrors: 'URL|URL'",
     )  # fmt: skip
     command.add_argument(
         "--level", metavar="N", type=int, default=DEFAULT_LEVEL,
@@ -90,7 +90,8 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("destination", metavar="DEST")
     command.add_argument(
         "--store", metavar="URL", default=DEFAULT_STORE,
-        help=f"store to read, a directory or http(s):// (default: {DEFAULT_STORE})",
+        help="store to read, a directory or http(s)://; mirrors: 'URL|URL' "
+        f"(default: {DEFAULT_STORE})",
     )  # fmt: skip
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.add_argument("--progress", choices=("bar", "json", "none"))
@@ -176,13 +177,20 @@ def _shown(wish: str | None) -> Iterator[Progress]:
         raise
 
 
-def _check_blob_store(url: str) -> None:
-    """Return when ``url`` can be a container's store.
+def _check_blob_store(urls: str) -> None:
+    """Return when ``urls`` can be a container's store, or each of them one of its mirrors.
 
     Raises:
         UsageError: it cannot.
 
     """
+    for url in urls.split("|"):
+        if not url:
+            raise UsageError(f"--blob-store {urls}: nothing stands beside a '|'; leave that out")
+        _check_one_store(url)
+
+
+def _check_one_store(url: str) -> None:
     if url.startswith(("/", "file:///")):
         return
     if "://" not in url:
@@ -240,10 +248,20 @@ def describe(view: BootView) -> dict[str, object]:
     }
 
 
+def _reporter(progress: Progress) -> Callable[[str], None]:
+    """Return what prints a line beside what shows progress."""
+
+    def report(message: str) -> None:
+        progress.make_room()
+        print(f"bootfs: {message}", file=sys.stderr)
+
+    return report
+
+
 def _check(options: argparse.Namespace) -> int:
     with (
-        closing(open_source(options.store, READ_LIMIT_S)) as source,
         _shown(options.progress) as progress,
+        closing(open_source(options.store, READ_LIMIT_S, "", _reporter(progress))) as source,
         Spool(advance=progress.advance) as spool,
     ):
         progress.step("open")
@@ -252,12 +270,7 @@ def _check(options: argparse.Namespace) -> int:
         progress.step("read", sum(layer.size for layer in original.layers))
         tree = merge_layers(original.layers, spool, advance=progress.advance)
         view = read_boot_image(boot_image, spool)
-
-        def report(message: str) -> None:
-            progress.make_room()
-            print(f"bootfs: {message}", file=sys.stderr)
-
-        with closing(view.open_reader(source, report)) as reader:
+        with closing(view.open_reader(source, _reporter(progress))) as reader:
             comparison = Comparison(tree, view.open_tree(reader), reader, progress)
             progress.step("compare", view.index.data_size)
             found = []

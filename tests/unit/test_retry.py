@@ -5,6 +5,7 @@ import pytest
 from store.errors import (
     AccessDenied,
     BootfsError,
+    IntegrityError,
     PackNotFound,
     RemoteBusy,
     RemoteProtocolError,
@@ -49,6 +50,14 @@ def test_it_does_not_where_it_cannot(error: BootfsError) -> None:
     with pytest.raises(type(error)):
         until_done(attempt, 10, "it")
     assert len(attempt.left) == 1
+
+
+def test_wrong_bytes_are_asked_for_once_more() -> None:
+    assert until_done(Attempts(IntegrityError("1"), b"right"), 10, "it") == b"right"
+    attempt = Attempts(Unreachable("1"), IntegrityError("2"), TimedOut("3"), IntegrityError("4"))
+    with pytest.raises(IntegrityError, match="4"):
+        until_done(attempt, 10, "it")
+    assert len(attempt.left) == 4
 
 
 def test_it_ends_at_the_limit_with_the_last_reason() -> None:
