@@ -20,7 +20,7 @@ from store.errors import (
     Unreachable,
     UsageError,
 )
-from store.read.retry import FIRST_WAIT_S, LONGEST_WAIT_S, jittered
+from store.read.retry import FIRST_WAIT_S, LONGEST_WAIT_S, jittered, pause_before
 from store.read.source import open_one
 
 PATIENCE_S = 5.0
@@ -184,8 +184,9 @@ class Mirrors:
             what = f"no mirror gives {name}: {'; '.join(failures.values())}"
             if not again:
                 raise _in_common(list(kinds.values()), what)
-            pause_s = max(jittered(wait_s), min(again, key=_when)[0] - monotonic())
-            if monotonic() + pause_s >= deadline:
+            asked_s = min(again, key=_when)[0] - monotonic()
+            pause_s = pause_before(deadline, wait_s, asked_s)
+            if pause_s < 0:
                 raise TimedOut(f"no success within {self._limit_s:g} s: {what}")
             sleep(pause_s)
             wait_s = min(wait_s * 2, LONGEST_WAIT_S)

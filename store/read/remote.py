@@ -36,6 +36,8 @@ from store.format.http1 import (
 from store.read.retry import until_done
 
 CONNECT_LIMIT_S = 10.0
+LOOKUP_LIMIT_S = 2.0
+"""The C library asks a silent name server again after 5 s; a lookup of its own is sooner there."""
 STALL_LIMIT_S = 10.0
 """A connection that brings no byte for this long is given up and another one tried."""
 REDIRECT_LIMIT = 5
@@ -76,6 +78,7 @@ class Connection:
 
     ``deadline`` is the `monotonic` time at which the exchange under way is given
     up, however steadily bytes still come; ``stall_limit_s`` is how long it may be silent.
+    ``used`` says that it has been idle, or has brought an answer.
     """
 
     def __init__(self, endpoint: Endpoint, deadline: float, authorities: str = "") -> None:
@@ -265,7 +268,7 @@ def _addresses(endpoint: Endpoint, limit_s: float) -> list[Address]:
         except RuntimeError:
             # The container may have no more threads (--pids-limit).
             look_up(0)
-    if not done.acquire(timeout=limit_s):
+    if not done.acquire(timeout=min(limit_s, LOOKUP_LIMIT_S)):
         raise TimeoutError("no name server answers")
     if problems:
         raise problems[0]
@@ -366,6 +369,8 @@ class HttpSource:
         return connection
 
     def _keep(self, connection: Connection) -> None:
+        # It may be closed while it is idle, even where nothing was asked of it yet.
+        connection.used = True
         with self._lock:
             if len(self._idle) < KEPT_CONNECTIONS:
                 self._idle.append(connection)

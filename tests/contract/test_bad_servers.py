@@ -225,6 +225,18 @@ def test_a_connection_closed_while_idle_costs_no_retry(monkeypatch: pytest.Monke
             assert server.connections == 2
 
 
+def test_a_connection_dialled_and_closed_before_its_first_use_costs_no_retry(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(retry, "FIRST_WAIT_S", 100.0)
+    for end in ("close", "reset"):
+        with played((0.02, end), ALWAYS_GOOD) as (source, server):
+            source.dial()
+            time.sleep(0.1)
+            assert fetch(source) == WANTED
+            assert server.connections == 2
+
+
 def test_bytes_behind_a_response_spoil_their_connection_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -67,6 +67,20 @@ def test_it_ends_at_the_limit_with_the_last_reason() -> None:
     assert time.monotonic() - started < 0.5
 
 
+def test_what_is_back_shortly_before_the_limit_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "FIRST_WAIT_S", 0.1)
+    monkeypatch.setattr(retry, "LONGEST_WAIT_S", 60.0)
+    started = time.monotonic()
+
+    def attempt(_: float) -> bytes:
+        if time.monotonic() - started < 1.6:
+            raise Unreachable("gone")
+        return b"back"
+
+    # Waits that double alone would end at 1.5 s and 3.1 s, or give up before.
+    assert until_done(attempt, 2.5, "it") == b"back"
+
+
 def test_retry_after_is_kept() -> None:
     started = time.monotonic()
     assert until_done(Attempts(RemoteBusy("busy", 0.2), b"ok"), 10, "it") == b"ok"
