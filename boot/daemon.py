@@ -15,6 +15,7 @@ from boot.fuse import OneFile
 from boot.image import open_bootstrap, open_index
 from boot.log import log
 from boot.readahead import ReadAhead
+from boot.repeats import RepeatedReads
 from boot.replay import Replay
 from boot.syscalls import Residency, keep_freed_memory
 from store.errors import BootfsError
@@ -92,7 +93,8 @@ class Service:
         """
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         image, order = open_image(Settings(read_boot_config(), environment))
-        self.file = OneFile(fuse, b"image.erofs", image.size, image.read, log)
+        reads = RepeatedReads(image.read)
+        self.file = OneFile(fuse, b"image.erofs", image.size, reads.read, log)
         self._image = image
         self._order = order
         self._read_ahead: ReadAhead | None = None
