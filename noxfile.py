@@ -45,7 +45,15 @@ def budget(session: nox.Session) -> None:
 @nox.session
 def system(session: nox.Session) -> None:
     """Run against a real engine, real servers and real mounts."""
-    python(session, "pytest", "tests/system", *session.posargs)
+    python(session, "pytest", "tests/system", "tests/fault", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Inject faults for long and with default limits: minutes to hours; not part of the gate."""
+    parts = [part for part in ("tests/fault", "tests/soak") if Path(part).is_dir()]
+    session.env["BOOTFS_SOAK"] = "1"
+    python(session, "pytest", *parts, *session.posargs)
 
 
 @nox.session
