@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tests.fault.scenarios import Scenario
     from tests.support.engine import Engine
 
+MODES = ("erofs", "fuse", "lease", "erofs, mirrors")
 START_S = 120.0
 GROUPS = 32
 """Directories, so that each fault of a container finds files that nobody has read."""
@@ -39,12 +40,21 @@ def contents_of(path: str) -> bytes:
     return Random(path).randbytes(SIZES.get(name, LATER_SIZE))
 
 
+def names_of(group: int) -> list[str]:
+    """Return the names of a group's files."""
+    return [*SIZES, *(f"later{n}" for n in range(LATER) if not group)]
+
+
+def all_paths() -> list[str]:
+    """Return the paths of all files of the image."""
+    return [f"/{group}/{name}" for group in range(GROUPS) for name in names_of(group)]
+
+
 def make_tree() -> Node:
     """Return the tree of the image."""
     tree = make_directory()
     for group in range(GROUPS):
-        names = [*SIZES, *(f"later{n}" for n in range(LATER) if not group)]
-        files = {name: make_file(contents_of(f"/{group}/{name}")) for name in names}
+        files = {name: make_file(contents_of(f"/{group}/{name}")) for name in names_of(group)}
         tree.children[b"%d" % group] = make_directory(**files)
     return tree
 

@@ -96,6 +96,8 @@ class Scenario:
     """How long it lasts; 0 for as long as the read does."""
     recovers: bool | None = False
     """Whether a read gets the right bytes while it lasts; None where either may be."""
+    is_retried: bool = False
+    """Asking again helps as soon as it is over; anything else is EIO at once."""
     is_long_left: bool = False
     """The mirror wants to be left alone for longer than a test can wait."""
     is_down: bool = False
@@ -119,12 +121,12 @@ SCENARIOS = {
     "drop of 6 s": Scenario(is_down=True, lasts_s=6),
     "drop of 2 s": Scenario(is_down=True, lasts_s=2),
     "drop for ever": Scenario(is_down=True),
-    "silence for ever": Scenario(silent),
-    "1 byte/s": Scenario(trickle),
+    "silence for ever": Scenario(silent, is_retried=True),
+    "1 byte/s": Scenario(trickle, is_retried=True),
     "resets in bodies, 3": Scenario(reset_midway, times=3, recovers=True),
-    "resets in bodies, for ever": Scenario(reset_midway),
+    "resets in bodies, for ever": Scenario(reset_midway, is_retried=True),
     "short bodies, 3": Scenario(short, times=3, recovers=True),
-    "short bodies, for ever": Scenario(short),
+    "short bodies, for ever": Scenario(short, is_retried=True),
     "long bodies": Scenario(long),
     "wrong Content-Range": Scenario(another_range),
     "200 for a range": Scenario(whole_object),
@@ -135,9 +137,9 @@ SCENARIOS = {
     ),
     "429, Retry-After 1 h": Scenario(FOREVER_BUSY, is_long_left=True),
     "500, 3 times": Scenario(answer("500 Oops"), times=3, recovers=True),
-    "500 for ever": Scenario(answer("500 Oops")),
+    "500 for ever": Scenario(answer("500 Oops"), is_retried=True),
     "503, 3 times": Scenario(answer("503 Busy"), times=3, recovers=True),
-    "503 for ever": Scenario(answer("503 Busy")),
+    "503 for ever": Scenario(answer("503 Busy"), is_retried=True),
     "redirect loop": Scenario(redirect),
     "no HTTP": Scenario(not_http),
     "wrong bytes, once": Scenario(lie, times=1, recovers=True),

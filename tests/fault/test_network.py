@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from boot.repeats import KEPT_S
-from tests.fault.reading import GROUPS, LATER, Answer, Place, ReadingContainer
+from tests.fault.reading import GROUPS, LATER, MODES, Answer, Place, ReadingContainer
 from tests.fault.scenarios import SCENARIOS, Scenario
 from tests.support.engine import Engine
 from tests.support.faultlog import FaultCase, FaultLog
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.system
 
-MODES = ("erofs", "fuse", "lease", "erofs, mirrors")
 AT_ONCE = 6
 """Cases of one mode beside one another."""
 
