@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.system
 
-STORM_S = 900.0 if is_soak() else 4.0
+STORM_S = 300.0 if is_soak() else 4.0
 """In each mode."""
 FILES = 1_000 if is_soak() else 20
 """Read by each container, at most."""
