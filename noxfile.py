@@ -1,4 +1,4 @@
-"""The one door to checks and tests: `nox` runs lint, test, budget and system.
+"""The one door to checks and tests: `nox` runs lint, test, budget, system and fault.
 
 Sessions use the environment that nox itself runs in (scripts/setup makes it as .venv), so nothing
 is installed twice.
@@ -10,7 +10,7 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "none"
-nox.options.sessions = ["lint", "test", "budget", "system"]
+nox.options.sessions = ["lint", "test", "budget", "system", "fault"]
 
 CODE = ("store", "boot", "converter", "bench", "sample", "tests", "noxfile.py")
 
@@ -45,7 +45,7 @@ def budget(session: nox.Session) -> None:
 @nox.session
 def system(session: nox.Session) -> None:
     """Run against a real engine, real servers and real mounts."""
-    python(session, "pytest", "tests/system", "tests/fault", *session.posargs)
+    python(session, "pytest", "tests/system", *session.posargs)
 
 
 @nox.session
@@ -54,6 +54,12 @@ def soak(session: nox.Session) -> None:
     parts = [part for part in ("tests/fault", "tests/soak") if Path(part).is_dir()]
     session.env["BOOTFS_SOAK"] = "1"
     python(session, "pytest", *parts, *session.posargs)
+
+
+@nox.session
+def fault(session: nox.Session) -> None:
+    """Kill processes, fail calls at every step, and do what networks do wrong."""
+    python(session, "pytest", "tests/fault", *session.posargs)
 
 
 @nox.session

@@ -7,7 +7,6 @@ there is a limit, when the first chunk is kept.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from _thread import allocate_lock
 from array import array
@@ -30,6 +29,9 @@ NUMBERS_LIMIT = 2 << 20
 What lies beyond is given up too, and its readers find a hole.
 """
 
+# Locks of a file keep no thread of this process out.
+_threads = allocate_lock()
+
 
 class CacheLimit:
     """The bytes that all data files of a cache may have on the disk together."""
@@ -43,8 +45,6 @@ class CacheLimit:
         """
         self._root = root
         self._limit = limit
-        # A lock of the file keeps no thread of this process out.
-        self._threads = allocate_lock()
         self._fd = os.open(f"{root}/limit", FLAGS, 0o600)
 
     def close(self) -> None:
@@ -65,7 +65,7 @@ class CacheLimit:
         size += 2 * BLOCK
         if size > self._limit:
             return False
-        self._threads.acquire()
+        _threads.acquire()
         has_room = False
         try:
             if self._take_lock():
@@ -81,14 +81,14 @@ class CacheLimit:
 
     def release(self) -> None:
         """Let others make room, and take it."""
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
-        self._threads.release()
+        os.lockf(self._fd, os.F_ULOCK, 1)
+        _threads.release()
 
     def _take_lock(self) -> bool:
         for _ in range(TRIES):
             try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                os.lockf(self._fd, os.F_TLOCK, 1)
+            except (BlockingIOError, PermissionError):
                 sleep(PAUSE_S)
             else:
                 return True
@@ -121,7 +121,7 @@ class CacheLimit:
 
 def _segments(image: str) -> list[tuple[int, str, int]]:
     """Return stamp, image and number of each segment that holds data."""
-    found = []
+    found: list[tuple[int, str, int]] = []
     try:
         data = os.open(f"{image}/data", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:

@@ -10,7 +10,6 @@ claiming alone, and nobody waits for it.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from _thread import allocate_lock
 from struct import Struct
@@ -25,10 +24,9 @@ LINE = Struct("<8sdQ")
 BUCKETS = 1 << 11
 WAYS = 4
 """8,192 claims at once; who finds no line fetches without one."""
-F_OFD_SETLK = 37
-"""linux/fcntl.h; not in Python 3.11.  Locks of an open file, which end with its last process."""
-FLOCK = Struct("hhqqi4x")
-"""l_type, l_whence, l_start, l_len, l_pid of struct flock."""
+
+# Locks of a file keep no thread of this process out.
+_threads = allocate_lock()
 
 
 class Claims:
@@ -47,8 +45,6 @@ class Claims:
         self._fd = os.open(f"{root}/claims", FLAGS, 0o600)
         self._mine: dict[bytes, tuple[int, bytes]] = {}
         """Digest to place and bytes of the line that was written for it."""
-        # Threads have the file, and so its locks, in common.
-        self._lock = allocate_lock()
 
     def close(self) -> None:
         """Close the table; no call may be under way or follow."""
@@ -60,9 +56,8 @@ class Claims:
 
     def take(self, digest: bytes) -> bool:
         """Claim the chunk ``digest``; return False when somebody else does, or has."""
-        bucket = _bucket(digest)
-        with self._lock:
-            if not self._set_lock(fcntl.F_WRLCK, bucket):
+        with _threads:
+            if not self._lock(_bucket(digest)):
                 return False
             try:
                 now = monotonic()
@@ -72,14 +67,15 @@ class Claims:
                     os.pwrite(self._fd, line, place)
                     self._mine[digest] = place, line
             finally:
-                self._set_lock(fcntl.F_UNLCK, bucket)
+                os.lockf(self._fd, os.F_ULOCK, LINE.size)
         return is_free
 
-    def _set_lock(self, kind: int, place: int) -> bool:
-        """Lock or unlock a bucket; return False when another container has it locked."""
+    def _lock(self, place: int) -> bool:
+        """Lock a bucket by its first line; return False when another container has it locked."""
+        os.lseek(self._fd, place, os.SEEK_SET)
         try:
-            fcntl.fcntl(self._fd, F_OFD_SETLK, FLOCK.pack(kind, os.SEEK_SET, place, 1, 0))
-        except BlockingIOError:
+            os.lockf(self._fd, os.F_TLOCK, LINE.size)
+        except (BlockingIOError, PermissionError):
             return False
         return True
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
+import subprocess
+import sys
 import tempfile
 from array import array
 from collections.abc import Iterator
@@ -127,10 +128,15 @@ def test_many_writers_at_once_stay_below_it(disk: Path) -> None:
 def test_a_chunk_is_not_kept_while_another_container_is_stopped_in_making_room(disk: Path) -> None:
     one = cache(disk, 1)
     assert one.write(0, chunk(1, 0))
-    lock = os.open(disk / "v2" / "limit", os.O_RDWR)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    assert not one.write(1, chunk(1, 1)) and one.read(1) is None
-    os.close(lock)
+    code = (
+        "import os, sys\nfd = os.open(sys.argv[1], os.O_RDWR)\nos.lockf(fd, os.F_LOCK, 1)\n"
+        "print(flush=True)\nsys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(disk / "v2" / "limit")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as stopped:
+        assert stopped.stdin and stopped.stdout and stopped.stdout.readline()
+        assert not one.write(1, chunk(1, 1)) and one.read(1) is None
+        stopped.kill()
     assert one.write(1, chunk(1, 1))
     one.close()
 

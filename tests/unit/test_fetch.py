@@ -406,9 +406,8 @@ def test_a_table_that_cannot_be_used_costs_the_sharing_alone(
 
 
 def test_a_small_cache_under_many_readers_is_never_a_wrong_byte(tmp_path: Path) -> None:
-    image = StoredImage(
-        make_directory(big=make_file(Random(5).randbytes(9_000_000))), tmp_path / "s"
-    )
+    tree = make_directory(big=make_file(Random(5).randbytes(9_000_000)))
+    image = StoredImage(tree, tmp_path / "s")
     chunks = list(range(image.index.chunk_count))
     right = {chunk: plain(image, chunk) for chunk in chunks}
     lines: list[str] = []
