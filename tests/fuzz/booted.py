@@ -135,7 +135,7 @@ def check_http_exchange(data: bytes) -> bool:
     remote._connect = connect
     source = HttpSource("http://store/base", 1.0)
     try:
-        found = source._attempt("name", 3, 4, None, 10.0)
+        found = source.fetch_once("name", 3, 4, None, 10.0, 10.0)
         assert len(found) == 4
         assert found in data
         return True
