@@ -83,8 +83,10 @@ class CacheLimit:
 
     def release(self) -> None:
         """Let others make room, and take it."""
-        os.lockf(self._fd, os.F_ULOCK, 1)
-        _threads.release()
+        try:
+            os.lockf(self._fd, os.F_ULOCK, 1)
+        finally:
+            _threads.release()
 
     def _take_lock(self) -> bool:
         for _ in range(TRIES):
