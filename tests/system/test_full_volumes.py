@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.system
 
 DISK = 24 << 20
-READ = "sha256sum /big && find /usr/lib/x86_64-linux-gnu -type f | sort | xargs sha256sum | sha256sum"
+READ = (
+    "sha256sum /big && find /usr/lib/x86_64-linux-gnu -type f | sort | xargs sha256sum | sha256sum"
+)
 """More than the disk holds."""
 
 
