@@ -194,6 +194,8 @@ def supervise(
                 break
             if pid == 0:
                 break
+            if os.WIFSTOPPED(status):
+                continue  # it has asked its parent to trace it (PTRACE_TRACEME)
             if pid == workload:
                 if not asked:
                     # Whoever has sent a signal may wait for the end: `docker stop`.
