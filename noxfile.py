@@ -1,4 +1,4 @@
-"""The one door to checks and tests: `nox` runs lint, test, budget and system.
+"""The one door to checks and tests: `nox` runs lint, test, budget, system and fault.
 
 Sessions use the environment that nox itself runs in (scripts/setup makes it as .venv), so nothing
 is installed twice.
@@ -10,7 +10,7 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "none"
-nox.options.sessions = ["lint", "test", "budget", "system"]
+nox.options.sessions = ["lint", "test", "budget", "system", "fault"]
 
 CODE = ("store", "boot", "converter", "bench", "sample", "tests", "noxfile.py")
 
@@ -46,6 +46,12 @@ def budget(session: nox.Session) -> None:
 def system(session: nox.Session) -> None:
     """Run against a real engine, real servers and real mounts."""
     python(session, "pytest", "tests/system", *session.posargs)
+
+
+@nox.session
+def fault(session: nox.Session) -> None:
+    """Kill processes and fail calls at every step."""
+    python(session, "pytest", "tests/fault", *session.posargs)
 
 
 @nox.session

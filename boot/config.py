@@ -21,6 +21,9 @@ READ_LIMIT_S = 30.0
 """What one read may take, retries included, before it is EIO (BOOTFS_READ_LIMIT)."""
 FILL_LIMIT_S = 120.0
 """The same where a read that fails is the container's end: modes ``lease`` and ``eager``."""
+CACHE_LEAST = 4 << 20
+"""Bytes below which a cache would only be written, never read (BOOTFS_CACHE_LIMIT)."""
+UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 GATES = (
     *("file", "grep", "gzip", "lighttpd", "nginx", "openresty", "ruby", "smbd", "squid", "tar"),
     *("truncate", "vsftpd"),
@@ -37,6 +40,7 @@ class Settings:
     __slots__ = (
         "blob_store",
         "cache",
+        "cache_limit",
         "chunk_index",
         "entrypoint",
         "fill_limit_s",
@@ -55,6 +59,8 @@ class Settings:
         """
         self.chunk_index = config.chunk_index
         self.cache = CACHE
+        self.cache_limit = _cache_limit(os.fsdecode(environment.get(b"BOOTFS_CACHE_LIMIT", b"")))
+        """Bytes; 0 is without limit."""
         self.mode = os.fsdecode(environment.get(b"BOOTFS_MODE", b"auto")) or "auto"
         if self.mode not in MODES:
             raise BootError(f"BOOTFS_MODE is {self.mode!r}; give one of {', '.join(MODES)}")
@@ -85,6 +91,24 @@ class Settings:
         """What comes before the arguments; one word, or none, where the user gives another."""
         if entrypoint is not None:
             self.entrypoint = [entrypoint] if entrypoint else []
+
+
+def _cache_limit(text: str) -> int:
+    """Return the bytes that a text like 500M or 20G says; 0 for none.
+
+    Raises:
+        BootError: it says none, or fewer than `CACHE_LEAST`.
+
+    """
+    if not text:
+        return 0
+    number, unit = (text, 1) if text[-1].isdigit() else (text[:-1], UNITS.get(text[-1], 0))
+    limit = int(number) * unit if number.isascii() and number.isdigit() else 0
+    if limit < CACHE_LEAST:
+        raise BootError(
+            f"BOOTFS_CACHE_LIMIT is {text!r}; give bytes, for instance 500M or 20G, 4M or more"
+        )
+    return limit
 
 
 def read_boot_config() -> BootConfig:

@@ -49,7 +49,8 @@ def open_image(settings: Settings) -> tuple[ImageReader, StartOrder | None]:
     start_new_thread(source.dial, ())
     cache = order = None
     try:
-        cache = Cache(settings.cache, settings.chunk_index.hex(), index.plain_sizes, log)
+        name = settings.chunk_index.hex()
+        cache = Cache(settings.cache, name, index.plain_sizes, log, settings.cache_limit)
         # Without chunks there is no cache directory, and nothing to order.
         order = (
             StartOrder(cache.path, index.data_start + index.data_size)

@@ -243,7 +243,8 @@ def is_kept(place: str, mounts: list[Mount], own: str = "") -> bool:
         return True
     images = f"{place}/{LAYOUT}"
     return any(found != LAYOUT for found in os.listdir(place)) or (
-        os.path.isdir(images) and any(found != own for found in os.listdir(images))
+        # Directories of images, beside the tables that they share.
+        os.path.isdir(images) and any(len(f) == 64 and f != own for f in os.listdir(images))
     )
 
 

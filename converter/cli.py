@@ -7,21 +7,23 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 
 from converter import RELEASE
 from converter.bootview import BootView, read_boot_image
 from converter.check import Comparison
 from converter.convert import DEFAULT_LEVEL, Report, convert
 from converter.images.transports import open_image
+from converter.keeping import check_whole_store, collect_store, forget_image, parse_duration
 from converter.layers import merge_layers
-from converter.progress import Progress, choose_progress
+from converter.progress import shown_progress
 from converter.reference import parse_reference
 from converter.spool import Spool
 from store.errors import BootfsError, UsageError
 from store.read.source import open_source
 from store.write.backends import open_backend
+from store.write.collecting import GRACE_S
 
 DEFAULT_STORE = "bootfs-store"
 READ_LIMIT_S = 60.0
@@ -85,15 +87,46 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("image", metavar="IMAGE")
     command.add_argument("--json", action="store_true", help="print as JSON")
 
-    command = add("check", "compare a converted image with its source, every byte and all metadata")
-    command.add_argument("source", metavar="SOURCE")
-    command.add_argument("destination", metavar="DEST")
+    command = add(
+        "check",
+        "compare a converted image with its source, every byte and all metadata; "
+        "or verify a whole store",
+    )
+    command.usage = (
+        "bootfs check [--store URL] [--json] [--progress …] SOURCE DEST\n"
+        "       bootfs check --store DIRECTORY [--repair URL] [--json] [--progress …]"
+    )
+    command.add_argument("source", metavar="SOURCE", nargs="?")
+    command.add_argument("destination", metavar="DEST", nargs="?")
     command.add_argument(
-        "--store", metavar="URL", default=DEFAULT_STORE,
-        help=f"store to read, a directory or http(s):// (default: {DEFAULT_STORE})",
+        "--store", metavar="URL",
+        help=f"store to read, a directory or http(s):// (default: {DEFAULT_STORE}); "
+        "without SOURCE and DEST the directory of the store to verify",
+    )  # fmt: skip
+    command.add_argument(
+        "--repair", metavar="URL",
+        help="get what is damaged or missing from this store, a directory or http(s)://",
     )  # fmt: skip
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.add_argument("--progress", choices=("bar", "json", "none"))
+
+    command = add("forget", "remove an image from a store; bootfs collect frees its space")
+    command.add_argument("store", metavar="STORE", help="a directory")
+    command.add_argument(
+        "image", metavar="IMAGE",
+        help="a boot image, or the digest of its chunk index, blake3:…, from bootfs inspect",
+    )  # fmt: skip
+
+    command = add("collect", "remove from a store what none of its images needs")
+    command.add_argument("store", metavar="STORE", help="a directory")
+    command.add_argument(
+        "--delete", action="store_true", help="remove; without it, only say what would be removed"
+    )
+    command.add_argument(
+        "--grace", metavar="DURATION", type=parse_duration, default=GRACE_S,
+        help="leave what is younger, such as 90s, 30m, 36h or 7d (default: 24h)",
+    )  # fmt: skip
+    command.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
 
@@ -108,6 +141,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _convert(options)
         if options.command == "inspect":
             return _inspect(options)
+        if options.command == "forget":
+            return forget_image(options.store, options.image)
+        if options.command == "collect":
+            return collect_store(
+                options.store, options.grace, delete=options.delete, as_json=options.json
+            )
         return _check(options)
     except BootfsError as error:
         print(f"bootfs: {error}", file=sys.stderr)
@@ -133,7 +172,10 @@ def _convert(options: argparse.Namespace) -> int:
     if options.blob_store:
         # Refuse here what every boot of the image would refuse.
         _check_blob_store(options.blob_store)
-    with closing(open_backend(options.store)) as backend, _shown(options.progress) as progress:
+    with (
+        closing(open_backend(options.store)) as backend,
+        shown_progress(options.progress) as progress,
+    ):
         if options.mounted:
             _check_mounted(options.store)
         report = convert(
@@ -163,17 +205,6 @@ def _check_mounted(store: str) -> None:
             f"{store} is not on a mount, and would go with the container: "
             f"give docker run -v DIRECTORY:{store}"
         )
-
-
-@contextmanager
-def _shown(wish: str | None) -> Iterator[Progress]:
-    """Give what shows progress; where the block fails, its line is taken away."""
-    progress = choose_progress(wish)
-    try:
-        yield progress
-    except BaseException:
-        progress.make_room()
-        raise
 
 
 def _check_blob_store(url: str) -> None:
@@ -241,9 +272,25 @@ def describe(view: BootView) -> dict[str, object]:
 
 
 def _check(options: argparse.Namespace) -> int:
+    if options.source is None:
+        if options.store is None:
+            raise UsageError("check: give SOURCE and DEST, or --store DIRECTORY for a whole store")
+        problems = check_whole_store(
+            options.store, options.repair, options.progress, as_json=options.json
+        )
+        return DIFFERENT if problems else 0
+    if options.destination is None:
+        raise UsageError("check: DEST is missing; with neither SOURCE nor DEST a store is checked")
+    if options.repair is not None:
+        raise UsageError("check: --repair is for a whole store; leave SOURCE and DEST out")
+    return _compare(options)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    store = DEFAULT_STORE if options.store is None else options.store
     with (
-        closing(open_source(options.store, READ_LIMIT_S)) as source,
-        _shown(options.progress) as progress,
+        closing(open_source(store, READ_LIMIT_S)) as source,
+        shown_progress(options.progress) as progress,
         Spool(advance=progress.advance) as spool,
     ):
         progress.step("open")

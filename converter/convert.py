@@ -23,9 +23,9 @@ from converter.spool import Spool
 from converter.storing import add_bootstrap, store_region
 from store.format.chunkindex import encode_chunk_index
 from store.format.digest import digest_of
-from store.format.names import bootstrap_name, chunk_index_name, manifest_name
+from store.format.names import bootstrap_name, chunk_index_name
 from store.interfaces import Backend
-from store.write.manifest import encode_manifest
+from store.write.roots import commit
 
 DEFAULT_LEVEL = 5
 """zstd level: 3 % smaller than level 3; level 9 is 3 % smaller still and takes twice as long."""
@@ -115,8 +115,7 @@ def convert(
         size=runtime.size,
     )
     config = build_config(image, [shared, own], digest)
-    packs = list(zip(index.pack_digests, index.pack_sizes, strict=True))
-    backend.write(manifest_name(digest), iter((encode_manifest(digest, packs),)))
+    commit(backend, digest, list(zip(index.pack_digests, index.pack_sizes, strict=True)))
     image_digest = write_image(destination, config, [shared, own])
     progress.end()
     return Report(

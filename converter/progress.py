@@ -6,6 +6,8 @@ import json
 import sys
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol, TextIO
 
 INTERVAL_S = 0.2
@@ -132,3 +134,14 @@ def choose_progress(wish: str | None) -> Progress:
     if wish == "bar" or (wish is None and sys.stderr.isatty()):
         return Bar(sys.stderr)
     return Silent()
+
+
+@contextmanager
+def shown_progress(wish: str | None) -> Iterator[Progress]:
+    """Give what shows progress; where the block fails, its line is taken away."""
+    progress = choose_progress(wish)
+    try:
+        yield progress
+    except BaseException:
+        progress.make_room()
+        raise

@@ -16,6 +16,7 @@ from converter.chunker import cut
 from converter.order import Region
 from store.format.chunkindex import FRAME, HOLE, ChunkIndex
 from store.format.digest import digest_of
+from store.format.names import pack_name
 from store.interfaces import Backend
 from store.write.catalogue import Catalogue, read_catalogue
 from store.write.packwriter import PackWriter
@@ -36,8 +37,10 @@ class Stored:
 class _Chunks:
     """The distinct chunks of an image, in order of first appearance."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: Catalogue, backend: Backend) -> None:
         self.catalogue = catalogue
+        self._backend = backend
+        self._are_there: dict[int, bool] = {}
         self.numbers: dict[bytes, int] = {}
         self.plain_sizes = array("I")
 
@@ -49,7 +52,24 @@ class _Chunks:
         number = len(self.numbers)
         self.numbers[digest] = number
         self.plain_sizes.append(size)
-        return number, digest not in self.catalogue.places
+        return number, not self._is_stored(digest)
+
+    def _is_stored(self, digest: bytes) -> bool:
+        """Whether a pack holds the chunk, and no collection takes that before the commit.
+
+        A pack that no manifest names is made young when it is first used; until then it
+        may have gone.
+        """
+        found = self.catalogue.places.get(digest)
+        if found is None:
+            return False
+        pack = found[0]
+        if pack not in self.catalogue.unnamed:
+            return True
+        if pack not in self._are_there:
+            name = pack_name(self.catalogue.packs[pack][0])
+            self._are_there[pack] = self._backend.refresh(name)
+        return self._are_there[pack]
 
 
 def store_region(
@@ -66,7 +86,7 @@ def store_region(
 
     """
     catalogue = read_catalogue(backend)
-    chunks = _Chunks(catalogue)
+    chunks = _Chunks(catalogue, backend)
     index = ChunkIndex()
     new_chunks = 0
     workers = os.cpu_count() or 1

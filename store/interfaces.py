@@ -6,7 +6,8 @@ imports them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 
@@ -83,10 +84,68 @@ class Backend(Source, Protocol):
     def write(self, name: str, pieces: Iterator[bytes]) -> None:
         """Write an object from its bytes in order; visible when all of them are safe.
 
-        Writing a name that exists does nothing and uses no piece.
+        Writing a name that exists makes it young (see `refresh`) and uses no piece.
+        Not to be called by who holds the store.
 
         Raises:
             StorageFull: no space is left; nothing of it remains.
             AccessDenied: the store may not be written.
+
+        """
+
+    def replace(self, name: str, pieces: Iterator[bytes]) -> None:
+        """Write an object over a damaged one, which stays until all bytes are safe.
+
+        What ``pieces`` raises leaves what was there.
+
+        Raises:
+            StorageFull, AccessDenied: as `write`.
+
+        """
+
+    def refresh(self, name: str) -> bool:
+        """Make an object young again, so that no collection takes it soon; whether it exists.
+
+        Not to be called by who holds the store.
+
+        Raises:
+            AccessDenied: the store may not be written.
+
+        """
+
+    def age_s(self, name: str, now_s: float) -> float:
+        """Return how long before ``now_s`` an object was written or refreshed.
+
+        ``now_s`` is of this machine's clock, the other time of the store's.
+
+        Raises:
+            PackNotFound: there is none of this name.
+
+        """
+
+    def iter_unfinished(self) -> Iterator[str]:
+        """Yield names of what is still being written, or was when its writer was killed, sorted.
+
+        Good for `size`, `age_s` and `remove` alone.
+        """
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove objects, for good when this returns; those that do not exist are none.
+
+        Raises:
+            AccessDenied: the store may not be written.
+
+        """
+
+    def hold(self, *, alone: bool) -> AbstractContextManager[None]:
+        """Keep others from committing and from removing, until the context is left.
+
+        Those who commit an image hold the store with one another, who removes holds
+        it ``alone``.  Waits for as long as it takes.  Where the store knows no locks,
+        holding it with others does nothing.
+
+        Raises:
+            UsageError: to be ``alone`` is asked of a store without locks.
+            AccessDenied: it may not be written.
 
         """

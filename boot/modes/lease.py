@@ -203,7 +203,8 @@ def _shared_cache(settings: Settings, index: ChunkIndex, mounts: list[Mount]) ->
     """Return the cache if containers share it; to keep chunks for one alone is work for nothing."""
     try:
         if is_kept(settings.cache, mounts):
-            return Cache(settings.cache, settings.chunk_index.hex(), index.plain_sizes, log)
+            name = settings.chunk_index.hex()
+            return Cache(settings.cache, name, index.plain_sizes, log, settings.cache_limit)
     except CacheUnusable as error:
         log(str(error))
     except OSError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 STORE_MARK = "bootfs-store"
 """Object that says "this is a store" and of which version."""
 STORE_MARK_TEXT = b"bootfs store 1\n"
-CACHE_LAYOUT = "v1"
+CACHE_LAYOUT = "v2"
 """Directory of this layout in a cache volume; another layout takes another name."""
 
 

@@ -1,14 +1,15 @@
 """Chunks by number: from memory, from the cache, or over the network, always verified.
 
-Concurrent wants of one chunk share one fetch (single flight), wants that lie
-near one another in a pack share one request.  Decisions are made under the
-lock, I/O outside it.
+Concurrent wants of one chunk share one fetch (single flight), in this process and,
+where there is a cache, in all containers on it; wants that lie near one another in a
+pack share one request.  Decisions are made under the lock, I/O outside it.
 """
 
 from __future__ import annotations
 
 from _queue import Empty, SimpleQueue
 from _thread import allocate_lock, start_new_thread
+from time import monotonic, sleep
 
 from store.errors import BootfsError
 from store.format.digest import check_digest, digest_of, printable
@@ -22,6 +23,12 @@ FETCHER_LIMIT = 16
 """Requests under way at once: with 30 ms each and 1 MiB ranges, 844 MB/s."""
 MEMORY_LIMIT = 8 << 20
 """Plain bytes of verified chunks kept in memory, least recently used dropped first."""
+RENEW_S = 0.5
+"""A claim on chunks under way is renewed so often, when bytes arrive."""
+FOLLOW_S = 5.0
+"""For so long at most does one wait for what another container fetches, however steadily."""
+FOLLOW_PAUSE_S = 0.001, 0.025
+"""Pauses between looks for it, doubled from the one to the other."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,9 +54,11 @@ class Flight:
 class Range:
     """Chunks to fetch in one request: bytes ``start`` to ``end`` of a pack."""
 
-    __slots__ = ("chunks", "end", "pack", "start")
+    __slots__ = ("chunks", "end", "heeds_claims", "pack", "start")
 
     def __init__(self, pack: int, start: int, end: int, chunks: list[int]) -> None:
+        self.heeds_claims = True
+        """Chunks that other containers fetch are waited for; else they were, long enough."""
         self.pack = pack
         self.start = start
         self.end = end
@@ -59,7 +68,10 @@ class Range:
 class Counters:
     """What was done so far; numbers of chunks, requests and bytes."""
 
-    __slots__ = ("cache_bad", "cache_hits", "fetched_bytes", "fetched_chunks", "requests")
+    __slots__ = (
+        *("cache_bad", "cache_hits", "fetched_bytes", "fetched_chunks", "followed", "requests"),
+        "shared",
+    )
 
     def __init__(self) -> None:
         self.requests = 0
@@ -67,6 +79,10 @@ class Counters:
         self.fetched_chunks = 0
         self.cache_hits = 0
         self.cache_bad = 0
+        self.followed = 0
+        """Chunks that another container was found to be fetching."""
+        self.shared = 0
+        """Chunks taken from another image's data."""
 
 
 def plan_ranges(index: ChunkIndex, chunks: list[int]) -> list[Range]:
@@ -137,6 +153,11 @@ class ChunkReader:
         self._fetchers = 0
         self._spare = 0
         """Fetchers that are free, less ranges that are queued."""
+        self._shares = cache is not None
+        """Whether to heed what other containers fetch, and what other images have."""
+        self._followed: dict[int, float] = {}
+        """Chunks that others fetch, and until when one waits for that."""
+        self._is_following = False
 
     def read(
         self, chunks: list[int], joins_failures: bool = False
@@ -386,10 +407,11 @@ class ChunkReader:
             piece = plain[start:end]
             expected = index.digest(chunk)
             if digest_of(piece) != expected:
-                self.counters.cache_bad += 1
-                if self._cache is not None:
-                    self._cache.forget(chunk)
-                self._log(f"cache: chunk {printable(expected)} is damaged; fetching it again")
+                was_given_up = self._cache is not None and self._cache.forget(chunk)
+                if not was_given_up and any(piece):
+                    # A hole is a chunk that was given up, or never reached the disk.
+                    self.counters.cache_bad += 1
+                    self._log(f"cache: chunk {printable(expected)} is damaged; fetching it again")
                 damaged.append(chunk)
             else:
                 found[chunk] = piece
@@ -399,34 +421,175 @@ class ChunkReader:
     def _work(self) -> None:
         """Fetch what is queued, for ever: a fetcher thread."""
         while True:
-            self._fetch(self._queue.get())
+            wanted = self._queue.get()
+            try:
+                self._fetch(wanted)
+            except Exception as error:
+                # A fault of ours: the readers get EIO and not a wait without end.
+                self._log(f"fetching failed: {error!r}")
+                self._crash(self._unended(wanted.chunks), BootfsError(f"fetching: {error!r}"))
             with self._lock:
                 self._spare += 1
 
     def _fetch(self, wanted: Range) -> None:
+        """Land the chunks of a range: those that others have, or fetch, from there."""
+        if not self._shares or not wanted.heeds_claims:
+            self._fetch_range(wanted)
+            return
+        mine: list[int] = []
+        theirs: list[int] = []
+        try:
+            self._divide(wanted.chunks, mine, theirs)
+        except OSError as error:
+            self._stop_sharing(error)
+            mine = self._unended(wanted.chunks)
+            theirs = []
+        if len(mine) == len(wanted.chunks):
+            self._fetch_range(wanted)
+        else:
+            for one in plan_ranges(self.index, mine):
+                self._fetch_range(one)
+        if theirs:
+            self._follow(theirs)
+
+    def _divide(self, chunks: list[int], mine: list[int], theirs: list[int]) -> None:
+        """Land what is here by now; add to ``mine`` what is claimed for us, the rest to ``theirs``.
+
+        Raises:
+            OSError: the cache's tables fail.
+
+        """
+        cache = self._cache
+        assert cache is not None
+        for chunk in chunks:
+            digest = self.index.digest(chunk)
+            if self._land_shared(cache, chunk):
+                continue
+            if not cache.claims.take(digest):
+                theirs.append(chunk)
+            elif self._land_shared(cache, chunk):
+                # Whoever had the claim before has just ended it, and kept the chunk.
+                cache.claims.release(digest)
+            else:
+                mine.append(chunk)
+        self.counters.followed += len(theirs)
+
+    def _land_shared(self, cache: Cache, chunk: int) -> bool:
+        """Land a chunk that another container has kept, or another image has; say whether."""
+        if cache.has(chunk) and not self._land_cached([chunk]):
+            return True
+        digest = self.index.digest(chunk)
+        plain = cache.places.find(digest, self.index.plain_sizes[chunk])
+        if plain is None or digest_of(plain) != digest:
+            return False
+        cache.write(chunk, plain)
+        self.counters.shared += 1
+        self._land(chunk, plain)
+        return True
+
+    def _stop_sharing(self, error: OSError) -> None:
+        """Go on as if no other container were there."""
+        if self._shares:
+            self._shares = False
+            self._log(f"cache: {error.strerror}; not heeding what other containers fetch")
+
+    def _follow(self, chunks: list[int]) -> None:
+        """Have chunks that others fetch landed when they have come, or fetched after all."""
+        until = monotonic() + FOLLOW_S
+        with self._lock:
+            self._followed.update(dict.fromkeys(chunks, until))
+            begins = not self._is_following
+            self._is_following = True
+        if begins:
+            try:
+                start_new_thread(self._follow_others, ())
+            except RuntimeError:
+                # The container may have no more threads (--pids-limit).
+                self._follow_others()
+
+    def _follow_others(self) -> None:
+        """Look for what others fetch until there is nothing left to look for: a thread."""
+        pause_s, longest_s = FOLLOW_PAUSE_S
+        while True:
+            sleep(pause_s)
+            with self._lock:
+                followed = dict(self._followed)
+                if not followed:
+                    self._is_following = False
+                    return
+            landed: list[int] = []
+            free: list[int] = []
+            overdue: list[int] = []
+            try:
+                self._look_for(followed, landed, free, overdue)
+            except OSError as error:
+                self._stop_sharing(error)
+                landed, overdue = list(followed), []
+                free = self._unended(landed)
+            except Exception as error:
+                # A fault of ours: as in a fetcher.
+                self._log(f"following failed: {error!r}")
+                landed, free, overdue = list(followed), [], []
+                self._crash(self._unended(landed), BootfsError(f"following: {error!r}"))
+            with self._lock:
+                for chunk in (*landed, *free, *overdue):
+                    self._followed.pop(chunk, None)
+            ranges = plan_ranges(self.index, overdue)
+            for one in ranges:
+                one.heeds_claims = False
+            ranges += plan_ranges(self.index, free)
+            if ranges:
+                self._queue_ranges(ranges)
+            pause_s = FOLLOW_PAUSE_S[0] if landed else min(pause_s * 2, longest_s)
+
+    def _look_for(
+        self, followed: dict[int, float], landed: list[int], free: list[int], overdue: list[int]
+    ) -> None:
+        """Land what has come and add it to ``landed``, what nobody fetches any more to ``free``.
+
+        Raises:
+            OSError: the cache's tables fail.
+
+        """
+        cache = self._cache
+        assert cache is not None
+        now = monotonic()
+        for chunk, until in followed.items():
+            if self._land_shared(cache, chunk):
+                landed.append(chunk)
+            elif cache.claims.is_free(self.index.digest(chunk)):
+                free.append(chunk)
+            elif now >= until:
+                overdue.append(chunk)
+
+    def _fetch_range(self, wanted: Range) -> None:
         """Fetch one range; land each of its chunks as soon as its bytes are there."""
         index = self.index
         pack = pack_name(index.pack_digests[wanted.pack])
         waiting = wanted.chunks[::-1]
+        renewed_s = monotonic()
 
         def arrived(body: memoryview) -> None:
+            nonlocal renewed_s
             while waiting:
                 chunk = waiting[-1]
                 at = index.offsets[chunk] - wanted.start
                 end = at + index.stored_sizes[chunk]
                 if end > len(body):
-                    return
+                    break
                 digest = index.digest(chunk)
                 where = f"chunk {printable(digest)} in {self._source.location}/{pack}"
                 plain = plain_of(body[at:end], index.plain_sizes[chunk], digest, where)
                 waiting.pop()
                 # Before its reader goes on: that may be the last thing the workload waited
                 # for, and the next start is to find the chunk here.
-                if self._cache is not None:
-                    self._cache.write(chunk, plain)
+                self._keep(chunk, digest, plain)
                 self.fetched()
                 self.counters.fetched_chunks += 1
                 self._land(chunk, plain)
+            if self._shares and waiting and monotonic() - renewed_s >= RENEW_S:
+                renewed_s = monotonic()
+                self._change_claims(waiting, ends=False)
 
         try:
             self._source.fetch(pack, wanted.start, wanted.end - wanted.start, arrived)
@@ -436,23 +599,52 @@ class ChunkReader:
                 raise BootfsError(f"{pack}: the source ended before its bytes did")
         except BootfsError as error:
             self._log(str(error))
+            self._change_claims(waiting, ends=True)
             self._crash(waiting, error)
         except Exception as error:
             # A fault of ours: the readers get EIO and not a wait without end.
             self._log(f"{pack}: {error!r}")
+            self._change_claims(waiting, ends=True)
             self._crash(waiting, BootfsError(f"{pack}: {error!r}"))
+
+    def _keep(self, chunk: int, digest: bytes, plain: bytes) -> None:
+        """Put a fetched chunk into the cache, and say there that it is no longer on its way."""
+        cache = self._cache
+        if cache is None:
+            return
+        is_kept = cache.write(chunk, plain)
+        if self._shares:
+            try:
+                if is_kept:
+                    cache.places.add(digest, cache.offset(chunk))
+                cache.claims.release(digest)
+            except OSError as error:
+                self._stop_sharing(error)
+
+    def _change_claims(self, chunks: list[int], ends: bool) -> None:
+        """Release our claims on ``chunks``, or renew them."""
+        cache = self._cache
+        if cache is None or not self._shares:
+            return
+        try:
+            change = cache.claims.release if ends else cache.claims.renew
+            for chunk in chunks:
+                change(self.index.digest(chunk))
+        except OSError as error:
+            self._stop_sharing(error)
 
     def _land(self, chunk: int, plain: bytes | memoryview, is_kept: bool = True) -> None:
         with self._lock:
-            flight = self._flights.pop(chunk)
-            if is_kept:
+            flight = self._flights.pop(chunk, None)
+            if is_kept and chunk not in self._memory:
                 self._memory[chunk] = plain
                 self._memory_left -= len(plain)
                 while self._memory_left < 0:
                     oldest = next(iter(self._memory))
                     self._memory_left += len(self._memory.pop(oldest))
-        flight.result = plain
-        flight.landed.release()
+        if flight is not None:
+            flight.result = plain
+            flight.landed.release()
 
     def _crash_unlanded(self, flights: list[tuple[int, Flight]], error: BaseException) -> None:
         """End those of ``flights`` that are still ours to end."""
@@ -460,9 +652,15 @@ class ChunkReader:
             left = [chunk for chunk, flight in flights if self._flights.get(chunk) is flight]
         self._crash(left, BootfsError(f"fetch not begun: {error!r}"))
 
+    def _unended(self, chunks: list[int]) -> list[int]:
+        """Return those of ``chunks``, which are all under way by us, that have not landed."""
+        with self._lock:
+            return [chunk for chunk in chunks if chunk in self._flights]
+
     def _crash(self, chunks: list[int], error: BootfsError) -> None:
         for chunk in chunks:
             with self._lock:
-                flight = self._flights.pop(chunk)
-            flight.error = error
-            flight.landed.release()
+                flight = self._flights.pop(chunk, None)
+            if flight is not None:
+                flight.error = error
+                flight.landed.release()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from concurrent.futures import ThreadPoolExecutor
 
-from store.errors import FormatError
+from store.errors import FormatError, PackNotFound
 from store.format.names import pack_name
 from store.format.packfile import FOOTER, PackEntry, parse_footer, parse_table
 from store.interfaces import Backend
+from store.write.roots import read_named_packs
 
 _PACK_BASE = re.compile(r"[0-9a-f]{64}")
 
@@ -21,6 +22,8 @@ class Catalogue:
         """Raw SHA-256 digest and size of each pack, sorted by digest."""
         self.places: dict[bytes, tuple[int, PackEntry]] = {}
         """Chunk digest to the number of a pack in ``packs`` and the entry there."""
+        self.unnamed: set[int] = set()
+        """Numbers of packs that no manifest names: a collection may take them."""
 
 
 def read_table(backend: Backend, digest: bytes) -> tuple[int, list[PackEntry]]:
@@ -41,8 +44,19 @@ def read_table(backend: Backend, digest: bytes) -> tuple[int, list[PackEntry]]:
         table = backend.fetch(name, table_at, table_size)
         return size, parse_table(table, table_digest, table_at)
     except FormatError as error:
-        problem = f"{error.problem}; remove the pack, images that need it must be converted again"
+        problem = (
+            f"{error.problem}; get it again with bootfs check --store {backend.location} "
+            "--repair URL, or remove it and convert the images that need it again"
+        )
         raise type(error)(f"{backend.location}/{name}", error.offset, problem) from None
+
+
+def _read_table_if_there(backend: Backend, digest: bytes) -> tuple[int, list[PackEntry]] | None:
+    """Return what `read_table` does, and None where a collection has just taken the pack."""
+    try:
+        return read_table(backend, digest)
+    except PackNotFound:
+        return None
 
 
 def read_catalogue(backend: Backend) -> Catalogue:
@@ -62,11 +76,17 @@ def read_catalogue(backend: Backend) -> Catalogue:
             raise FormatError(name, 0, "not the name of a pack; remove the file from the store")
         digests.append(bytes.fromhex(base))
     catalogue = Catalogue()
+    named = read_named_packs(backend)
     with ThreadPoolExecutor(8) as pool:
-        for digest, (size, entries) in zip(
-            digests, pool.map(lambda d: read_table(backend, d), digests), strict=True
+        for digest, found in zip(
+            digests, pool.map(lambda d: _read_table_if_there(backend, d), digests), strict=True
         ):
+            if found is None:
+                continue
+            size, entries = found
             number = len(catalogue.packs)
+            if digest not in named:
+                catalogue.unnamed.add(number)
             catalogue.packs.append((digest, size))
             for entry in entries:
                 catalogue.places.setdefault(entry.digest, (number, entry))

@@ -1,6 +1,8 @@
 """What every backend promises beyond a source, asked of every backend there is."""
 
+import os
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -72,6 +74,103 @@ def test_what_exists_is_not_written_again(backend: Backend) -> None:
 
     backend.write("packs/ab/x", pieces())
     assert backend.fetch("packs/ab/x", 0, 5) == b"first"
+
+
+def test_a_replacement_takes_the_place_of_what_was_there(backend: Backend) -> None:
+    backend.write("packs/ab/x", iter((b"damaged",)))
+    backend.replace("packs/ab/x", iter((b"who", b"le")))
+    backend.replace("packs/ab/y", iter((b"new",)))
+    assert backend.fetch("packs/ab/x", 0, 5) == b"whole" and backend.size("packs/ab/x") == 5
+    assert backend.fetch("packs/ab/y", 0, 3) == b"new"
+
+
+def test_a_replacement_that_fails_leaves_what_was_there(backend: Backend, place: Path) -> None:
+    backend.write("packs/ab/x", iter((b"damaged",)))
+    before = files_below(place)
+
+    def pieces() -> Iterator[bytes]:
+        yield b"begun"
+        assert backend.fetch("packs/ab/x", 0, 7) == b"damaged"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        backend.replace("packs/ab/x", pieces())
+    assert backend.fetch("packs/ab/x", 0, 7) == b"damaged" and files_below(place) == before
+
+
+def test_objects_grow_old_and_are_made_young(backend: Backend, place: Path) -> None:
+    backend.write("packs/ab/x", iter((b"x",)))
+    os.utime(place / "packs/ab/x", (1000, 1000))
+    assert backend.age_s("packs/ab/x", 5000.5) == 4000.5
+    assert backend.refresh("packs/ab/x")
+    assert backend.age_s("packs/ab/x", 5000.5) < 0
+    os.utime(place / "packs/ab/x", (1000, 1000))
+    backend.write("packs/ab/x", iter((b"y",)))
+    assert backend.age_s("packs/ab/x", 5000.5) < 0 and backend.fetch("packs/ab/x", 0, 1) == b"x"
+    assert not backend.refresh("packs/ab/none")
+    with pytest.raises(PackNotFound):
+        backend.age_s("packs/ab/none", 0)
+
+
+def test_what_is_removed_is_gone_and_may_be_removed_again(backend: Backend) -> None:
+    for name in ("packs/aa/1", "packs/aa/2", "indexes/3"):
+        backend.write(name, iter((b"x",)))
+    backend.remove(["packs/aa/1", "indexes/3"])
+    backend.remove(["packs/aa/1"])
+    assert list(backend.iter_names("packs/")) == ["packs/aa/2"]
+    backend.write("packs/aa/1", iter((b"new",)))
+    assert backend.fetch("packs/aa/1", 0, 3) == b"new"
+
+
+def test_what_is_being_written_is_listed_as_such_and_can_be_removed(backend: Backend) -> None:
+    backend.write("packs/aa/1", iter((b"x",)))
+    assert list(backend.iter_unfinished()) == []
+
+    def pieces() -> Iterator[bytes]:
+        (name,) = backend.iter_unfinished()
+        assert backend.size(name) == 0 and backend.age_s(name, 0) < 0
+        backend.remove([name])
+        yield b"lost"
+
+    with pytest.raises(PackNotFound, match="longer --grace"):
+        backend.write("packs/ab/2", pieces())
+    assert list(backend.iter_names("packs/")) == ["packs/aa/1"]
+    assert list(backend.iter_unfinished()) == []
+
+
+def test_who_removes_holds_the_store_alone(backend: Backend, place: Path) -> None:
+    """The others are seen to wait by what happens, not by when."""
+    order: list[str] = []
+    begun = threading.Event()
+
+    def remove() -> None:
+        begun.set()
+        with open_backend(str(place)).hold(alone=True):
+            order.append("alone")
+
+    with backend.hold(alone=False), open_backend(str(place)).hold(alone=False):
+        thread = threading.Thread(target=remove)
+        thread.start()
+        begun.wait()
+        order += ["both"] * (not order)
+    thread.join()
+    assert order == ["both", "alone"]
+
+    def commit() -> None:
+        with open_backend(str(place)).hold(alone=False):
+            order.append("committed")
+
+    with backend.hold(alone=True):
+        thread = threading.Thread(target=commit)
+        thread.start()
+        order.append("removed")
+    thread.join()
+    assert order == ["both", "alone", "removed", "committed"]
+
+
+def test_nothing_that_is_not_there_can_be_held(place: Path) -> None:
+    with pytest.raises(PackNotFound), open_backend(str(place)).hold(alone=False):
+        pass
 
 
 def test_names_are_listed_sorted_and_by_prefix(backend: Backend) -> None:
@@ -192,3 +291,25 @@ def test_a_store_that_may_not_be_written_is_said(small_disk: Path) -> None:
         backend.write("packs/aa/1", iter((b"x",)))
     with pytest.raises(AccessDenied):
         DirectoryBackend(str(small_disk / "new")).create()
+    with pytest.raises(AccessDenied):
+        backend.remove(["bootfs-store"])
+    with pytest.raises(AccessDenied), backend.hold(alone=True):
+        pass
+    # Nobody can collect there either.
+    assert backend.refresh("bootfs-store") and not backend.refresh("packs/aa/1")
+
+
+def test_another_user_s_object_is_there_even_where_it_cannot_be_made_young() -> None:
+    require("root")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as path:
+        Path(path).chmod(0o755)
+        backend = open_backend(path)
+        backend.create()
+        backend.write("packs/ab/x", iter((b"x",)))
+        os.seteuid(12345)
+        try:
+            assert backend.refresh("packs/ab/x") and not backend.refresh("packs/ab/none")
+            with pytest.raises(AccessDenied):
+                backend.remove(["packs/ab/x"])
+        finally:
+            os.seteuid(0)

@@ -10,7 +10,7 @@ import pytest
 from converter.tree import Node
 from store.errors import BootfsError, IntegrityError
 from store.read.local import DirectorySource
-from tests.support.stores import StoredImage, WatchedSource
+from tests.support.stores import NAME, StoredImage, WatchedSource
 from tests.support.trees import iter_tree, random_tree
 
 SEEDS = range(6)
@@ -82,7 +82,7 @@ def test_through_a_poisoned_cache(image: StoredImage, tmp_path: Path, damage: st
     reader.read(0, reader.size)
     reader.close()
     cache.close()
-    directory = tmp_path / "cache" / "v1" / "image"
+    directory = tmp_path / "cache" / "v2" / NAME
     count = image.index.chunk_count
     size = sum(image.index.plain_sizes)
     if damage == "data":

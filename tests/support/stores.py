@@ -29,6 +29,9 @@ from store.read.image import Bootstrap, ImageReader
 from store.read.local import DirectorySource
 from store.write.backends.directory import DirectoryBackend
 
+NAME = "1a" * 32
+"""Of an image in a cache."""
+
 if TYPE_CHECKING:
     from store.interfaces import Source
 
@@ -93,9 +96,11 @@ class StoredImage:
         chunks = ChunkReader(self.index, source, cache, log, memory_limit)
         return ImageReader(Bootstrap(fd, self.index), chunks)
 
-    def open_cache(self, path: Path, log: Callable[[str], None] = lambda _: None) -> Cache:
+    def open_cache(
+        self, path: Path, log: Callable[[str], None] = lambda _: None, owner: int = 0
+    ) -> Cache:
         """Return this image's cache below ``path``; the caller closes it."""
-        return Cache(str(path), "image", self.index.plain_sizes, log)
+        return Cache(str(path), NAME, self.index.plain_sizes, log, owner=owner)
 
 
 class WatchedSource:

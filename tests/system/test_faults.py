@@ -201,9 +201,14 @@ def test_mode_erofs_alone_says_that_the_kernel_refuses(
         (("-e", "BLOB_STORE=/not/mounted"), ["/not/mounted", "mounted"]),
         (("-e", "BOOTFS_MODE=nonsense"), ["BOOTFS_MODE", "nonsense", "erofs"]),
         (("-e", "BOOTFS_READ_LIMIT=long"), ["BOOTFS_READ_LIMIT", "long"]),
+        (("-e", "BOOTFS_CACHE_LIMIT=3M"), ["BOOTFS_CACHE_LIMIT", "3M", "4M or more"]),
+        (("-e", "BOOTFS_CACHE_LIMIT=1.5G"), ["BOOTFS_CACHE_LIMIT", "1.5G"]),
         (("-e", "BOOTFS_KEEP_CAPS=ALL"), ["BOOTFS_KEEP_CAPS", "SYS_ADMIN"]),
     ],
-    ids=["no store", "no kind of store", "no directory", "mode", "limit", "capabilities"],
+    ids=[
+        *("no store", "no kind of store", "no directory", "mode", "limit", "too little cache"),
+        *("no amount of cache", "capabilities"),
+    ],
 )
 def test_settings_that_are_none(
     engine: Engine, workshop: Converted, options: tuple[str, ...], words: list[str]

@@ -14,6 +14,7 @@ import pytest
 from store.read import cache as cache_module
 from store.read.cache import Cache, CacheUnusable
 from tests.support.require import require
+from tests.support.stores import NAME
 
 SIZES = array("I", [5, 4096, 70_000])
 CHUNKS = [bytes([n]) * size for n, size in enumerate(SIZES, 1)]
@@ -22,7 +23,7 @@ CHUNKS = [bytes([n]) * size for n, size in enumerate(SIZES, 1)]
 @contextmanager
 def opened(path: Path, lines: list[str] | None = None) -> Iterator[Cache]:
     log = [] if lines is None else lines
-    cache = Cache(str(path), "image", SIZES, log.append)
+    cache = Cache(str(path), NAME, SIZES, log.append)
     yield cache
     cache.close()
 
@@ -60,7 +61,7 @@ def test_what_only_the_disk_has_is_not_at_hand(disk: Path) -> None:
         for number, plain in enumerate(CHUNKS):
             cache.write(number, plain)
         assert cache.is_at_hand(0, 3)
-        data = os.open(disk / "v1" / "image" / "data", os.O_RDONLY)
+        data = os.open(disk / "v2" / NAME / "data", os.O_RDONLY)
         os.fsync(data)
         os.posix_fadvise(data, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(data)
@@ -78,9 +79,9 @@ def test_a_forgotten_chunk_is_not_there(tmp_path: Path) -> None:
 
 def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
     with opened(tmp_path):
-        assert (tmp_path / "v1" / "image").stat().st_mode & 0o777 == 0o700
+        assert (tmp_path / "v2" / NAME).stat().st_mode & 0o777 == 0o700
         for name in ("data", "present"):
-            assert (tmp_path / "v1" / "image" / name).stat().st_mode & 0o777 == 0o600
+            assert (tmp_path / "v2" / NAME / name).stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("name", ["data", "present"])
@@ -89,7 +90,7 @@ def test_truncated_files_cost_chunks_and_nothing_else(tmp_path: Path, name: str,
     with opened(tmp_path) as cache:
         for number, plain in enumerate(CHUNKS):
             cache.write(number, plain)
-    os.truncate(tmp_path / "v1" / "image" / name, size)
+    os.truncate(tmp_path / "v2" / NAME / name, size)
     with opened(tmp_path) as cache:
         for number, plain in enumerate(CHUNKS):
             found = cache.read(number)
@@ -101,41 +102,41 @@ def test_truncated_files_cost_chunks_and_nothing_else(tmp_path: Path, name: str,
 def test_data_cut_under_a_reader_is_a_chunk_that_is_not_there(tmp_path: Path) -> None:
     with opened(tmp_path) as cache:
         cache.write(1, CHUNKS[1])
-        os.truncate(tmp_path / "v1" / "image" / "data", 100)
+        os.truncate(tmp_path / "v2" / NAME / "data", 100)
         assert cache.read(1) is None
 
 
 def test_an_image_without_chunks_has_a_cache_of_nothing(tmp_path: Path) -> None:
-    cache = Cache(str(tmp_path), "image", array("I"), print)
+    cache = Cache(str(tmp_path), NAME, array("I"), print)
     assert cache.present_count == 0
     cache.close()
 
 
 def test_something_else_in_its_place_is_unusable(tmp_path: Path) -> None:
-    (tmp_path / "v1").write_text("a file")
+    (tmp_path / "v2").write_text("a file")
     with pytest.raises(CacheUnusable, match="without a cache"):
-        Cache(str(tmp_path), "image", SIZES, print)
+        Cache(str(tmp_path), NAME, SIZES, print)
 
 
 @pytest.mark.parametrize("name", ["data", "present"])
 def test_links_and_pipes_are_not_followed(tmp_path: Path, name: str) -> None:
-    directory = tmp_path / "cache" / "v1" / "image"
+    directory = tmp_path / "cache" / "v2" / NAME
     directory.mkdir(parents=True)
     (directory / name).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(CacheUnusable):
-        Cache(str(tmp_path / "cache"), "image", SIZES, print)
+        Cache(str(tmp_path / "cache"), NAME, SIZES, print)
     assert not (tmp_path / "elsewhere").exists()
     (directory / name).unlink()
     os.mkfifo(directory / name)
     with pytest.raises(CacheUnusable):
-        Cache(str(tmp_path / "cache"), "image", SIZES, print)
+        Cache(str(tmp_path / "cache"), NAME, SIZES, print)
 
 
 def test_files_are_closed_when_it_is_unusable(tmp_path: Path) -> None:
-    (tmp_path / "v1" / "image" / "present").mkdir(parents=True)
+    (tmp_path / "v2" / NAME / "present").mkdir(parents=True)
     before = os.listdir("/proc/self/fd")
     with pytest.raises(CacheUnusable):
-        Cache(str(tmp_path), "image", SIZES, print)
+        Cache(str(tmp_path), NAME, SIZES, print)
     assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
@@ -177,24 +178,40 @@ def test_a_full_disk_costs_the_keeping_and_is_tried_again_later(
         assert lines == ["cache: No space left on device; reading on without keeping"]
         cache.write(1, CHUNKS[1])
         assert cache.read(1) is None  # a pause: the disk is not asked at each chunk
-        os.truncate(small_disk / "v1" / "image" / "data", 0)
+        os.truncate(small_disk / "v2" / NAME / "data", 0)
         now[0] += cache_module.PAUSE_S
         cache.write(1, CHUNKS[1])
         assert cache.read(1) == CHUNKS[1]
 
 
-def test_a_map_of_holes_on_a_full_disk_is_unusable_and_not_a_bus_error(small_disk: Path) -> None:
-    directory = small_disk / "v1" / "image"
+def test_a_map_of_holes_on_a_full_disk_keeps_nothing_and_is_no_bus_error(small_disk: Path) -> None:
+    directory = small_disk / "v2" / NAME
     directory.mkdir(parents=True)
     with (directory / "present").open("wb") as file:
         file.truncate(1 << 20)
-    (directory / "data").touch()
+    for name in ("data", "used"):
+        (directory / name).touch()
     filling = (small_disk / "filling").open("wb", buffering=0)
     with filling, pytest.raises(OSError, match="No space"):
         while True:
             filling.write(bytes(4096))
-    with pytest.raises(CacheUnusable, match="No space"):
-        Cache(str(small_disk), "image", SIZES, print)
+    lines: list[str] = []
+    with opened(small_disk, lines) as cache:
+        assert not cache.write(1, CHUNKS[1])
+        assert not cache.has(1)
+    assert lines == ["cache: No space left on device; reading on without keeping"]
+
+
+@pytest.mark.parametrize("name", ["data", "present", "used", "sizes"])
+def test_files_cut_short_under_a_reader_are_no_bus_error(tmp_path: Path, name: str) -> None:
+    with opened(tmp_path) as cache:
+        for number, plain in enumerate(CHUNKS):
+            assert cache.write(number, plain)
+        os.truncate(tmp_path / "v2" / NAME / name, 0)
+        for number, plain in enumerate(CHUNKS):
+            assert cache.read(number) in (None, plain)
+            assert cache.write(number, plain)
+            assert cache.read(number) == plain
 
 
 def test_a_directory_that_may_not_be_written_is_unusable(tmp_path: Path) -> None:
@@ -204,7 +221,7 @@ def test_a_directory_that_may_not_be_written_is_unusable(tmp_path: Path) -> None
         tmp_path.chmod(0o500)
     try:
         with pytest.raises(CacheUnusable):
-            Cache(str(tmp_path), "image", SIZES, print)
+            Cache(str(tmp_path), NAME, SIZES, print)
     finally:
         if os.geteuid() == 0:
             subprocess.run(["umount", tmp_path], check=True)

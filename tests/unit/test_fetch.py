@@ -1,3 +1,4 @@
+import os
 import threading
 import time
 from array import array
@@ -15,10 +16,11 @@ from store.errors import BootfsError, IntegrityError, PackNotFound, TimedOut
 from store.format.chunkindex import ChunkIndex
 from store.format.digest import digest_of
 from store.read import fetch
+from store.read.cache import Cache
 from store.read.fetch import GAP_LIMIT, RANGE_LIMIT, ChunkReader, plain_of, plan_ranges
 from store.read.local import DirectorySource
 from store.write.packwriter import compress
-from tests.support.stores import StoredImage, WatchedSource
+from tests.support.stores import NAME, StoredImage, WatchedSource
 from tests.support.trees import make_directory, make_file
 
 READERS = 50
@@ -285,3 +287,151 @@ def test_ranges_hold_every_chunk_once_and_keep_their_limits(
         if before.pack == after.pack and after.start - before.end <= GAP_LIMIT:
             first = after.chunks[0]
             assert index.offsets[first] + index.stored_sizes[first] - before.start > RANGE_LIMIT
+
+
+def test_readers_on_one_cache_fetch_each_chunk_once(image: StoredImage, tmp_path: Path) -> None:
+    """Each has a cache object and threads of its own, as containers have."""
+    source = watched(image, lambda *_: time.sleep(0.01))
+    count = image.index.chunk_count
+    caches = [image.open_cache(tmp_path / "c", owner=n + 1) for n in range(12)]
+    readers = [ChunkReader(image.index, source, cache, lambda _: None) for cache in caches]
+    barrier = threading.Barrier(len(readers))
+
+    def read(number: int) -> None:
+        barrier.wait()
+        for chunk in Random(number).sample(range(count), count):
+            assert readers[number].read([chunk])[chunk] == plain(image, chunk)
+
+    with ThreadPoolExecutor(len(readers)) as pool:
+        list(pool.map(read, range(len(readers))))
+    assert sum(reader.counters.fetched_chunks for reader in readers) == count
+    assert source.fetched.total() <= count
+    assert sum(reader.counters.followed for reader in readers) > 0
+
+
+def test_a_claim_that_runs_out_delays_and_nothing_else(image: StoredImage, tmp_path: Path) -> None:
+    """Whoever was fetching is gone, or stopped, without having released its claims."""
+    gone, cache = (image.open_cache(tmp_path / "c", owner=n) for n in (1, 2))
+    for chunk in range(image.index.chunk_count):
+        assert gone.claims.take(image.index.digest(chunk))
+    source = watched(image)
+    reader = ChunkReader(image.index, source, cache, lambda _: None)
+    chunks = list(range(image.index.chunk_count))
+    assert reader.read(chunks) == {chunk: plain(image, chunk) for chunk in chunks}
+    assert reader.counters.followed == reader.counters.fetched_chunks == len(chunks)
+
+
+def test_a_claim_renewed_for_ever_is_not_waited_for_for_ever(
+    image: StoredImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "FOLLOW_S", 0.3)
+    other, cache = (image.open_cache(tmp_path / "c", owner=n) for n in (1, 2))
+    digest = image.index.digest(1)
+    assert other.claims.take(digest)
+    ended = threading.Event()
+
+    def renew() -> None:
+        while not ended.wait(0.05):
+            other.claims.renew(digest)
+
+    renewing = threading.Thread(target=renew)
+    renewing.start()
+    reader = ChunkReader(image.index, watched(image), cache, lambda _: None)
+    assert reader.read([1])[1] == plain(image, 1)
+    ended.set()
+    renewing.join()
+    assert reader.counters.followed == 1
+
+
+def test_after_a_failure_of_who_fetched_the_others_do(image: StoredImage, tmp_path: Path) -> None:
+    begun, gate = threading.Event(), threading.Event()
+
+    def fail(*_: object) -> None:
+        begun.set()
+        gate.wait()
+        raise TimedOut("late")
+
+    first, second = (image.open_cache(tmp_path / "c", owner=n) for n in (1, 2))
+    failing = ChunkReader(image.index, watched(image, fail), first, lambda _: None)
+    source = watched(image)
+    good = ChunkReader(image.index, source, second, lambda _: None)
+    with ThreadPoolExecutor(2) as pool:
+        one = pool.submit(failing.read, [1])
+        assert begun.wait(10)
+        other = pool.submit(good.read, [1])
+        time.sleep(0.05)
+        assert not source.fetched
+        gate.set()
+        with pytest.raises(TimedOut):
+            one.result()
+        assert other.result() == {1: plain(image, 1)}
+
+
+def test_what_another_image_has_is_not_fetched(tmp_path: Path) -> None:
+    """Two images with files in common, and each with one of its own."""
+    common = Random(2).randbytes(900_000)
+    trees = [
+        make_directory(big=make_file(common), own=make_file(Random(n).randbytes(200_000)))
+        for n in (3, 4)
+    ]
+    images = [StoredImage(tree, tmp_path / f"s{n}") for n, tree in enumerate(trees)]
+    read = []
+    for number, image in enumerate(images):
+        name = f"{number + 1:02x}" * 32
+        cache = Cache(str(tmp_path / "c"), name, image.index.plain_sizes, print)
+        source = watched(image)
+        reader = ChunkReader(image.index, source, cache, print)
+        chunks = list(range(image.index.chunk_count))
+        assert reader.read(chunks) == {chunk: plain(image, chunk) for chunk in chunks}
+        # From its own data now, whatever becomes of the other image's.
+        assert all(cache.has(chunk) for chunk in chunks)
+        read.append(reader.counters)
+        cache.close()
+    assert read[0].shared == 0 and read[0].fetched_chunks == images[0].index.chunk_count
+    assert read[1].shared >= 5
+    assert read[1].fetched_chunks == images[1].index.chunk_count - read[1].shared
+
+
+@pytest.mark.parametrize("name", ["claims", "places"])
+def test_a_table_that_cannot_be_used_costs_the_sharing_alone(
+    image: StoredImage, tmp_path: Path, name: str
+) -> None:
+    cache = image.open_cache(tmp_path / "c")
+    (tmp_path / "c" / "v2" / name).mkdir()
+    lines: list[str] = []
+    reader = ChunkReader(image.index, watched(image), cache, lines.append)
+    chunks = list(range(image.index.chunk_count))
+    assert reader.read(chunks) == {chunk: plain(image, chunk) for chunk in chunks}
+    assert lines == ["cache: Is a directory; not heeding what other containers fetch"]
+
+
+def test_a_small_cache_under_many_readers_is_never_a_wrong_byte(tmp_path: Path) -> None:
+    tree = make_directory(big=make_file(Random(5).randbytes(9_000_000)))
+    image = StoredImage(tree, tmp_path / "s")
+    chunks = list(range(image.index.chunk_count))
+    right = {chunk: plain(image, chunk) for chunk in chunks}
+    lines: list[str] = []
+    caches = [
+        Cache(str(tmp_path / "c"), NAME, image.index.plain_sizes, lines.append, 4 << 20, n + 1)
+        for n in range(3)
+    ]
+    readers = [
+        ChunkReader(image.index, watched(image), cache, lines.append, memory_limit=1 << 18)
+        for cache in caches
+    ]
+
+    def read(number: int) -> None:
+        random = Random(number)
+        for _ in range(100):
+            first = random.choice(chunks)
+            wanted = chunks[first : first + random.randrange(1, 5)]
+            found = readers[number % 3].read(wanted)
+            assert found == {chunk: right[chunk] for chunk in wanted}
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(read, range(6)))
+    assert lines == []
+    assert sum(reader.counters.cache_hits for reader in readers) > 0
+    for cache in caches:
+        assert os.fstat(cache._data).st_blocks * 512 <= 4 << 20
+        cache.close()

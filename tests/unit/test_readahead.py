@@ -15,7 +15,7 @@ from store.format.chunkindex import BLOCK, FRAME
 from store.read.image import ImageReader
 from store.read.local import DirectorySource
 from store.read.order import Pages, StartOrder
-from tests.support.stores import StoredImage, WatchedSource
+from tests.support.stores import NAME, StoredImage, WatchedSource
 from tests.support.trees import make_directory, make_file
 
 STEP = 128 << 10
@@ -139,7 +139,7 @@ def test_a_frame_is_advised_whole_and_once(image: StoredImage) -> None:
 
 def test_the_next_start_replays_what_this_one_read(image: StoredImage, tmp_path: Path) -> None:
     reader, source = cached_reader(image, tmp_path / "cache")
-    path = str(tmp_path / "cache" / "v1" / "image")
+    path = str(tmp_path / "cache" / "v2" / NAME)
     ahead = read_ahead(reader, Advised(), StartOrder(path, reader.size))
     middle = image.index.data_start + image.index.data_size // 2 // BLOCK * BLOCK
     ahead._follow(0, BLOCK)

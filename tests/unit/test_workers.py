@@ -47,7 +47,12 @@ def test_who_waits_leaves_another_to_answer() -> None:
 
 def test_a_second_wait_of_one_answer_takes_nobodys_turn() -> None:
     ran = threading.Event()
-    workers = Workers(lambda: (workers.take_turn(), ran.set()) and None)
+
+    def work() -> None:
+        workers.take_turn()
+        ran.set()
+
+    workers = Workers(work)
     workers.take_turn()
     workers.begin_wait()
     assert ran.wait(10)

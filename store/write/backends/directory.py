@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
-from collections.abc import Callable, Iterator
-from errno import EDQUOT, EFBIG, ENOSPC, EROFS
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from errno import EDQUOT, EFBIG, EINVAL, ENOLCK, ENOSPC, ENOSYS, EOPNOTSUPP, EROFS
 from pathlib import Path
 from threading import Lock
 
@@ -15,6 +17,8 @@ from store.read.local import DirectorySource
 
 PART = ".part"
 """End of the name of a file that is still being written."""
+_NO_LOCKS = (EINVAL, ENOLCK, ENOSYS, EOPNOTSUPP)
+"""What flock(2) gives on file systems that have no locks."""
 
 
 class DirectoryBackend:
@@ -104,16 +108,82 @@ class DirectoryBackend:
         found = (path for path in base.rglob("*") if path.is_file() and path.suffix != PART)
         yield from sorted(str(path.relative_to(self._root)) for path in found)
 
-    def write(self, name: str, pieces: Iterator[bytes]) -> None:
-        """Write an object; see `Backend`."""
+    def iter_unfinished(self) -> Iterator[str]:
+        """Yield names of what is still being written; see `Backend`."""
+        found = (path for path in self._root.rglob(f"*{PART}") if path.is_file())
+        yield from sorted(str(path.relative_to(self._root)) for path in found)
+
+    def age_s(self, name: str, now_s: float) -> float:
+        """Return how long ago an object was written; see `Backend`."""
+        try:
+            return now_s - (self._root / name).stat().st_mtime
+        except OSError as error:
+            raise _translated(error, f"{self.location}/{name}") from None
+
+    def refresh(self, name: str) -> bool:
+        """Make an object young again; see `Backend`."""
         path = self._root / name
         try:
-            if path.exists():
-                return
+            # Not between a collection's look at its age and its end.
+            with self.hold(alone=False):
+                os.utime(path)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            # Another user's, in a store that several write.  It is not made young then,
+            # and if it is collected before the commit, the commit says so.
+            if (isinstance(error, PermissionError) or error.errno == EROFS) and path.is_file():
+                return True
+            raise _translated(error, str(path)) from None
+        return True
+
+    def write(self, name: str, pieces: Iterator[bytes]) -> None:
+        """Write an object; see `Backend`."""
+        if not self.refresh(name):
+            self.replace(name, pieces)
+
+    def replace(self, name: str, pieces: Iterator[bytes]) -> None:
+        """Write an object over a damaged one; see `Backend`."""
+        path = self._root / name
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._write_file(path, pieces)
+        except FileNotFoundError:
+            raise PackNotFound(
+                f"{path}: removed while it was written; collect with a longer --grace, "
+                "and convert again"
+            ) from None
         except OSError as error:
             raise _translated(error, str(path)) from None
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove objects; see `Backend`."""
+        changed = set()
+        for name in names:
+            path = self._root / name
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise _translated(error, str(path)) from None
+            changed.add(path.parent)
+        # Directories stay, also empty ones: somebody may be about to write into them.
+        for directory in changed:
+            _sync_directory(directory)
+
+    @contextmanager
+    def hold(self, *, alone: bool) -> Iterator[None]:
+        """Hold the store by a lock on its mark, which ends with the process; see `Backend`."""
+        mark = self._root / STORE_MARK
+        try:
+            # Over NFS an exclusive lock takes a file that is open for writing.
+            fd = os.open(mark, (os.O_RDWR if alone else os.O_RDONLY) | os.O_CLOEXEC)
+        except OSError as error:
+            raise _translated(error, str(mark)) from None
+        try:
+            _lock(fd, mark, alone=alone)
+            yield
+        finally:
+            os.close(fd)
 
     def _write_file(self, path: Path, pieces: Iterator[bytes]) -> None:
         fd, part = tempfile.mkstemp(dir=path.parent, suffix=PART)
@@ -127,12 +197,26 @@ class DirectoryBackend:
                 os.fchmod(file.fileno(), 0o644)
             os.rename(part, path)
         except BaseException:
-            os.unlink(part)
+            Path(part).unlink(missing_ok=True)
             raise
         # The names too must outlive a power cut, or a manifest could be there and its
         # packs not.
         for directory in {path.parent, path.parent.parent, self._root}:
             _sync_directory(directory)
+
+
+def _lock(fd: int, mark: Path, *, alone: bool) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise _translated(error, str(mark)) from None
+        # Nobody can collect here either.
+        if alone:
+            raise UsageError(
+                f"{mark}: {error.strerror}; nothing can be removed safely from a file system "
+                "without locks: use the machine that has the disk"
+            ) from None
 
 
 def _sync_directory(path: Path) -> None:
@@ -154,5 +238,5 @@ def _translated(error: OSError, where: str) -> BootfsError:
             "make room and convert again"
         )
     if isinstance(error, PermissionError) or error.errno == EROFS:
-        return AccessDenied(f"{where}: {error.strerror}; the store must be writable to convert")
-    return BootfsError(f"{where}: {error.strerror or error}")
+        return AccessDenied(f"{where}: {error.strerror}; the store must be writable")
+    return BootfsError(f"{where}: {error.strerror or error}; see `dmesg` for what the disk says")

@@ -1,0 +1,170 @@
+"""Commands that keep a store: verify it, forget an image, collect what none needs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import asdict
+
+from converter.bootview import read_boot_image
+from converter.images.transports import open_image
+from converter.progress import Progress, shown_progress
+from converter.reference import parse_reference
+from converter.spool import Spool
+from store.errors import UsageError
+from store.interfaces import Backend
+from store.write.backends import open_backend
+from store.write.checking import Problem, StoreCheck
+from store.write.collecting import Garbage, collect, forget
+from store.write.repairing import iter_repaired, open_mirror
+
+MIRROR_LIMIT_S = 60.0
+"""How long a piece of an object may take to come from a mirror."""
+
+_CHUNK_INDEX = re.compile(r"blake3:([0-9a-f]{64})")
+_DURATION = re.compile(r"(\d{1,9})([smhd]?)", re.ASCII)
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of ``90``, ``90s``, ``30m``, ``36h``, ``7d``.
+
+    Raises:
+        ArgumentTypeError: it is none of these.
+
+    """
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration; write 90s, 30m, 36h or 7d")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def _open_directory(url: str) -> Backend:
+    if url.partition("://")[0].lower() in ("http", "https"):
+        raise UsageError(
+            f"{url}: a web server does not say what a store holds; give the directory it serves, "
+            "or check an image through it: bootfs check SOURCE DEST --store URL"
+        )
+    return open_backend(url)
+
+
+def check_whole_store(
+    url: str, mirror_url: str | None, progress_wish: str | None, *, as_json: bool
+) -> int:
+    """Verify the store at ``url``, repair it where a mirror is given; return the problems left.
+
+    Raises:
+        NotFound, UsageError, AccessDenied: there is no store, or none that can be listed.
+        Unreachable, AccessDenied: the mirror cannot be read.
+
+    """
+    with ExitStack() as stack:
+        backend = stack.enter_context(closing(_open_directory(url)))
+        mirror = None
+        if mirror_url is not None:
+            mirror = stack.enter_context(closing(open_mirror(mirror_url, MIRROR_LIMIT_S)))
+        progress = stack.enter_context(shown_progress(progress_wish))
+        check = StoreCheck(backend)
+        found: list[tuple[Problem, str | None]] = []
+        if mirror is None:
+            outcomes: Iterator[tuple[Problem, str | None]] = (
+                (problem, None) for problem in _iter_found(check, progress)
+            )
+        else:
+            outcomes = iter(iter_repaired(backend, mirror, lambda: _iter_found(check, progress)))
+        for problem, left in outcomes:
+            found.append((problem, left))
+            if not as_json:
+                progress.make_room()
+                print(problem)
+                if left is not None:
+                    print(f"  not repaired: {left}" if left else f"  repaired from {mirror_url}")
+        progress.end()
+    # Of a name that was repaired and is no better the last outcome counts.
+    outcome = {problem.name: left for problem, left in found}
+    problems = sum(left != "" for left in outcome.values())
+    counts = {kind: len(digests) for kind, digests in check.inventory.objects.items()}
+    if as_json:
+        shown = [
+            {"name": problem.name, "what": problem.what, "repaired": left == "", "left": left or ""}
+            for problem, left in found
+        ]
+        print(json.dumps({**counts, "problems": shown}))
+    else:
+        print(_checked_line(counts, len(outcome), problems, is_repair=mirror is not None))
+    return problems
+
+
+def _iter_found(check: StoreCheck, progress: Progress) -> Iterator[Problem]:
+    progress.step("check", check.take_stock())
+    yield from check.iter_problems(progress.advance)
+
+
+def _checked_line(counts: dict[str, int], found: int, left: int, *, is_repair: bool) -> str:
+    """Return the last line of a check."""
+    line = f"{counts['packs']} packs, {counts['manifests']} images checked, {found} problems"
+    if is_repair:
+        return f"{line}, {found - left} repaired"
+    return f"{line}; --repair URL gets objects from a store that has them whole" if found else line
+
+
+def forget_image(url: str, image: str) -> int:
+    """Remove an image, named by reference or digest, from the store at ``url``; return 0.
+
+    Raises:
+        NotFound: there is no store, no such boot image, or it is not in the store.
+        UsageError: the image is no boot image.
+        BootfsError: it cannot be read, or the store not be changed.
+
+    """
+    with closing(_open_directory(url)) as backend:
+        match = _CHUNK_INDEX.fullmatch(image)
+        if match:
+            digest = bytes.fromhex(match[1])
+        else:
+            with Spool() as spool:
+                view = read_boot_image(open_image(parse_reference(image), spool), spool)
+                digest = view.config.chunk_index
+        forget(backend, digest)
+    print(
+        f"blake3:{digest.hex()} forgotten; "
+        f"bootfs collect {url} --delete frees what only it needed, after the grace period"
+    )
+    return 0
+
+
+def collect_store(url: str, grace_s: float, *, delete: bool, as_json: bool) -> int:
+    """Say what no image of the store at ``url`` needs, or remove it; return 0.
+
+    Raises:
+        NotFound, UsageError: there is no store.
+        IntegrityError, FormatError: it is damaged so that nothing can be collected.
+        AccessDenied: it cannot be changed.
+
+    """
+    with closing(_open_directory(url)) as backend:
+        found = collect(backend, grace_s, time.time(), delete=delete)
+    if as_json:
+        shown = {
+            "deleted": delete,
+            "images": [f"blake3:{image.hex()}" for image in found.images],
+            "old": _as_json(found.old),
+            "young": _as_json(found.young),
+        }
+        print(json.dumps(shown))
+        return 0
+    for garbage in found.old:
+        print(f"{garbage.name}: {garbage.size} bytes, {garbage.age_s / 3600:.1f} hours old")
+    size = sum(garbage.size for garbage in found.old) / 1e6
+    done = "removed" if delete else "to remove with --delete"
+    kept = f"; {len(found.young)} left, younger than the grace period" if found.young else ""
+    print(f"{len(found.old)} objects, {size:.1f} MB {done}{kept}")
+    return 0
+
+
+def _as_json(garbage: list[Garbage]) -> list[dict[str, object]]:
+    return [asdict(one) for one in garbage]

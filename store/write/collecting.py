@@ -1,0 +1,117 @@
+"""Remove from a store what no image needs (docs/decisions/0013-collecting.md).
+
+Safe beside conversions: nothing is removed but by who holds the store alone and has
+read every manifest since.  A conversion whose objects went before it committed fails
+then, and leaves no manifest.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from store.errors import BootfsError, NotFound, PackNotFound
+from store.format.names import manifest_name
+from store.interfaces import Backend
+from store.write.manifest import parse_manifest
+from store.write.roots import MANIFESTS, Packs, Roots, check_is_store, needed_names
+
+GRACE_S = 24 * 3600.0
+"""What is younger is left: longer than a conversion takes, and than it takes somebody to
+repeat one that was killed, which goes on with the packs it left."""
+
+_OBJECT = re.compile(r"packs/([0-9a-f]{2})/\1[0-9a-f]{62}|(indexes|bootstraps)/[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """Something that no image needs; size in bytes."""
+
+    name: str
+    size: int
+    age_s: float
+
+
+@dataclass(slots=True)
+class Collection:
+    """What a collection found."""
+
+    old: list[Garbage] = field(default_factory=list)
+    """What it removes, by name."""
+    young: list[Garbage] = field(default_factory=list)
+    """What it leaves, because it may still be needed."""
+    images: list[bytes] = field(default_factory=list)
+    """Raw digests of the chunk indexes of the images that keep the rest, sorted."""
+
+
+def collect(backend: Backend, grace_s: float, now_s: float, *, delete: bool) -> Collection:
+    """Find what no image needs; with ``delete`` remove what is older than ``grace_s``.
+
+    Unfinished files are among it; files that bootfs never wrote are not.  May be ended
+    at any moment and begun again.
+
+    Raises:
+        IntegrityError, FormatError: a manifest or chunk index is damaged; nothing was removed.
+        NotFound, UsageError, AccessDenied: there is no store, or it cannot be changed.
+
+    """
+    check_is_store(backend)
+    roots = Roots(backend)
+    # Most of the reading before anybody has to wait.
+    roots.read()
+    if not delete:
+        return _find(backend, roots, grace_s, now_s)
+    with backend.hold(alone=True):
+        roots.read()
+        found = _find(backend, roots, grace_s, now_s)
+        backend.remove(garbage.name for garbage in found.old)
+    return found
+
+
+def _find(backend: Backend, roots: Roots, grace_s: float, now_s: float) -> Collection:
+    needed = roots.needed()
+    found = Collection(images=sorted(roots.images))
+    objects = [name for name in backend.iter_names("") if _OBJECT.fullmatch(name)]
+    for name in [*objects, *backend.iter_unfinished()]:
+        if name in needed:
+            continue
+        try:
+            garbage = Garbage(name, backend.size(name), backend.age_s(name, now_s))
+        except PackNotFound:
+            # Unfinished, and finished by now.
+            continue
+        (found.old if garbage.age_s >= grace_s else found.young).append(garbage)
+    return found
+
+
+def forget(backend: Backend, image: bytes) -> None:
+    """Remove an image from a store: its manifest; a collection takes what only it needed.
+
+    The grace period of that begins now.
+
+    Raises:
+        NotFound: there is no store, or no such image in it.
+        UsageError, AccessDenied: it cannot be changed.
+
+    """
+    check_is_store(backend)
+    if not backend.has(manifest_name(image)):
+        raise NotFound(f"{backend.location} has no image blake3:{image.hex()}")
+    others: set[str] = set()
+    for name in backend.iter_names(MANIFESTS):
+        other = _read_if_sound(backend, name)
+        if other is not None and other[0] != image:
+            others |= needed_names(*other)
+    own = _read_if_sound(backend, manifest_name(image)) or (image, [])
+    for name in sorted(needed_names(image, own[1]) - others):
+        backend.refresh(name)
+    with backend.hold(alone=True):
+        backend.remove((manifest_name(image),))
+
+
+def _read_if_sound(backend: Backend, name: str) -> tuple[bytes, Packs] | None:
+    """Return what a manifest says; None of a damaged one, which forgetting must not need."""
+    try:
+        return parse_manifest(backend.fetch(name, 0, backend.size(name)))
+    except BootfsError:
+        return None
