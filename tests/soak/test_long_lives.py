@@ -1,7 +1,4 @@
-"""Memory and descriptors of a daemon that lives long.
-
-`BOOTFS_SOAK=1` asks for the long runs, whose figures are in docs/performance.md.
-"""
+"""Memory and descriptors of a daemon that lives long."""
 
 from __future__ import annotations
 
@@ -20,6 +17,7 @@ from boot.fuse import IN_HEADER, OUT_HEADER, READ, READ_IN, REQUEST_SIZE, OneFil
 from converter.tree import Content, Node, Segment
 from store.read.fetch import ChunkReader
 from store.read.remote import HttpSource
+from tests.soak.extent import IMAGE_SIZE, IS_LONG
 from tests.support.stores import StoredImage
 from tests.support.trees import MemoryBlob, make_directory
 from tests.system.test_daemon_death import container_init, daemon_of
@@ -27,18 +25,16 @@ from tests.system.test_daemon_death import container_init, daemon_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.support.converted import Conversions, Converted
+    from tests.support.converted import Converted
     from tests.support.engine import Engine
     from tests.support.servers import Nginx
 
 pytestmark = pytest.mark.system
 
-IS_LONG = os.environ.get("BOOTFS_SOAK") == "1"
 READS = 1_000_000 if IS_LONG else 15_000
 WARM_UP = 200_000 if IS_LONG else 5_000
 """Reads after which all that is to be kept is kept."""
 RECONNECTS = 10_000 if IS_LONG else 200
-IMAGE_SIZE = 1 << 30 if IS_LONG else 48 << 20
 RESIDENT_LIMIT = 40 << 20
 GROWTH_LIMIT = 1 << 20
 """What an allocator may do by itself; an object a request would be 100 MB."""
@@ -163,20 +159,6 @@ def test_a_reader_does_not_keep_connections_that_the_server_closes(
     assert made >= RECONNECTS * 9 // 10
     assert after <= before + 1
     source.close()
-
-
-@pytest.fixture(scope="module")
-def big_file(
-    conversions: Conversions, base_image: str, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Converted, Path]:
-    """Give a converted image with a file of `IMAGE_SIZE`, and the file."""
-    context = tmp_path_factory.mktemp("big")
-    with (context / "big").open("wb") as file:
-        for _ in range(IMAGE_SIZE >> 20):
-            # Halves that can be compressed, as files are.
-            file.write(os.urandom(1 << 19) + os.urandom(1 << 9) * (1 << 10))
-    dockerfile = f"FROM {base_image}\nCOPY big /big\n"
-    return conversions.convert(conversions.engine.build(dockerfile, context)), context / "big"
 
 
 @pytest.mark.parametrize("mode", ["erofs", "fuse"])
