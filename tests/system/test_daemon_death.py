@@ -37,7 +37,7 @@ def daemon_of(container: Container) -> int:
         try:
             if Path(f"/proc/{entry}/comm").read_text() == "bootfs-daemon\n":
                 return int(entry)
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             continue
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -55,6 +56,8 @@ class Running:
     cache: Path
     """The image's directory in the cache volume."""
     mode: str
+    digest: str
+    """SHA-256 of /big."""
     own_layer: Path
     """Where the engine keeps boot config, chunk index and bootstrap, each alone in its layer."""
 
@@ -63,10 +66,15 @@ class Running:
         return [path for path in (self.store / "packs").glob("*/*") if path.is_file()]
 
     def reads(self) -> bool:
-        """Read /big; whether it is as it should be, or else an error."""
-        done = self.container.run("sha256sum", "-c", "/big.sum", check=False)
-        assert done.returncode == 0 or "Input/output error" in done.stderr, done.stdout
-        return done.returncode == 0
+        """Read /big, from outside, where that needs no program; whether it could be read."""
+        root = Path(f"/proc/{container_init(self.container)}/root")
+        try:
+            found = hashlib.sha256((root / "big").read_bytes()).hexdigest()
+        except OSError as error:
+            assert error.errno == errno.EIO
+            return False
+        assert found == self.digest
+        return True
 
     def lines(self) -> list[str]:
         """Give what bootfs has said, each line once."""
@@ -125,8 +133,10 @@ def running(engine: Engine, prepared: Prepared, request: pytest.FixtureRequest) 
     os.truncate(prepared.cache / "reads", 0)
     options = ("-v", f"{prepared.volume}:/.bootfs/cache", *LIMITED)
     container = image.start(engine, "sleep", "1000", options=options)
-    container.run("sha256sum", "/big.sum", "/bin/cat")
-    return Running(container, prepared.store, prepared.cache, image.mode, prepared.own_layer)
+    digest = container.run("cat", "/big.sum").stdout.split()[0]
+    return Running(
+        container, prepared.store, prepared.cache, image.mode, digest, prepared.own_layer
+    )
 
 
 def test_in_cached_data_it_is_repaired_from_the_store(running: Running) -> None:
@@ -141,26 +151,30 @@ def test_in_cached_data_it_is_an_error_without_the_store(running: Running) -> No
     packs = running.packs()
     for pack in packs:
         pack.rename(pack.with_name("away-" + pack.name))
-    turn_over(running.cache / "data")
-    assert not running.reads()
-    assert any("404" in line for line in running.lines())
-    for pack in packs:
-        pack.with_name("away-" + pack.name).rename(pack)
+    try:
+        turn_over(running.cache / "data")
+        assert not running.reads()
+        assert any("404" in line for line in running.lines())
+    finally:
+        for pack in packs:
+            pack.with_name("away-" + pack.name).rename(pack)
     assert running.reads()
 
 
 def test_in_store_and_cache_it_is_an_error_until_one_is_repaired(running: Running) -> None:
     for pack in running.packs():
         turn_over(pack)
-    turn_over(running.cache / "data")
-    assert not running.reads()
-    assert any("damaged" in line for line in running.lines())
-    for pack in running.packs():
-        turn_over(pack)
+    try:
+        turn_over(running.cache / "data")
+        assert not running.reads()
+        assert any("damaged" in line for line in running.lines())
+    finally:
+        for pack in running.packs():
+            turn_over(pack)
     assert running.reads()
 
 
-@pytest.mark.parametrize("byte", [b"\0", b"\1", b"\xff"])
+@pytest.mark.parametrize("byte", [b"\0", b"\xff"])
 def test_in_the_presence_map_it_costs_a_fetch(running: Running, byte: bytes) -> None:
     fill(running.cache / "present", byte)
     if byte != b"\0":
