@@ -49,8 +49,16 @@ def system(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """Inject faults for long and with default limits: minutes to hours; not part of the gate."""
+    parts = [part for part in ("tests/fault", "tests/soak") if Path(part).is_dir()]
+    session.env["BOOTFS_SOAK"] = "1"
+    python(session, "pytest", *parts, *session.posargs)
+
+
+@nox.session
 def fault(session: nox.Session) -> None:
-    """Kill processes and fail calls at every step."""
+    """Kill processes, fail calls at every step, and do what networks do wrong."""
     python(session, "pytest", "tests/fault", *session.posargs)
 
 

@@ -15,6 +15,7 @@ from boot.fuse import OneFile
 from boot.image import open_bootstrap, open_index
 from boot.log import log
 from boot.readahead import ReadAhead
+from boot.repeats import RepeatedReads
 from boot.replay import Replay
 from boot.syscalls import Residency, keep_freed_memory
 from store.errors import BootfsError
@@ -45,7 +46,7 @@ def open_image(settings: Settings) -> tuple[ImageReader, StartOrder | None]:
     """
     keep_freed_memory(KEPT_MEMORY)
     index = open_index(settings.chunk_index)
-    source = open_source(settings.blob_store, settings.read_limit_s, AUTHORITIES)
+    source = open_source(settings.blob_store, settings.read_limit_s, AUTHORITIES, log)
     start_new_thread(source.dial, ())
     cache = order = None
     try:
@@ -93,7 +94,8 @@ class Service:
         """
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         image, order = open_image(Settings(read_boot_config(), environment))
-        self.file = OneFile(fuse, b"image.erofs", image.size, image.read, log)
+        reads = RepeatedReads(image.read)
+        self.file = OneFile(fuse, b"image.erofs", image.size, reads.read, log)
         self._image = image
         self._order = order
         self._read_ahead: ReadAhead | None = None

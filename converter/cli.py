@@ -7,7 +7,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 
 from converter import RELEASE
@@ -17,7 +17,7 @@ from converter.convert import DEFAULT_LEVEL, Report, convert
 from converter.images.transports import open_image
 from converter.keeping import check_whole_store, collect_store, forget_image, parse_duration
 from converter.layers import merge_layers
-from converter.progress import shown_progress
+from converter.progress import Progress, shown_progress
 from converter.reference import parse_reference
 from converter.spool import Spool
 from store.errors import BootfsError, UsageError
@@ -74,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     command.add_argument(
         "--blob-store", metavar="URL", default="",
-        help="store that containers read when they are given no BLOB_STORE",
+        help="store that containers read when they are given no BLOB_STORE; mirrors: 'URL|URL'",
     )  # fmt: skip
     command.add_argument(
         "--level", metavar="N", type=int, default=DEFAULT_LEVEL,
@@ -100,8 +100,8 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("destination", metavar="DEST", nargs="?")
     command.add_argument(
         "--store", metavar="URL",
-        help=f"store to read, a directory or http(s):// (default: {DEFAULT_STORE}); "
-        "without SOURCE and DEST the directory of the store to verify",
+        help="store to read, a directory or http(s)://, mirrors 'URL|URL' "
+        f"(default: {DEFAULT_STORE}); without SOURCE and DEST the directory of the store to verify",
     )  # fmt: skip
     command.add_argument(
         "--repair", metavar="URL",
@@ -207,13 +207,20 @@ def _check_mounted(store: str) -> None:
         )
 
 
-def _check_blob_store(url: str) -> None:
-    """Return when ``url`` can be a container's store.
+def _check_blob_store(urls: str) -> None:
+    """Return when ``urls`` can be a container's store, or each of them one of its mirrors.
 
     Raises:
         UsageError: it cannot.
 
     """
+    for url in urls.split("|"):
+        if not url:
+            raise UsageError(f"--blob-store {urls}: nothing stands beside a '|'; leave that out")
+        _check_one_store(url)
+
+
+def _check_one_store(url: str) -> None:
     if url.startswith(("/", "file:///")):
         return
     if "://" not in url:
@@ -271,6 +278,16 @@ def describe(view: BootView) -> dict[str, object]:
     }
 
 
+def _reporter(progress: Progress) -> Callable[[str], None]:
+    """Return what prints a line beside what shows progress."""
+
+    def report(message: str) -> None:
+        progress.make_room()
+        print(f"bootfs: {message}", file=sys.stderr)
+
+    return report
+
+
 def _check(options: argparse.Namespace) -> int:
     if options.source is None:
         if options.store is None:
@@ -289,8 +306,8 @@ def _check(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     store = DEFAULT_STORE if options.store is None else options.store
     with (
-        closing(open_source(store, READ_LIMIT_S)) as source,
         shown_progress(options.progress) as progress,
+        closing(open_source(store, READ_LIMIT_S, "", _reporter(progress))) as source,
         Spool(advance=progress.advance) as spool,
     ):
         progress.step("open")
@@ -299,12 +316,7 @@ def _compare(options: argparse.Namespace) -> int:
         progress.step("read", sum(layer.size for layer in original.layers))
         tree = merge_layers(original.layers, spool, advance=progress.advance)
         view = read_boot_image(boot_image, spool)
-
-        def report(message: str) -> None:
-            progress.make_room()
-            print(f"bootfs: {message}", file=sys.stderr)
-
-        with closing(view.open_reader(source, report)) as reader:
+        with closing(view.open_reader(source, _reporter(progress))) as reader:
             comparison = Comparison(tree, view.open_tree(reader), reader, progress)
             progress.step("compare", view.index.data_size)
             found = []

@@ -43,6 +43,25 @@ class Source(Protocol):
         """Let go of what is open; no fetch may be under way or follow."""
 
 
+class Mirror(Source, Protocol):
+    """A source that can be one of several with the same objects (store/read/mirrors.py)."""
+
+    def fetch_once(
+        self,
+        name: str,
+        offset: int,
+        size: int,
+        arrived: Callable[[memoryview], None] | None,
+        limit_s: float,
+        patience_s: float,
+    ) -> bytes:
+        """Do what `fetch` does, in ``limit_s`` and by one try.
+
+        That is given up where the body does not begin within ``patience_s``, or where
+        nothing more of it comes for so long.
+        """
+
+
 class Backend(Source, Protocol):
     """Read-write access to the objects of one store.
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
+from tests.support import faultlog
 from tests.support.engine import BASE_IMAGE, Engine, has_image
+from tests.support.faultlog import FaultLog
 from tests.support.require import require
 from tests.support.servers import Nginx, Registry
 
@@ -77,6 +80,14 @@ def conversions() -> Iterator[Conversions]:
     conversions = Conversions()
     yield conversions
     conversions.close()
+
+
+@pytest.fixture(scope="session")
+def fault_log(tmp_path_factory: pytest.TempPathFactory) -> FaultLog:
+    """Give what counts injected faults and their outcomes, for docs/reliability.md."""
+    named = os.environ.get(faultlog.VARIABLE, "")
+    path = Path(named) if named else tmp_path_factory.mktemp("faults") / "reliability.jsonl"
+    return FaultLog(path)
 
 
 @pytest.fixture

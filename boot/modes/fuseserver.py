@@ -13,6 +13,7 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, Operations, ReaddirTok
 from boot.config import Settings
 from boot.daemon import open_image
 from boot.log import log
+from boot.repeats import RepeatedReads
 from store.errors import BootfsError, MountFailed
 from store.format.erofs import Image, Inode
 from store.read.image import ImageReader
@@ -65,7 +66,7 @@ class Tree(Operations):
     def __init__(self, image: Image, reader: ImageReader) -> None:
         super().__init__()
         self._image = image
-        self._reader = reader
+        self._reads = RepeatedReads(reader.read)
         self._limiter = trio.CapacityLimiter(READERS)
         self._inodes: dict[int, Inode] = {}
 
@@ -178,7 +179,7 @@ class Tree(Operations):
                 return self._read(offset, size)
 
     def _read(self, offset: int, size: int) -> bytes:
-        return b"".join(self._reader.read(offset, size))
+        return b"".join(self._reads.read(offset, size))
 
     async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
         """Return the size of the image; nothing is free."""

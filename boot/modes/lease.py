@@ -111,7 +111,7 @@ def boot(
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     keep_freed_memory(KEPT_MEMORY)
     index = open_index(settings.chunk_index)
-    source = open_source(settings.blob_store, settings.fill_limit_s, AUTHORITIES)
+    source = open_source(settings.blob_store, settings.fill_limit_s, AUTHORITIES, log)
     start_new_thread(source.dial, ())
     memory = min(CHUNK_MEMORY, memory_limit() // CHUNK_MEMORY_SHARE)
     chunks = ChunkReader(index, source, _shared_cache(settings, index, mounts), log, memory)

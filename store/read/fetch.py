@@ -533,7 +533,9 @@ class ChunkReader:
                 self._crash(self._unended(landed), BootfsError(f"following: {error!r}"))
             with self._lock:
                 for chunk in (*landed, *free, *overdue):
-                    self._followed.pop(chunk, None)
+                    # It may have been given up and be followed anew since it landed.
+                    if self._followed.get(chunk) == followed[chunk]:
+                        del self._followed[chunk]
             ranges = plan_ranges(self.index, overdue)
             for one in ranges:
                 one.heeds_claims = False
@@ -580,13 +582,14 @@ class ChunkReader:
                 digest = index.digest(chunk)
                 where = f"chunk {printable(digest)} in {self._source.location}/{pack}"
                 plain = plain_of(body[at:end], index.plain_sizes[chunk], digest, where)
-                waiting.pop()
                 # Before its reader goes on: that may be the last thing the workload waited
                 # for, and the next start is to find the chunk here.
                 self._keep(chunk, digest, plain)
                 self.fetched()
                 self.counters.fetched_chunks += 1
                 self._land(chunk, plain)
+                # Not before: should keeping it fail, its readers are told and go on.
+                waiting.pop()
             if self._shares and waiting and monotonic() - renewed_s >= RENEW_S:
                 renewed_s = monotonic()
                 self._change_claims(waiting, ends=False)

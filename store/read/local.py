@@ -60,6 +60,18 @@ class DirectorySource:
             arrived(memoryview(data))
         return data
 
+    def fetch_once(
+        self,
+        name: str,
+        offset: int,
+        size: int,
+        arrived: Callable[[memoryview], None] | None,
+        limit_s: float,
+        patience_s: float,
+    ) -> bytes:
+        """Do the same; nothing limits how long a disk takes.  See `Mirror`."""
+        return self.fetch(name, offset, size, arrived)
+
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

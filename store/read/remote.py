@@ -8,7 +8,7 @@ container start, and half the throughput (docs/decisions/0003-lean-http.md).
 from __future__ import annotations
 
 import _socket
-from _thread import allocate_lock
+from _thread import allocate_lock, start_new_thread
 from time import monotonic
 
 from store.errors import (
@@ -36,6 +36,8 @@ from store.format.http1 import (
 from store.read.retry import until_done
 
 CONNECT_LIMIT_S = 10.0
+LOOKUP_LIMIT_S = 2.0
+"""The C library asks a silent name server again after 5 s; a lookup of its own is sooner there."""
 STALL_LIMIT_S = 10.0
 """A connection that brings no byte for this long is given up and another one tried."""
 REDIRECT_LIMIT = 5
@@ -45,6 +47,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
+
+    Address = tuple[
+        int, int, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
+    ]
+    """What a socket is made of and connected to."""
 
     class Stream(Protocol):
         """What a connection needs of a plain or a TLS socket."""
@@ -70,18 +77,20 @@ class Connection:
     """One connection to one server, for one thread at a time.
 
     ``deadline`` is the `monotonic` time at which the exchange under way is given
-    up, however steadily bytes still come.
+    up, however steadily bytes still come; ``stall_limit_s`` is how long it may be silent.
+    ``used`` says that it has been idle, or has brought an answer.
     """
 
     def __init__(self, endpoint: Endpoint, deadline: float, authorities: str = "") -> None:
         self.endpoint = endpoint
         self.deadline = deadline
+        self.stall_limit_s = STALL_LIMIT_S
         self.used = False
         limit_s = max(min(CONNECT_LIMIT_S, deadline - monotonic()), 0.001)
         try:
             self._stream = _connect(endpoint, limit_s, authorities)
-        except TimeoutError:
-            raise TimedOut(f"{endpoint}: no connection in time") from None
+        except TimeoutError as error:
+            raise TimedOut(f"{endpoint}: no connection in time: {error}") from None
         except OSError as error:
             raise Unreachable(
                 f"cannot connect to {endpoint}: {error.strerror or error}; "
@@ -121,7 +130,8 @@ class Connection:
                     raise RemoteProtocolError(f"{self.endpoint}: response head is endless")
         except TimeoutError:
             raise TimedOut(
-                f"{self.endpoint}: no answer within {STALL_LIMIT_S:g} s, or what was left of a read"
+                f"{self.endpoint}: no answer within {self.stall_limit_s:g} s, "
+                "or what was left of a read"
             ) from None
         except OSError as error:
             kind = Stale if self.used and not filled else Unreachable
@@ -190,24 +200,24 @@ class Connection:
         left_s = self.deadline - monotonic()
         if left_s <= 0:
             raise TimeoutError
-        return min(STALL_LIMIT_S, left_s)
+        return min(self.stall_limit_s, left_s)
 
 
 def _connect(endpoint: Endpoint, limit_s: float, authorities: str) -> Stream:
     """Return a connected stream, TLS where the scheme says so.
 
+    All of it, with all addresses that the name has, takes ``limit_s`` at most.
+
     Raises:
         OSError: as the socket calls do (a failed name resolution is one too).
 
     """
+    deadline = monotonic() + limit_s
     problem: OSError = OSError("the name has no address")
-    # As bytes: a text would be taken for an international name, and its codec imported.
-    for family, kind, protocol, _, address in _socket.getaddrinfo(
-        endpoint.host.encode("ascii"), endpoint.port, 0, _socket.SOCK_STREAM
-    ):
+    for family, kind, protocol, _, address in _addresses(endpoint, limit_s):
         raw = _socket.socket(family, kind, protocol)
         try:
-            raw.settimeout(limit_s)
+            raw.settimeout(max(deadline - monotonic(), 0.001))
             raw.connect(address)
             raw.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
         except OSError as error:
@@ -217,9 +227,52 @@ def _connect(endpoint: Endpoint, limit_s: float, authorities: str) -> Stream:
         if endpoint.scheme == "https":
             from store.read.tls import wrap
 
+            raw.settimeout(max(deadline - monotonic(), 0.001))
             return wrap(raw, endpoint.host, authorities)
         return raw
     raise problem
+
+
+def _addresses(endpoint: Endpoint, limit_s: float) -> list[Address]:
+    """Return what `_socket.getaddrinfo` does, within ``limit_s``.
+
+    The C library waits for a name server as long as /etc/resolv.conf says, by default
+    10 s for each: in a thread of its own, which ends by itself when nobody waits any more.
+
+    Raises:
+        OSError: there is none, or none came in time.
+
+    """
+    found: list[Address] = []
+    problems: list[OSError] = []
+    done = allocate_lock()
+    done.acquire()
+
+    def look_up(flags: int) -> None:
+        try:
+            # As bytes: a text would be taken for an international name, and its codec imported.
+            host = endpoint.host.encode("ascii")
+            kind = _socket.SOCK_STREAM
+            found.extend(_socket.getaddrinfo(host, endpoint.port, 0, kind, 0, flags))
+        except OSError as error:
+            problems.append(error)
+        finally:
+            done.release()
+
+    if ":" in endpoint.host or not endpoint.host.strip("0123456789."):
+        # An address: nobody has to be asked.
+        look_up(_socket.AI_NUMERICHOST)
+    else:
+        try:
+            start_new_thread(look_up, (0,))
+        except RuntimeError:
+            # The container may have no more threads (--pids-limit).
+            look_up(0)
+    if not done.acquire(timeout=min(limit_s, LOOKUP_LIMIT_S)):
+        raise TimeoutError("no name server answers")
+    if problems:
+        raise problems[0]
+    return found
 
 
 class HttpSource:
@@ -253,23 +306,26 @@ class HttpSource:
     ) -> bytes:
         """Return exactly ``size`` bytes of object ``name``; see `Source`."""
         return until_done(
-            lambda left_s: self._attempt(name, offset, size, arrived, left_s),
+            lambda left_s: self.fetch_once(name, offset, size, arrived, left_s, left_s),
             self._limit_s,
             f"{self._endpoint}/{name}",
         )
 
-    def _attempt(
+    def fetch_once(
         self,
         name: str,
         offset: int,
         size: int,
         arrived: Callable[[memoryview], None] | None,
         limit_s: float,
+        patience_s: float,
     ) -> bytes:
+        """Do the same by one try; see `Mirror`."""
         deadline = monotonic() + limit_s
+        begins = monotonic() + min(limit_s, patience_s)
         target = f"{self._endpoint.path}/{name}"
         while True:
-            connection = self._take(deadline)
+            connection = self._take(begins)
             is_kept = False
             try:
                 for _ in range(REDIRECT_LIMIT + 1):
@@ -281,12 +337,14 @@ class HttpSource:
                     target, endpoint = resolve_redirect(
                         endpoint, target, head.fields.get("location", "")
                     )
-                    connection = self._open(endpoint, deadline)
+                    connection = self._open(endpoint, begins)
                 else:
                     raise RemoteProtocolError(
                         f"{self._endpoint}/{name}: more than {REDIRECT_LIMIT} redirects"
                     )
                 _check_head(head, offset, size, f"{self._endpoint}/{name}")
+                connection.deadline = deadline
+                connection.stall_limit_s = min(STALL_LIMIT_S, patience_s)
                 body = connection.read_body(begun, size, arrived)
                 is_kept = head.keeps_alive and connection.endpoint is self._endpoint
             except Stale:
@@ -307,9 +365,12 @@ class HttpSource:
         if connection is None:
             return self._open(self._endpoint, deadline)
         connection.deadline = deadline
+        connection.stall_limit_s = STALL_LIMIT_S
         return connection
 
     def _keep(self, connection: Connection) -> None:
+        # It may be closed while it is idle, even where nothing was asked of it yet.
+        connection.used = True
         with self._lock:
             if len(self._idle) < KEPT_CONNECTIONS:
                 self._idle.append(connection)

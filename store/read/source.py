@@ -6,19 +6,42 @@ from store.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from store.interfaces import Source
+    from collections.abc import Callable
+
+    from store.interfaces import Mirror, Source
 
 
-def open_source(url: str, read_limit_s: float, authorities: str = "") -> Source:
-    """Return the source that ``url`` names: a directory, ``file://``, ``http://``, ``https://``.
+def open_source(
+    url: str,
+    read_limit_s: float,
+    authorities: str = "",
+    log: Callable[[str], None] = lambda _: None,
+) -> Source:
+    """Return the source that ``url`` names: one store, or several mirrors with ``|`` between.
 
     ``read_limit_s`` bounds what one fetch may take, retries included.
     ``authorities`` is a file of the certificates that HTTPS trusts, empty for the
-    machine's own.  Each kind is imported when it is named: a boot pays for one.
+    machine's own.  ``log`` is told which mirror is left and returned to.
 
     Raises:
         UsageError: no such kind of store.
-        AccessDenied, Unreachable: a directory that cannot be opened.
+        AccessDenied, Unreachable: a directory that cannot be opened; of mirrors, all.
+
+    """
+    if "|" in url:
+        from store.read.mirrors import Mirrors
+
+        return Mirrors(url, read_limit_s, authorities, log)
+    return open_one(url, read_limit_s, authorities)
+
+
+def open_one(url: str, read_limit_s: float, authorities: str) -> Mirror:
+    """Return a single store: a directory, ``file://``, ``http://``, ``https://``.
+
+    Each kind is imported when it is named: a boot pays for one.
+
+    Raises:
+        UsageError, AccessDenied, Unreachable: as `open_source`.
 
     """
     scheme = url.partition("://")[0].lower() if "://" in url else ""

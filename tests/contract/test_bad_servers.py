@@ -1,5 +1,6 @@
 """Everything that servers and networks do wrong: the right bytes in time, or the right error."""
 
+import _socket
 import gc
 import threading
 import time
@@ -224,6 +225,18 @@ def test_a_connection_closed_while_idle_costs_no_retry(monkeypatch: pytest.Monke
             assert server.connections == 2
 
 
+def test_a_connection_dialled_and_closed_before_its_first_use_costs_no_retry(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(retry, "FIRST_WAIT_S", 100.0)
+    for end in ("close", "reset"):
+        with played((0.02, end), ALWAYS_GOOD) as (source, server):
+            source.dial()
+            time.sleep(0.1)
+            assert fetch(source) == WANTED
+            assert server.connections == 2
+
+
 def test_bytes_behind_a_response_spoil_their_connection_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -261,8 +274,40 @@ def test_nobody_listening_is_an_error_that_names_the_address() -> None:
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "x" * 64, "a..b"])
 def test_a_name_without_an_address_is_an_error(host: str) -> None:
-    with pytest.raises(TimedOut, match="cannot connect"):
+    with pytest.raises(TimedOut, match=r"cannot connect|no name server"):
         HttpSource(f"http://{host}", 0.2).fetch("name", 0, 1)
+
+
+def test_a_name_server_that_is_silent_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+
+    class Silent:
+        """The socket module, where looking up a name takes as long as the C library lets it."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(_socket, name)
+
+        def getaddrinfo(self, *_: object) -> object:
+            ended.wait(30)
+            raise OSError("no answer")
+
+    monkeypatch.setattr(remote, "_socket", Silent())
+    started = time.monotonic()
+    with pytest.raises(TimedOut, match="no name server answers"):
+        HttpSource("http://store.example", 0.3).fetch("name", 0, 1)
+    assert time.monotonic() - started < 0.3 + MARGIN_S
+    ended.set()
+
+
+def test_a_name_is_looked_up_without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with ScriptedServer(("request", GOOD)) as server:
+        for host in ("localhost", "127.0.0.1"):
+            with closing(HttpSource(f"http://{host}:{server.port}", 1)) as source:
+                assert fetch(source) == WANTED
+                monkeypatch.setattr(remote, "start_new_thread", refuse)
 
 
 def test_connections_are_shared_among_threads_and_kept_to_a_number() -> None:

@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from store.errors import PackNotFound, SizeMismatch
+from store.errors import PackNotFound, SizeMismatch, UsageError
 from store.interfaces import Source
 from store.read.local import DirectorySource
 from store.read.remote import HttpSource
@@ -22,7 +22,7 @@ NAME = "packs/ab/abcdef"
 DATA = Random(1).randbytes(3 << 20)
 
 
-@pytest.fixture(params=["directory", "http", "http below a path", "backend", "watched"])
+@pytest.fixture(params=["directory", "http", "http below a path", "backend", "watched", "mirrors"])
 def source(
     request: pytest.FixtureRequest, tmp_path: Path, serve: Callable[..., Nginx]
 ) -> Iterator[Source]:
@@ -36,6 +36,8 @@ def source(
         source = DirectoryBackend(str(root))
     elif request.param == "watched":
         source = WatchedSource(DirectorySource(str(root)))
+    elif request.param == "mirrors":
+        source = open_source(f"{root}|{serve(root).url}", 5)
     else:
         url = serve(tmp_path).url + str(root.relative_to(tmp_path)).removeprefix(".")
         source = HttpSource(url, 5)
@@ -132,6 +134,12 @@ def test_urls_name_their_source(tmp_path: Path) -> None:
         source = open_source(url, 1)
         assert isinstance(source, DirectorySource)
         source.close()
+
+
+@pytest.mark.parametrize("urls", ["/a|", "|/a", "/a||/b", "|", "http://host/|ftp://host/"])
+def test_mirrors_are_stores_each(urls: str) -> None:
+    with pytest.raises(UsageError):
+        open_source(urls, 1)
 
 
 def test_keep_alive_is_used(tmp_path: Path, serve: Callable[..., Nginx]) -> None:

@@ -7,7 +7,7 @@ import json
 import subprocess
 import time
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -190,6 +190,24 @@ class Engine:
         self._containers.append(name)
         docker("run", "-d", "--name", name, *options, image, *command)
         return Container(name)
+
+    def attach(
+        self, image: str, *command: str, options: Sequence[str], errors: BinaryIO
+    ) -> subprocess.Popen[bytes]:
+        """Run a container with pipes as its standard input and output; it is removed.
+
+        What it writes to standard error goes to `errors`, and is in no log.
+        """
+        name = self.name()
+        self._containers.append(name)
+        fixed = ("run", "-i", "--rm", "--log-driver", "none", "--name", name)
+        return subprocess.Popen(
+            ["docker", *fixed, *options, image, *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            bufsize=0,
+        )
 
     def create(self, image: str, *command: str, options: Sequence[str] = ()) -> Container:
         """Create a container without starting it, as for `--volumes-from`."""

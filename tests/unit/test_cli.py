@@ -230,14 +230,27 @@ def test_check_without_its_store_is_no_difference(run: Run, source: str, tmp_pat
     assert (status, out) == (14, "") and str(tmp_path / "none") in err
 
 
+def test_check_reads_what_one_mirror_lacks_from_another(
+    run: Run, source: str, tmp_path: Path
+) -> None:
+    boot = f"oci:{tmp_path}/b"
+    run("convert", source, boot, "--store", tmp_path / "store")
+    (tmp_path / "empty").mkdir()
+    mirrors = f"{tmp_path}/empty|{tmp_path}/store"
+    status, out, err = run("check", source, boot, "--store", mirrors)
+    assert status == 0 and "0 differences" in out
+    assert f"mirror {tmp_path}/empty is left for packs/" in err
+
+
 def test_inspect_shows_what_an_image_is(run: Run, source: str, tmp_path: Path) -> None:
     boot = f"oci:{tmp_path}/b"
-    arguments = ("--store", tmp_path / "store", "--blob-store", "http://example/store")
+    blob_store = "http://example/store|/store"
+    arguments = ("--store", tmp_path / "store", "--blob-store", blob_store)
     run("convert", source, boot, *arguments)
     facts: dict[str, Any] = json.loads(run("inspect", boot, "--json")[1])
     assert facts["release"] == RELEASE
     assert facts["source"] == "docker-archive:image.tar"
-    assert facts["blob_store"] == "http://example/store"
+    assert facts["blob_store"] == blob_store
     assert facts["entrypoint"] == ["/bin/sh"]
     assert facts["chunk_index"].startswith("blake3:")
     assert (tmp_path / "store" / "manifests" / facts["chunk_index"][7:]).exists()
@@ -434,6 +447,8 @@ def test_a_boot_image_is_not_converted_again(run: Run, source: str, tmp_path: Pa
         ("--blob-store", "ftp://host/"),
         ("--blob-store", "http://user@host/"),
         ("--blob-store", "relative/path"),
+        ("--blob-store", "http://host/|"),
+        ("--blob-store", "http://host/|relative"),
     ],
 )
 def test_options_that_cannot_be_are_usage(

@@ -208,6 +208,20 @@ def test_a_fault_in_a_source_is_an_error_and_not_a_wait_without_end(image: Store
         make_reader(image, watched(image, fail)).read([0])
 
 
+def test_a_fault_in_keeping_a_chunk_is_an_error_and_not_a_wait_without_end(
+    image: StoredImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    cache = image.open_cache(tmp_path / "c")
+    monkeypatch.setattr(cache, "write", fail)
+    reader = ChunkReader(image.index, watched(image), cache, lambda _: None)
+    with pytest.raises(BootfsError, match="ZeroDivisionError"):
+        reader.read([0])
+    cache.close()
+
+
 def test_a_container_without_threads_fetches_in_the_reader(
     image: StoredImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
