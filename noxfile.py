@@ -32,8 +32,17 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def test(session: nox.Session) -> None:
     """Run what needs neither an engine nor privileges."""
-    parts = [f"tests/{part}" for part in ("unit", "contract", "format", "property")]
+    parts = [f"tests/{part}" for part in ("unit", "contract", "format", "property", "fuzz")]
     python(session, "pytest", *parts, *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Fuzz every parser, one after the other: `-- --seconds N --jobs N`; not part of the gate.
+
+    Needs the extra `fuzz`.
+    """
+    python(session, "tests.fuzz", *session.posargs)
 
 
 @nox.session

@@ -8,6 +8,7 @@ scheduler per request (docs/decisions/0004-raw-fuse.md).
 from __future__ import annotations
 
 import os
+import struct
 from _thread import allocate_lock, get_ident, start_new_thread
 from errno import EAGAIN, EINTR, EINVAL, EIO, ENODEV, ENOENT, ENOSYS
 from struct import Struct
@@ -214,6 +215,14 @@ class OneFile:
             os._exit(1)
 
     def _answer(self, request: bytes) -> None:
+        try:
+            self._answer_whole(request)
+        except struct.error:
+            # Shorter than what it asks for: the kernel sends no such, and none may end the daemon.
+            if len(request) >= IN_HEADER.size:
+                self._refuse(IN_HEADER.unpack_from(request)[2], EINVAL)
+
+    def _answer_whole(self, request: bytes) -> None:
         _, opcode, unique, node, *_ = IN_HEADER.unpack_from(request)
         if opcode == READ:
             self._answer_read(request, unique)

@@ -70,11 +70,16 @@ def unescaped(field: bytes) -> bytes:
     return parts[0] + b"".join(bytes([int(p[:3], 8)]) + p[3:] for p in parts[1:])
 
 
+def parse_mounts(text: bytes) -> list[Mount]:
+    """Return the mounts that a mountinfo lists, in its order."""
+    # The kernel escapes newlines in names, and no other byte that splitlines() takes for one.
+    return [Mount(line) for line in text.split(b"\n") if line]
+
+
 def read_mounts() -> list[Mount]:
     """Return the mounts of this process, in the kernel's order."""
     with open("/proc/self/mountinfo", "rb", buffering=0) as file:
-        lines = (file.readall() or b"").splitlines()
-    return [Mount(line) for line in lines]
+        return parse_mounts(file.readall() or b"")
 
 
 def are_podmans(mounts: list[Mount]) -> bool:

@@ -18,14 +18,16 @@ from dataclasses import dataclass
 from converter import RELEASE
 from converter.images.view import ImageView, JsonObject, Layer
 from converter.reference import DOCKER_ARCHIVE, OCI, OCI_ARCHIVE
-from converter.sourceconfig import check_config, check_platform, encode_text
+from converter.sourceconfig import PATH_LIMIT, check_config, check_platform, encode_text
 from converter.tree import Node
-from store.errors import UsageError
+from store.errors import ConvertError, UsageError
 from store.format.bootconfig import BootConfig, encode_boot_config
 
 INIT = "/.bootfs/init"
 LABEL = "io.bootfs."
 LINK_LIMIT = 40
+NAME_LIMIT = 255
+"""The longest name of an entry that a file system takes, in bytes."""
 LINK_DEPTH = 3
 """How deep links to directories may lie to be known to the engine: /var/run has 2."""
 LINK_COUNT = 1000
@@ -275,10 +277,21 @@ def _directory_links(tree: Node, known: dict[str, int]) -> dict[str, str]:
 
 
 def _engine_directories(ways: list[str], tree: Node, known: dict[str, int]) -> dict[str, int]:
-    """Return the directories on the ways to what the engine mounts, with modes from the tree."""
+    """Return the directories on the ways to what the engine mounts, with modes from the tree.
+
+    Raises:
+        ConvertError: no file system can have one of them.
+
+    """
     found: dict[str, int] = {}
     for path in ways:
         parts = resolve(tree, encode_text(path))
+        if len(b"/".join(parts)) > PATH_LIMIT or any(len(part) > NAME_LIMIT for part in parts):
+            # An engine could not even unpack it.
+            raise ConvertError(
+                f"the source image's volume or working directory {path[:80]!r} is longer, with "
+                "the links on its way, than any path can be; build the image with another"
+            )
         for end in range(1, len(parts) + 1):
             place = b"/".join(parts[:end])
             name = place.decode("utf-8", "surrogateescape")

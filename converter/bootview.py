@@ -13,6 +13,7 @@ from converter.images.view import ImageView, JsonObject
 from converter.layers import merge_layers
 from converter.plainlayer import read_layer
 from converter.spool import Spool
+from converter.structure import check_structure
 from converter.tree import Node
 from store.errors import FormatError, UsageError
 from store.format.bootconfig import BootConfig, parse_boot_config
@@ -78,13 +79,20 @@ class BootView:
         return ImageReader(Bootstrap(fd, self.index), chunks)
 
     def open_tree(self, reader: ImageReader) -> Image:
-        """Return the image's tree, parsed from its bootstrap.
+        """Return the image's tree, parsed from its bootstrap, its structure checked.
 
         Raises:
             IntegrityError, FormatError: the bootstrap is damaged.
 
         """
-        return Image(reader.bootstrap.read_all())
+        plain = reader.bootstrap.read_all()
+        try:
+            image = Image(plain)
+            check_structure(image, self.index)
+        except FormatError as error:
+            problem = f"{error.problem}; convert the image again"
+            raise type(error)(f"{self.name}: {error.what}", error.offset, problem) from None
+        return image
 
 
 def read_boot_image(image: ImageView, spool: Spool) -> BootView:

@@ -21,8 +21,10 @@ from converter.reference import Reference
 from converter.runtime import open_runtime
 from converter.spool import Spool
 from converter.storing import add_bootstrap, store_region
+from converter.structure import check_structure
 from store.format.chunkindex import encode_chunk_index
 from store.format.digest import digest_of
+from store.format.erofs import Image
 from store.format.names import bootstrap_name, chunk_index_name
 from store.interfaces import Backend
 from store.write.roots import commit
@@ -100,6 +102,7 @@ def convert(
         progress.step("bootstrap")
         bootstrap = write_bootstrap(tree, region.extents, region.size)
         add_bootstrap(index, bootstrap.plain, bootstrap.data_start)
+        check_structure(Image(bootstrap.plain), index)
         encoded = encode_chunk_index(index)
         digest = digest_of(encoded)
         backend.write(chunk_index_name(digest), iter((encoded,)))

@@ -358,6 +358,8 @@ class _Reader:
             if not stored:
                 return entry.content
             return Content(stored, (Segment(0, stored, self._blob, start),))
+        if not 0 <= real <= _MAX_SIZE:
+            raise FieldError(f"size {real} of {entry.name!r} is impossible")
         check_sparse_map(pairs, real, stored)
         segments = []
         for offset, size in pairs:

@@ -6,14 +6,37 @@ Layout: deb(5).
 from __future__ import annotations
 
 import io
+import lzma
 import posixpath
 import tarfile
+import zlib
 from collections.abc import Iterator
+from typing import Protocol
 
 from store.errors import FormatError
 
+CONTENTS_LIMIT = 128 << 20
+"""The files of a package together, in bytes: the largest in use have 20 MB."""
+LINK_LIMIT = 40
+"""Links followed from one to the next, as the kernel does."""
+_DAMAGE = (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError)
+"""What tarfile, and what decompresses for it, raise for bytes that are none of theirs."""
+_XZ, _GZIP = b"\xfd7zXZ\0", b"\x1f\x8b"
 _MAGIC = b"!<arch>\n"
 _MEMBER_HEADER = 60
+
+
+class _Decompressor(Protocol):
+    """What gzip's and xz's have in common."""
+
+    @property
+    def eof(self) -> bool:
+        """Whether the end of what was compressed has come."""
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes:
+        """Return at most so many plain bytes."""
+
+
 # ------  ----  ---------------------------------------
 # offset  size  ar member header field (ASCII, spaces after)
 # ------  ----  ---------------------------------------
@@ -59,19 +82,49 @@ def parse_deb(what: str, package: bytes) -> dict[str, bytes]:
     for name, body in iter_ar(what, package):
         if name.startswith("data.tar"):
             try:
-                with tarfile.open(fileobj=io.BytesIO(body)) as tar:
-                    return _read_files(tar)
-            except (tarfile.TarError, EOFError, OSError) as error:
-                raise FormatError(what, 0, f"{name}: {error}") from error
+                with tarfile.open(fileobj=io.BytesIO(_plain(what, body)), mode="r:") as tar:
+                    return _read_files(what, tar)
+            except _DAMAGE as error:
+                raise FormatError(what, 0, f"{name}: {error or type(error).__name__}") from error
     raise FormatError(what, len(package), "no data.tar member")
 
 
-def _read_files(tar: tarfile.TarFile) -> dict[str, bytes]:
+def _plain(what: str, body: bytes) -> bytes:
+    """Return the tar that ``body`` is, or is compressed.
+
+    Whole, since tarfile asks for as many bytes as a header claims, and what decompresses for
+    it makes room for them first.
+    """
+    if body.startswith(_XZ):
+        decompressor: _Decompressor = lzma.LZMADecompressor()
+    elif body.startswith(_GZIP):
+        decompressor = zlib.decompressobj(wbits=31)
+    else:
+        return body
+    plain = decompressor.decompress(body, CONTENTS_LIMIT + 1)
+    if len(plain) > CONTENTS_LIMIT:
+        raise FormatError(what, 0, f"a tar of more than {CONTENTS_LIMIT:,} bytes")
+    if not decompressor.eof:
+        raise EOFError("ends early")
+    return plain
+
+
+def _read_files(what: str, tar: tarfile.TarFile) -> dict[str, bytes]:
     contents: dict[str, bytes] = {}
     links: dict[str, str] = {}
+    room = CONTENTS_LIMIT
     for member in tar:
         path = posixpath.normpath(member.name).lstrip("/")
+        if path in ("", ".") and member.isdir():
+            continue
+        if path in ("", ".", "..") or path.startswith("../"):
+            raise FormatError(what, member.offset, f"{member.name!r} is not below the root")
         if member.isfile() and (body := tar.extractfile(member)) is not None:
+            room -= member.size
+            if room < 0:
+                raise FormatError(
+                    what, member.offset, f"files of more than {CONTENTS_LIMIT:,} bytes"
+                )
             contents[path] = body.read()
         elif member.issym():
             links[path] = posixpath.normpath(
@@ -81,7 +134,7 @@ def _read_files(tar: tarfile.TarFile) -> dict[str, bytes]:
             links[path] = posixpath.normpath(member.linkname).lstrip("/")
     for path in links:
         target = path
-        for _ in links:  # as many steps as there are links: a loop ends, too
+        for _ in range(LINK_LIMIT):
             target = links.get(target, target)
         if target in contents:
             contents[path] = contents[target]

@@ -46,8 +46,8 @@ def strip_unmapped(what: str, binary: bytes) -> bytes:
         identification, programs_at, _, size, count, *_ = _HEADER.unpack_from(binary)
         if not identification.startswith(_IDENTIFICATION):
             raise FormatError(what, 0, "not a 64-bit little-endian ELF file")
-        if size != _PROGRAM_HEADER.size:
-            raise FormatError(what, 54, f"program headers of {size} bytes")
+        if size != _PROGRAM_HEADER.size or programs_at < _HEADER.size:
+            raise FormatError(what, 32, f"program headers of {size} bytes at {programs_at}")
         end = programs_at + size * count
         for at in range(programs_at, end, size):
             kind, _, offset, _, _, in_file, *_ = _PROGRAM_HEADER.unpack_from(binary, at)

@@ -19,6 +19,7 @@ from store.errors import BootfsError
 from store.format.names import CACHE_LAYOUT
 
 FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 PAUSE_S = 10.0
 """For so long nothing is written after the disk was full."""
 SEGMENT = 1 << 20
@@ -85,7 +86,10 @@ class Cache:
         if not plain_sizes:
             return
         try:
-            os.makedirs(path, 0o700, exist_ok=True)
+            for place in (self._root, path):
+                os.makedirs(place, 0o700, exist_ok=True)
+                # Whoever shares the volume may have put a link there, to data of ours.
+                os.close(os.open(place, DIRECTORY))
             self._data = os.open(f"{path}/data", FLAGS, 0o600)
             if os.fstat(self._data).st_size < self._offsets[-1]:
                 os.truncate(self._data, self._offsets[-1])

@@ -16,6 +16,8 @@ from time import sleep
 
 from store.read.cache import FLAGS, SEGMENT, STAMP
 
+READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+"""Not through a link, and not waiting for a pipe's other end: others write into the cache."""
 BLOCK = 4096
 SHARE = 32
 """Of the limit: so much more than is needed is given up at once, and a segment at least."""
@@ -81,8 +83,10 @@ class CacheLimit:
 
     def release(self) -> None:
         """Let others make room, and take it."""
-        os.lockf(self._fd, os.F_ULOCK, 1)
-        _threads.release()
+        try:
+            os.lockf(self._fd, os.F_ULOCK, 1)
+        finally:
+            _threads.release()
 
     def _take_lock(self) -> bool:
         for _ in range(TRIES):
@@ -95,7 +99,9 @@ class CacheLimit:
         return False
 
     def _images(self) -> list[str]:
-        return [entry.path for entry in os.scandir(self._root) if entry.is_dir()]
+        # A link may lead to data that are no cache's, and would be given up.
+        found = os.scandir(self._root)
+        return [entry.path for entry in found if entry.is_dir(follow_symlinks=False)]
 
     def _used(self) -> int:
         """Return the bytes that data files have on the disk, what is not yet written included."""
@@ -123,7 +129,7 @@ def _segments(image: str) -> list[tuple[int, str, int]]:
     """Return stamp, image and number of each segment that holds data."""
     found: list[tuple[int, str, int]] = []
     try:
-        data = os.open(f"{image}/data", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        data = os.open(f"{image}/data", READING)
     except FileNotFoundError:
         return []
     try:
@@ -177,7 +183,7 @@ def _read_numbers(path: str) -> array[int]:
     """Return the 32-bit numbers in a file; none where there is no such file."""
     numbers = array("I")
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        fd = os.open(path, READING)
     except FileNotFoundError:
         return numbers
     try:

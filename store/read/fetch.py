@@ -404,19 +404,33 @@ class ChunkReader:
         for chunk in range(first, first + count):
             start = end
             end += index.plain_sizes[chunk]
-            piece = plain[start:end]
+            piece: memoryview | None = plain[start:end]
             expected = index.digest(chunk)
-            if digest_of(piece) != expected:
-                was_given_up = self._cache is not None and self._cache.forget(chunk)
-                if not was_given_up and any(piece):
-                    # A hole is a chunk that was given up, or never reached the disk.
-                    self.counters.cache_bad += 1
-                    self._log(f"cache: chunk {printable(expected)} is damaged; fetching it again")
+            if digest_of(plain[start:end]) != expected:
+                piece = self._read_again(chunk, expected)
+            if piece is None:
                 damaged.append(chunk)
             else:
                 found[chunk] = piece
         self.counters.cache_hits += len(found)
         return found, damaged
+
+    def _read_again(self, chunk: int, expected: bytes) -> memoryview | None:
+        """Return a cached chunk that was wrong a moment ago; None, and forgotten, if it still is.
+
+        It may have been given up and brought again while it was read.
+        """
+        cache = self._cache
+        assert cache is not None
+        piece = cache.read(chunk)
+        if piece is not None and digest_of(piece) == expected:
+            return piece
+        was_given_up = cache.forget(chunk)
+        if piece is not None and any(piece) and not was_given_up:
+            # A hole is a chunk that was given up, or never reached the disk.
+            self.counters.cache_bad += 1
+            self._log(f"cache: chunk {printable(expected)} is damaged; fetching it again")
+        return None
 
     def _work(self) -> None:
         """Fetch what is queued, for ever: a fetcher thread."""

@@ -19,7 +19,8 @@ LIMIT = 16384
 """Reads at most: some 1 GB of data, more than starts read."""
 MAP_NORESERVE = 0x4000
 """asm-generic/mman-common.h; not in Python 3.11's mmap."""
-FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+"""Not through a link: others write into the cache, and this would add to a file of theirs."""
 
 
 class Pages:

@@ -48,7 +48,8 @@ for round in $(seq ROUNDS); do
     IFS=: read name key value <<EOF
 $table
 EOF
-    psql -h /tmp -At postgres -c "SELECT md5(string_agg($key || ' ' || $value, ',' ORDER BY $key)) FROM pgbench_$name"
+    psql -h /tmp -At postgres -c \
+      "SELECT md5(string_agg($key || ' ' || $value, ',' ORDER BY $key)) FROM pgbench_$name"
   done
   find /usr/lib /usr/share -type f | sort | xargs sha256sum | sha256sum
 done
@@ -59,7 +60,8 @@ grep -cE 'PANIC|FATAL|corrupt|could not read' /tmp/log || true
 """Prints what does not depend on the order in which clients come to their turn."""
 REDIS_LOAD = r"""
 set -e
-redis-server --enable-debug-command local --save '' --daemonize yes --dir /tmp --logfile /tmp/log >/dev/null
+redis-server --enable-debug-command local --save '' --daemonize yes --dir /tmp \
+  --logfile /tmp/log >/dev/null
 until redis-cli ping 2>/dev/null | grep -q PONG; do sleep 0.1; done
 for round in $(seq ROUNDS); do
   redis-benchmark -q -n 20000 -c 20 -t set,get,lpush,incr >/dev/null

@@ -105,11 +105,20 @@ def test_mount_points_look_as_in_the_tree() -> None:
         {"Volumes": {"/a\0": {}}},
         {"WorkingDir": "/../x"},
         {"WorkingDir": 5},
+        {"WorkingDir": "/" + "w" * 256},
+        {"Volumes": {"/a/" + "\N{LATIN SMALL LETTER E WITH ACUTE}" * 128: {}}},
     ],
 )
 def test_a_config_that_no_engine_takes_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ConvertError):
         build_own_layer(view(**settings), empty_root(), FILES, "")
+
+
+@pytest.mark.parametrize("target", [b"n" * 256, b"n/" * 2047 + b"n"])
+def test_a_mount_point_that_links_make_too_long_is_refused(target: bytes) -> None:
+    tree = make_directory(link=make_link(target))
+    with pytest.raises(ConvertError, match="longer, with the links on its way, than any path"):
+        build_own_layer(view(WorkingDir="/link/x"), tree, FILES, "")
 
 
 def test_the_config_is_the_sources_but_for_what_boots() -> None:

@@ -132,6 +132,17 @@ def test_links_and_pipes_are_not_followed(tmp_path: Path, name: str) -> None:
         Cache(str(tmp_path / "cache"), NAME, SIZES, print)
 
 
+@pytest.mark.parametrize("place", ["v2", f"v2/{NAME}"])
+def test_links_to_directories_are_not_followed(tmp_path: Path, place: str) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "cache" / place).parent.mkdir(parents=True)
+    (tmp_path / "cache" / place).symlink_to(elsewhere)
+    with pytest.raises(CacheUnusable):
+        Cache(str(tmp_path / "cache"), NAME, SIZES, print)
+    assert not os.listdir(elsewhere)
+
+
 def test_files_are_closed_when_it_is_unusable(tmp_path: Path) -> None:
     (tmp_path / "v2" / NAME / "present").mkdir(parents=True)
     before = os.listdir("/proc/self/fd")

@@ -169,3 +169,28 @@ def test_an_image_that_goes_away_meanwhile_is_no_error(disk: Path) -> None:
     for number in range(COUNT):
         assert one.write(number, chunk(1, number))
     one.close()
+
+
+def test_room_is_not_made_in_what_a_link_leads_to(disk: Path) -> None:
+    elsewhere = disk / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "data").write_bytes(b"x" * LIMIT)
+    (disk / "cache" / "v2").mkdir(parents=True)
+    (disk / "cache" / "v2" / "image").symlink_to(elsewhere)
+    one = cache(disk / "cache", 1)
+    for number in range(COUNT):
+        one.write(number, chunk(1, number))
+    one.close()
+    assert (elsewhere / "data").read_bytes() == b"x" * LIMIT
+    assert os.listdir(elsewhere) == ["data"]
+
+
+def test_a_pipe_in_the_place_of_data_holds_nobody_up(disk: Path) -> None:
+    (disk / "v2" / "image").mkdir(parents=True)
+    os.mkfifo(disk / "v2" / "image" / "data")
+    one = cache(disk, 1)
+    for number in range(COUNT):
+        one.write(number, chunk(1, number))
+    assert one.has(COUNT - 1)
+    one.close()
+    assert used(disk) <= LIMIT

@@ -1,4 +1,5 @@
 import io
+import lzma
 import tarfile
 
 import pytest
@@ -17,11 +18,22 @@ def ar(*members: tuple[str, bytes]) -> bytes:
     return out
 
 
-def tar(*members: tuple[str, bytes | str]) -> bytes:
+def claiming(name: str, size: int) -> tarfile.TarInfo:
+    """A header of a file whose data are missing."""
+    member = tarfile.TarInfo(name)
+    member.size = size
+    return member
+
+
+def tar(*members: tuple[str, bytes | str] | tarfile.TarInfo) -> bytes:
     """A string stands for the target of a symbolic link."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:xz") as archive:
-        for name, body in members:
+        for found in members:
+            if isinstance(found, tarfile.TarInfo):
+                archive.addfile(found)
+                continue
+            name, body = found
             member = tarfile.TarInfo(name)
             if isinstance(body, str):
                 member.type, member.linkname = tarfile.SYMTYPE, body
@@ -70,6 +82,11 @@ def test_files_have_paths_without_a_leading_slash_and_links_are_followed() -> No
         (ar(("data.tar.xz", tar(("a", b"x" * 9999))[:60])), "data.tar.xz"),
         (ar(("data.tar.xz", tar(("a", b"x"))))[:-20], "ends after"),
         (ar(("a", b"12"))[:40], "damaged ar member"),
+        (ar(("data.tar.xz", tar(("../a", b"x")))), "'../a' is not below the root"),
+        (ar(("data.tar.xz", tar(("a/../..", "x")))), "'a/../..' is not below the root"),
+        (ar(("data.tar.xz", tar(("/", b"x")))), "'/' is not below the root"),
+        (ar(("data.tar.xz", tar(claiming("a", 8 << 30)))), "files of more than 134,217,728 bytes"),
+        (ar(("data.tar.xz", lzma.compress(bytes(1 << 28), preset=0))), "a tar of more than"),
     ],
 )
 def test_a_damaged_package_is_refused_by_name(package: bytes, problem: str) -> None:

@@ -64,3 +64,10 @@ def test_a_damaged_header_is_refused_or_only_the_tail_is_cut(at: int, change: in
     except FormatError:
         return
     assert stripped[64:] == bytes(damaged)[64 : len(stripped)]
+
+
+def test_program_headers_in_the_header_itself_are_refused() -> None:
+    # What is stripped would end within it, and be no program.
+    header = PROGRAM[:32] + (8).to_bytes(8, "little") + PROGRAM[40:64]
+    with pytest.raises(FormatError, match="at byte 32: program headers of 56 bytes at 8"):
+        strip_unmapped("program", header)

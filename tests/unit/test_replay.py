@@ -57,6 +57,15 @@ class Kernel:
         return sum(BLOCK for page in pages if page not in self.has)
 
 
+def test_a_list_that_is_a_link_is_not_added_to(reader: ImageReader, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(b"")
+    (tmp_path / "reads").symlink_to(other)
+    with pytest.raises(OSError, match="symbolic links"):
+        order_of(tmp_path, reader, (0, BLOCK))
+    assert other.read_bytes() == b""
+
+
 def test_neighbours_and_small_gaps_are_one_piece_and_large_gaps_two(
     image: StoredImage, reader: ImageReader, tmp_path: Path
 ) -> None:

@@ -214,6 +214,7 @@ def test_file_that_is_one_hole(tmp_path: Path, spool: Spool) -> None:
         {"GNU.sparse.size": "10", "GNU.sparse.map": "0,3,5"},
         {"GNU.sparse.size": "10", "GNU.sparse.map": "0,2"},
         {"GNU.sparse.size": "10", "GNU.sparse.map": "0,x"},
+        {"GNU.sparse.size": "9223372036854775808", "GNU.sparse.map": "0,3"},
         {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "10"},
         {"size": "-1"},
         {"uid": "99999999999999999999"},
@@ -222,6 +223,17 @@ def test_file_that_is_one_hole(tmp_path: Path, spool: Spool) -> None:
 def test_maps_and_numbers_out_of_place_are_refused(spool: Spool, pax: dict[str, str]) -> None:
     with pytest.raises(FormatError):
         entries(spool, tar_of(file("a", b"abc", pax=pax)))
+
+
+@pytest.mark.parametrize("size", [b"\xff" * 12, b"\x80\0\0\0\x80" + bytes(7)])
+def test_a_sparse_file_of_an_impossible_size_is_refused(spool: Spool, size: bytes) -> None:
+    header = bytearray(tar_of(file("s"), tar_format=tarfile.GNU_FORMAT)[:512])
+    header[156:157] = b"S"
+    header[483:495] = size
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    with pytest.raises(FormatError, match="is impossible"):
+        entries(spool, bytes(header) + bytes(1024))
 
 
 @pytest.mark.parametrize("pax", [{"uid": "4294967296"}, {"gid": "-1"}])

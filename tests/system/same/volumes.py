@@ -16,7 +16,7 @@ LISTING = (
     " find $place -mindepth 1 ! -type d"
     " -printf '%y %m %U %G %n %s %TY-%Tm-%Td %TH:%TM:%TS %p %l\\n' | sort -k9;"
     " find $place -mindepth 1 -type d -printf '%y %m %U %G %p\\n' | sort -k5;"
-    " done; echo == mounts; cat /proc/self/mountinfo; echo == writing;"
+    " done; echo == mounts; tr '\\r' _ </proc/self/mountinfo; echo == writing;"
     " for place in $PLACES; do touch $place/new 2>&1; (echo x >>$place) 2>&1; done"
 )
 """Without times and links of directories, which engines do not keep."""
@@ -49,6 +49,7 @@ MOUNTED: dict[str, tuple[str, tuple[str, ...]]] = {
     "bind-read-only": ("/content", ("-v", "DIRECTORY/some:/content:ro")),
     "bind-missing-source": ("/content", ("-v", "DIRECTORY/made:/content")),
     "bind-new-path": ("/new/path", ("-v", "DIRECTORY/some:/new/path")),
+    "bind-odd-name": ("/new/odd*", ("-v", "DIRECTORY/some:/new/odd\r\\ name")),
     "bind-by-mount": (
         "/new/path",
         ("--mount", "type=bind,source=DIRECTORY/some,target=/new/path,readonly"),

@@ -1,0 +1,273 @@
+"""Write the inputs that fuzzing begins with: PYTHONPATH=. python -m tests.fuzz.seeds
+
+They are small and well formed, and of each kind that a format has.  What a fuzzer finds is kept
+beside them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import lzma
+import re
+import stat
+import struct
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import zstandard
+
+from boot import fuse
+from boot.lease import journal
+from converter.erofswriter import write_bootstrap
+from converter.tree import Node
+from store.format.chunkindex import encode_chunk_index
+from tests.fuzz.corpus import add_to_corpus
+from tests.fuzz.dressing import join_parts
+from tests.fuzz.targets import TARGETS
+from tests.support.layers import (
+    char_device,
+    compressed,
+    directory,
+    fifo,
+    file,
+    files_tar,
+    hardlink,
+    opaque,
+    symlink,
+    tar_of,
+    whiteout,
+)
+from tests.support.stores import make_index
+from tests.support.trees import DataRegion, make_directory, make_file, make_link
+
+GOLDEN = Path(__file__).parents[1] / "format" / "golden"
+
+
+def golden(name: str) -> bytes:
+    """Return a golden file."""
+    text = (GOLDEN / f"{name}.hex").read_text()
+    return bytes.fromhex("".join(line.partition("#")[0] for line in text.splitlines()))
+
+
+def _bootstraps() -> Iterator[bytes]:
+    shared = make_file(b"shared")
+    shared.xattrs = {b"user.a": b"1", b"security.capability": bytes(20)}
+    small = make_directory(
+        a=make_directory(b=make_directory(c=shared), one=shared),
+        device=Node(stat.S_IFCHR | 0o600, device=(1, 3)),
+        empty=make_file(b""),
+        link=make_link(b"target"),
+        pipe=Node(stat.S_IFIFO | 0o600),
+    )
+    long = make_directory(long=make_link(b"t" * 4090), heavy=make_file(b"x"))
+    long.children[b"heavy"].xattrs = {b"trusted.a": bytes(5000)}
+    wide = make_directory(**{f"n{number:03}" + "x" * 60: shared for number in range(80)})
+    for root in (make_directory(), small, long, wide):
+        region = DataRegion(root)
+        yield write_bootstrap(root, region.extents, region.size).plain
+
+
+LAYER = tar_of(
+    directory("d/", xattrs={"user.a": b"\xff"}),
+    file("d/" + "n" * 120, b"x" * 70, pax={"mtime": "-1.5"}),
+    hardlink("h", "d/" + "n" * 120),
+    symlink("l", "d"),
+    file("l/x", b"through"),
+    char_device("dev/null", 1, 3),
+    fifo("p"),
+    file("sparse", b"abc", pax={"GNU.sparse.size": "10", "GNU.sparse.map": "0,2,5,1"}),
+)
+UPPER = tar_of(whiteout("h"), opaque("d"), file("d/new", b"1", uid=1000), directory("l/"))
+GNU = tar_of(file("n" * 120, b"x"), symlink("s", "t" * 120), tar_format=tarfile.GNU_FORMAT)
+
+
+def _sparse_gnu() -> bytes:
+    head = bytearray(tar_of(file("s", b"abc"))[:1024])
+    head[156:157] = b"S"
+    head[257:265] = b"ustar  \0"
+    head[386:410] = b"%011o\0%011o\0" % (2, 3)
+    head[483:495] = b"%011o\0" % 9
+    head[148:156] = b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head[:512])
+    return bytes(head) + bytes(1024)
+
+
+def _leading_sparse() -> bytes:
+    data = b"1\n2\n3\n".ljust(512, b"\0") + b"abc"
+    pax = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9",
+           "GNU.sparse.name": "s"}  # fmt: skip
+    return tar_of(file("GNUSparseFile.0/s", data, pax=pax))
+
+
+def _deb(how: str) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        info = tarfile.TarInfo("./usr/lib/a.py")
+        info.size = 3
+        tar.addfile(info, io.BytesIO(b"abc"))
+        link = tarfile.TarInfo("./usr/lib/b.py")
+        link.type, link.linkname = tarfile.SYMTYPE, "a.py"
+        tar.addfile(link)
+    body = lzma.compress(out.getvalue()) if how == "xz" else compressed(out.getvalue(), how)
+    members = ((b"debian-binary", b"2.0\n"), (b"data.tar." + how.encode(), body))
+    return b"!<arch>\n" + b"".join(
+        name.ljust(16) + b" " * 32 + b"%-10d`\n" % len(data) + data + b"\n"[: len(data) % 2]
+        for name, data in members
+    )
+
+
+def _oci(depth: int) -> bytes:
+    """Return an OCI layout with so many indexes between the first and the manifest."""
+    kind = "application/vnd.oci.image"
+
+    def entry(number: int, what: str) -> dict[str, object]:
+        return {"digest": f"@{number}", "size": f"#{number}", "mediaType": f"{kind}.{what}"}
+
+    parts: list[object] = []
+    for number in range(depth + 1):
+        below = entry(number + 1, f"{'manifest' if number == depth else 'index'}.v1+json")
+        below["platform"] = {"os": "linux", "architecture": "amd64"}
+        below["annotations"] = {"org.opencontainers.image.ref.name": "tag"}
+        parts.append({"schemaVersion": 2, "manifests": [below]})
+    manifest = depth + 1
+    parts.append(
+        {
+            "mediaType": f"{kind}.manifest.v1+json",
+            "config": entry(manifest + 1, "config.v1+json"),
+            "layers": [entry(manifest + 2, "layer.v1.tar")],
+        }
+    )
+    layers = {"type": "layers", "diff_ids": [f"@{manifest + 2}"]}
+    parts.append({"os": "linux", "architecture": "amd64", "config": {}, "rootfs": layers})
+    text = b"\n%%\n".join([*(json.dumps(part).encode() for part in parts), b"layer"])
+    return re.sub(rb'"(#[0-9])"', rb"\1", text)
+
+
+def _docker_archive() -> bytes:
+    saved = [{"Config": "$1.json", "RepoTags": ["a:b"], "Layers": ["$2/layer.tar"]}]
+    layers = {"type": "layers", "diff_ids": ["@2"]}
+    config = {"os": "linux", "architecture": "amd64", "config": {}, "rootfs": layers}
+    return b"\n%%\n".join([json.dumps(saved).encode(), json.dumps(config).encode(), b"layer"])
+
+
+def _elf() -> bytes:
+    head = b"\x7fELF\x02\x01".ljust(16, b"\0") + bytes(16)
+    head += struct.pack("<QQ6xHHHHH", 64, 200, 56, 1, 64, 1, 0)
+    return head.ljust(64, b"\0") + struct.pack("<IIQQQQQQ", 1, 5, 0, 0, 0, 150, 150, 0) + bytes(180)
+
+
+CONFIG = {
+    "architecture": "amd64", "os": "linux", "variant": "v1", "created": "2020-01-01T00:00:00Z",
+    "history": [{"created_by": "a step"}], "rootfs": {"type": "layers", "diff_ids": []},
+    "container_config": {"Volumes": {}},
+    "config": {
+        "Entrypoint": ["/e"], "Cmd": ["c"], "Env": ["A=b"], "ExposedPorts": {"80/tcp": {}},
+        "Labels": {"a": "b"}, "OnBuild": ["RUN true"], "Shell": ["/bin/sh"], "User": "1",
+        "StopSignal": "SIGINT", "Volumes": {"/v/w": {}, "/l/x": {}}, "WorkingDir": "/usr/up/a",
+    },
+}  # fmt: skip
+HTTP = (
+    b"HTTP/1.1 206 Partial Content\r\nContent-Length: 4\r\n"
+    b"Content-Range: bytes 3-6/9\r\nConnection: keep-alive\r\n"
+)
+
+
+def _requests() -> tuple[bytes, ...]:
+    """Return requests of all kinds, in series of a few."""
+    parts = [
+        struct.pack("<BBH", opcode, node, 5) + body
+        for opcode, node, body in (
+            (fuse.INIT, 0, fuse.INIT_IN.pack(7, 38, 1 << 17, 0xFFFFFFFF)),
+            (fuse.LOOKUP, 1, b"image.erofs\0"),
+            (fuse.READ, 2, fuse.READ_IN.pack(0, 0, 8192, 0, 0, 0, 0)),
+            (fuse.READ, 2, fuse.READ_IN.pack(0, 4096, 8192, 0, 0, 0, 0)),
+            (fuse.GETATTR, 2, bytes(16)),
+        )
+    ]
+    others = [struct.pack("<BBH", opcode, 1, 1) for opcode in (2, 14, 17, 18, 27, 28, 29, 36, 38)]
+    return join_parts(parts), join_parts(others[:5]), join_parts(others[5:])
+
+
+def seeds() -> dict[str, list[bytes]]:
+    """Return the first inputs of each target."""
+    index = encode_chunk_index(make_index())
+    packed = encode_chunk_index(make_index(), zstandard.ZstdCompressor().compress)
+    frame = zstandard.ZstdCompressor(write_content_size=False).compress(b"plain" * 9)
+    manifest = golden("manifest-1")
+    return {
+        "pack": [golden("pack-1")],
+        "chunk-index": [golden("chunk-index-1"), index, packed],
+        "boot-config": [golden("boot-config-1")],
+        "zstd-frame": [struct.pack("<I", 45) + frame],
+        "store-manifest": [manifest],
+        "bootstrap": list(_bootstraps()),
+        "tar": [LAYER, UPPER, GNU, _sparse_gnu(), _leading_sparse(), b""],
+        "layers": [join_parts([LAYER, UPPER]), join_parts([GNU]), join_parts([_sparse_gnu()])],
+        "stream": [b"plain", compressed(b"a" * 99, "gzip"), compressed(b"a" * 99, "zstd")],
+        "json": [b'{"a": [1, 2.5, null, true, "\\u00e9"]}', b'{"a": "\xff\\ud800"}', b"[" * 120],
+        "image-config": [json.dumps(CONFIG).encode(), b'{"os":"linux"}'],
+        "oci-layout": [_oci(0), _oci(1)],
+        "docker-archive": [_docker_archive()],
+        "members": [
+            files_tar({"manifest.json": b"[]", "a/b": b"x"}, {"l": "a/b", "m": "../../etc/passwd"}),
+            LAYER,
+        ],
+        "reference": [
+            b"debian", b"docker-daemon:a.b:5000/c/d:tag", b"oci:place:tag", b"docker-archive:f:a:b",
+            b"a@sha256:" + b"0" * 64, b"sha256:" + b"1" * 64, b"docker://debian",
+        ],
+        "deb": [_deb("xz"), _deb("gzip"), _deb("none")],
+        "elf": [_elf()],
+        "lock": [
+            b"deb a 1 pool/a.deb 3 %s\nsnapshot 20250101T000000Z\n" % (b"0" * 64),
+        ],
+        "http-head": [
+            b"http://store.example:8080/a/b\n../x?y\n" + HTTP,
+            b"https://[::1]/\nhttps://other/z\nHTTP/1.1 302 Found\r\nLocation: /x\r\n",
+        ],
+        "http-exchange": [
+            HTTP + b"\r\nabcd",
+            b"HTTP/1.1 302 Found\r\nLocation: http://other/x\r\n\r\n\n%%\n" + HTTP + b"\r\nabcd",
+            b"HTTP/1.1 100 Continue\r\n\r\n" + HTTP + b"\r\nabcd",
+            b"HTTP/1.1 503 Busy\r\nRetry-After: 9\r\n\r\n",
+            b"HTTP/1.1 416 No\r\nContent-Range: bytes */5\r\n\r\n",
+        ],
+        "mountinfo": [
+            b"",
+            b"a\n\nb c\n\next4\n\n/dev/sda\n\nx",
+            b"\n\n".join([b"a\\\rb\tc#"] * 10),
+        ],
+        "environment": [
+            b"\xc2LOB_STORE=http://a\0\xc2OOTFS_MODE=erofs\0\xc2OOTFS_READ_LIMIT=5\0A=b\0",
+            b"\xc2LOB_STORE=/s\0\xc2OOTFS_GATES=a b\0\xc2OOTFS_KEEP_CAPS=SYS_ADMIN\0",
+            b"\xc2LOB_STORE=/s\0\xc2OOTFS_ENTRYPOINT=\0",
+        ],
+        "fuse-requests": list(_requests()),
+        "journal": [
+            b"",
+            journal.HEADER.pack(
+                journal.MAGIC, 1, 1, b"i" * 32, b"container", journal.boot_id()
+            ) + journal.ROW.pack(7, 9) * 4,
+        ],
+        "cache": [
+            b"",
+            join_parts([b"\1" * 9, b"\1\0\0\0" * 3, b"\0\x10\0\0" * 9, b"a" * 3000]),
+            join_parts([b"\1" * 9, b"\xff" * 9, b"\xff" * 9, b"a" * 99, b"\1" * 16 * 9]),
+            join_parts([b"x", b"", b"", b"=", (b"\1" + bytes(15)) * 9]),
+        ],
+        "start-order": [b"", struct.pack("<IIIIII", 0, 3, 40, 1, 10, 0), b"\xff" * 16],
+    }  # fmt: skip
+
+
+def main() -> int:
+    """Add the seeds to the corpus."""
+    for name, inputs in seeds().items():
+        print(f"{name:<16} {add_to_corpus(TARGETS[name], inputs)} new")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,10 @@
+"""All targets: importing this registers them."""
+
+from __future__ import annotations
+
+from tests.fuzz import booted, imaged, stored
+from tests.fuzz.registry import TARGETS, Target
+
+PARTS = (stored, imaged, booted)
+
+__all__ = ["PARTS", "TARGETS", "Target"]
