@@ -1,10 +1,10 @@
-"""How long the tests in here run: short in CI, long where `BOOTFS_SOAK=1` asks for it.
+"""How much the tests in here read: little in the gate, much in `nox -s soak`.
 
 The figures of the long runs are in docs/performance.md.
 """
 
-import os
+from tests.support.faultlog import is_soak
 
-IS_LONG = os.environ.get("BOOTFS_SOAK") == "1"
+IS_LONG = is_soak()
 IMAGE_SIZE = 1 << 30 if IS_LONG else 48 << 20
 """Bytes of the one file of the image that is read."""
