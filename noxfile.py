@@ -54,7 +54,8 @@ def budget(session: nox.Session) -> None:
 @nox.session
 def system(session: nox.Session) -> None:
     """Run against a real engine, real servers and real mounts."""
-    python(session, "pytest", "tests/system", *session.posargs)
+    lives = [f"tests/soak/test_{what}.py" for what in ("long_lives", "daemon_killed_often")]
+    python(session, "pytest", "tests/system", *lives, *session.posargs)
 
 
 @nox.session

@@ -22,10 +22,15 @@ from boot.syscalls import set_real_uid
 
 IDLE_DEATHS = 10
 """A daemon that dies so often in a row, without one answer or `SETTLED_S` between, is given up."""
+HASTY_DEATHS = 3
+"""After so many of these the next one waits for `RETRY_S`: the memory, say, may be there then."""
 SETTLED_S = 10.0
 """A daemon that lived for so long was in order, even if nobody asked it for anything."""
 RETRY_S = 1.0
-"""Pause before a daemon is started again when there was no process to be had for it."""
+"""Pause before a daemon is started again when there was no process to be had for it.
+
+And when others have died so; shorter where a signal comes.
+"""
 
 SETTLE_LIMIT_S = 2.0
 """So long at most does a cold start's end wait for what the next start may want of the store."""
@@ -93,6 +98,8 @@ class Daemon:
                 "what is not in memory fails from now on (EIO for contents, else ENOTCONN)"
             )
             self.give_up()
+        elif self.deaths > HASTY_DEATHS:
+            self.wanted = True
         else:
             self.start()
 
@@ -194,6 +201,8 @@ def supervise(
                 break
             if pid == 0:
                 break
+            if os.WIFSTOPPED(status):
+                continue  # it has asked its parent to trace it (PTRACE_TRACEME)
             if pid == workload:
                 if not asked:
                     # Whoever has sent a signal may wait for the end: `docker stop`.

@@ -169,9 +169,14 @@ class Tree(Operations):
             size = min(size, inode.size - off)
             if size <= 0:
                 return b""
-            return await trio.to_thread.run_sync(
-                self._read, inode.data_offset + off, size, limiter=self._limiter
-            )
+            offset = inode.data_offset + off
+            try:
+                return await trio.to_thread.run_sync(
+                    self._read, offset, size, limiter=self._limiter
+                )
+            except RuntimeError:
+                # The container may have no more threads (--pids-limit): others wait for this.
+                return self._read(offset, size)
 
     def _read(self, offset: int, size: int) -> bytes:
         return b"".join(self._reads.read(offset, size))

@@ -85,6 +85,7 @@ PROBES: dict[str, Callable[[], str]] = {
     "nginx": _tool("nginx"),
     "registry": _tool("docker-registry"),
     "skopeo": _tool("skopeo"),
+    "gpg": _tool("gpg"),
     "casync": _tool("casync"),
     "gcc": _tool("gcc"),
     "mkfs.erofs": _tool("mkfs.erofs"),

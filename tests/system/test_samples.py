@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from bench.images import IMAGES, build_image
 from tests.support.engine import docker, has_image
+from tests.support.require import require
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +27,7 @@ TOP = Path(__file__).parents[2]
 CHECKOUT = ("boot", "converter", "sample", "scripts", "store", "pyproject.toml", "README.md")
 BOOT_IMAGE = "bootfs-demo:latest"
 CACHE = "bootfs-cache"
+SIGNED = "bootfs-signed:latest"
 
 
 @pytest.fixture
@@ -107,4 +110,26 @@ def test_the_shared_cache(conversions: Conversions) -> None:
             docker("rmi", "-f", f"{CACHE}:latest", check=False)
     done = run(TOP / "sample/cache/run")
     assert done.returncode == 2
+    assert done.stderr.startswith("usage: ")
+
+
+def test_signing(conversions: Conversions) -> None:
+    require("skopeo", "gpg")
+    image = conversions.convert(build_image(IMAGES["deb"]))
+    was_there = has_image(SIGNED)
+    try:
+        done = run(TOP / "sample/signing/run", image.boot, image.store)
+    finally:
+        if not was_there:
+            docker("rmi", "-f", SIGNED, check=False)
+    assert (done.returncode, done.stdout) == (0, "READY\n"), done.stderr
+    first, *refused, last = done.stderr.splitlines()
+    assert first.startswith(f"signed: {SIGNED} by ")
+    assert last == f"let in: {SIGNED}"
+    # Manifest, configuration, the layers, and the signature itself.
+    layers = json.loads(docker("inspect", image.boot).stdout)[0]["RootFS"]["Layers"]
+    assert len(refused) == len(layers) + 3
+    assert all(line.startswith("refused, ") for line in refused)
+    done = run(TOP / "sample/signing/run")
+    assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("usage: ")
