@@ -66,7 +66,7 @@ def reliability_part(cases: Sequence[Case]) -> str:
     parts = [total_table(cases)]
     for area in sorted({case["area"] for case in cases}):
         of_area = [case for case in cases if case["area"] == area]
-        parts += [f"## Faults of the {area}", fault_table(of_area)]
+        parts += [f"## Faults of: {area}", fault_table(of_area)]
     return "\n\n".join(parts)
 
 

@@ -17,6 +17,7 @@ import pytest
 from converter.cli import main
 from store.errors import BootfsError, StorageFull
 from store.format.names import STORE_MARK
+from tests.support.faultlog import FaultCase, FaultLog
 from tests.support.layers import directory, docker_archive, file, tar_of
 from tests.support.require import require
 from tests.support.wholestores import (
@@ -144,27 +145,36 @@ def check_after(place: Place, undisturbed: Undisturbed) -> None:
     assert main(["check", source, f"oci:{destination}", "--store", str(place.store)]) == 0
 
 
+def record(log: FaultLog, fault: str, injected: int) -> None:
+    """Note faults after each of which the store was whole, and the next try went well."""
+    outcome = "a whole store, and the same digests the next time"
+    log.record(FaultCase("store that is written", fault, "-", outcome, injected, injected))
+
+
 @pytest.mark.parametrize("start", ["nothing", "orphans"])
 def test_killed_at_any_call_the_store_is_whole_and_the_next_conversion_goes_on(
-    place: Place, orphans: Path, start: str
+    place: Place, orphans: Path, fault_log: FaultLog, start: str
 ) -> None:
     base = orphans if start == "orphans" else None
     undisturbed = Undisturbed(place, base)
     kinds = {"open64", "write", "fsync", "fchmod", "rename", "mkdir", "utimensat"}
     assert set(undisturbed.calls) == kinds
-    for number in some_calls(undisturbed.calls, MOST if base is None else MOST // 2):
+    numbers = some_calls(undisturbed.calls, MOST if base is None else MOST // 2)
+    for number in numbers:
         place.begin(base)
         done = place.run(place.command("a"), at=number)
         assert done.returncode == -signal.SIGKILL, (number, undisturbed.calls[number - 1])
         check_after(place, undisturbed)
+    record(fault_log, "conversion killed at a call that writes", len(numbers))
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO], ids=errno.errorcode.get)
 def test_where_a_call_fails_one_line_says_so_and_the_store_is_whole(
-    place: Place, orphans: Path, error: int
+    place: Place, orphans: Path, fault_log: FaultLog, error: int
 ) -> None:
     undisturbed = Undisturbed(place, orphans)
-    for number in some_calls(undisturbed.calls, MOST // 2):
+    numbers = some_calls(undisturbed.calls, MOST // 2)
+    for number in numbers:
         place.begin(orphans)
         done = place.run(place.command("a"), at=number, errno=error)
         call = undisturbed.calls[number - 1]
@@ -183,6 +193,8 @@ def test_where_a_call_fails_one_line_says_so_and_the_store_is_whole(
         # Nothing half remains that a collection would have to take: it was not killed.
         assert [n for n in files_of(place.store) if n.endswith(".part")] == ["packs/tmpold.part"]
         check_after(place, undisturbed)
+    name = errno.errorcode[error]
+    record(fault_log, f"a call of a conversion fails with {name}", len(numbers))
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +222,7 @@ def orphan_all(store: Path) -> None:
 
 @pytest.mark.parametrize("what", ["collect", "forget", "repair"])
 def test_keeping_a_store_is_killed_at_any_call_and_done_again(
-    place: Place, two: Path, what: str
+    place: Place, two: Path, fault_log: FaultLog, what: str
 ) -> None:
     image = min(two.glob("manifests/*")).name
     command, prepare = {
@@ -226,7 +238,8 @@ def test_keeping_a_store_is_killed_at_any_call_and_done_again(
     assert done.returncode == 0, done.stderr
     calls = log.read_text().split()
     after = tree_of(place.store)
-    for number in some_calls(calls, MOST):
+    numbers = some_calls(calls, MOST)
+    for number in numbers:
         place.begin(two)
         prepare(place.store)
         before = tree_of(place.store)
@@ -244,6 +257,7 @@ def test_keeping_a_store_is_killed_at_any_call_and_done_again(
         assert problems_of(place.store) == []
         left = {n: d for n, d in tree_of(place.store).items() if not n.endswith(".part")}
         assert left == after
+    record(fault_log, f"{what} killed at a call that writes", len(numbers))
 
 
 def start(arguments: list[str]) -> subprocess.Popen[str]:

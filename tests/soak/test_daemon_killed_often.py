@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.soak.extent import IMAGE_SIZE, IS_LONG
+from tests.support.faultlog import FaultCase
 from tests.system.test_daemon_death import container_init, daemon_of
 
 if TYPE_CHECKING:
     from tests.support.converted import Converted
     from tests.support.engine import Container, Engine
+    from tests.support.faultlog import FaultLog
 
 pytestmark = pytest.mark.system
 
@@ -104,8 +106,13 @@ def wait_for_other(container: Container, daemon: int) -> int:
     return found
 
 
+def case(fault: str, injected: int, readers: Readers) -> FaultCase:
+    """Give the case of readers that have all been answered rightly."""
+    return FaultCase("daemon", fault, "erofs", "right bytes", injected, readers.count)
+
+
 def test_killed_again_and_again_under_readers(
-    engine: Engine, big_file: tuple[Converted, Path]
+    engine: Engine, big_file: tuple[Converted, Path], fault_log: FaultLog
 ) -> None:
     image, big = big_file
     container = image.start(engine, "sleep", "1000")
@@ -120,10 +127,11 @@ def test_killed_again_and_again_under_readers(
     readers.wait_for_more()
     assert readers.stop() == []
     assert "bootfs:" not in container.logs()
+    fault_log.record(case(f"killed under {READERS} readers", KILLS, readers))
 
 
 def test_killed_by_the_kernel_for_want_of_memory(
-    engine: Engine, big_file: tuple[Converted, Path]
+    engine: Engine, big_file: tuple[Converted, Path], fault_log: FaultLog
 ) -> None:
     image, big = big_file
     options = ("--memory", "80m", "--memory-swap", "80m")
@@ -139,10 +147,11 @@ def test_killed_by_the_kernel_for_want_of_memory(
     readers.wait_for_more()
     assert readers.stop() == []
     assert container.inspect()["State"]["Running"]
+    fault_log.record(case("killed for want of memory", 1, readers))
 
 
 def test_a_fault_in_the_thread_that_answers(
-    engine: Engine, big_file: tuple[Converted, Path], tmp_path: Path
+    engine: Engine, big_file: tuple[Converted, Path], tmp_path: Path, fault_log: FaultLog
 ) -> None:
     image, big = big_file
     code = compile(FAULT + Path("boot/start.py").read_text(), "<bootfs>/boot/start.py", "exec")
@@ -163,3 +172,4 @@ def test_a_fault_in_the_thread_that_answers(
     assert readers.stop() == []
     assert "a fault put in by a test" in container.logs()
     assert "given up" not in container.logs()
+    fault_log.record(case("an exception in the thread that answers", 3, readers))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.engine import Engine, docker
+from tests.support.faultlog import FaultCase
 from tests.support.servers import Nginx
 from tests.system.test_daemon_death import container_init, daemon_of
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from tests.support.converted import Conversions, Converted
     from tests.support.engine import Container
+    from tests.support.faultlog import FaultLog
 
 pytestmark = pytest.mark.system
 
@@ -60,6 +62,12 @@ class Running:
     """SHA-256 of /big."""
     own_layer: Path
     """Where the engine keeps boot config, chunk index and bootstrap, each alone in its layer."""
+    log: FaultLog
+
+    def record(self, place: str, outcome: str, reads: int = 1) -> None:
+        """Note what came of bits turned over in one place."""
+        fault = f"bits turned over in {place}"
+        self.log.record(FaultCase("bytes at rest", fault, self.mode, outcome, 1, reads))
 
     def packs(self) -> list[Path]:
         """List the packs of the container's own copy of the store."""
@@ -126,7 +134,9 @@ def prepared(
 
 
 @pytest.fixture(params=["erofs", "fuse"])
-def running(engine: Engine, prepared: Prepared, request: pytest.FixtureRequest) -> Running:
+def running(
+    engine: Engine, prepared: Prepared, fault_log: FaultLog, request: pytest.FixtureRequest
+) -> Running:
     """Give a running container."""
     image = dataclasses.replace(prepared.image, mode=request.param)
     # Or /big would be read at once, as in the start before.
@@ -135,7 +145,8 @@ def running(engine: Engine, prepared: Prepared, request: pytest.FixtureRequest) 
     container = image.start(engine, "sleep", "1000", options=options)
     digest = container.run("cat", "/big.sum").stdout.split()[0]
     return Running(
-        container, prepared.store, prepared.cache, image.mode, digest, prepared.own_layer
+        *(container, prepared.store, prepared.cache, image.mode, digest, prepared.own_layer),
+        log=fault_log,
     )
 
 
@@ -145,6 +156,7 @@ def test_in_cached_data_it_is_repaired_from_the_store(running: Running) -> None:
     lines = running.lines()
     assert lines
     assert all(line.startswith("bootfs: cache: chunk ") for line in lines), lines
+    running.record("cached data", "right bytes, repaired from the store")
 
 
 def test_in_cached_data_it_is_an_error_without_the_store(running: Running) -> None:
@@ -159,6 +171,7 @@ def test_in_cached_data_it_is_an_error_without_the_store(running: Running) -> No
         for pack in packs:
             pack.with_name("away-" + pack.name).rename(pack)
     assert running.reads()
+    running.record("cached data, and no store", "EIO, later right bytes", 2)
 
 
 def test_in_store_and_cache_it_is_an_error_until_one_is_repaired(running: Running) -> None:
@@ -172,6 +185,7 @@ def test_in_store_and_cache_it_is_an_error_until_one_is_repaired(running: Runnin
         for pack in running.packs():
             turn_over(pack)
     assert running.reads()
+    running.record("cached data and packs", "EIO, later right bytes", 2)
 
 
 @pytest.mark.parametrize("byte", [b"\0", b"\xff"])
@@ -182,6 +196,7 @@ def test_in_the_presence_map_it_costs_a_fetch(running: Running, byte: bytes) -> 
         fill(running.cache / "data", b"\0")
     assert running.reads()
     assert all(line.startswith("bootfs: cache: chunk ") for line in running.lines())
+    running.record("the presence map", "right bytes")
 
 
 def test_in_the_bootstrap_it_is_an_error_for_names_until_it_is_mended(running: Running) -> None:
@@ -199,6 +214,8 @@ def test_in_the_bootstrap_it_is_an_error_for_names_until_it_is_mended(running: R
     again = running.container.run(*everything)
     assert again.stdout.count("\n") >= seen.stdout.count("\n") > 0
     assert set(seen.stdout.splitlines()) <= set(again.stdout.splitlines())
+    outcome = "EIO for names, later right ones" if running.mode == "erofs" else "right: in memory"
+    running.record("the bootstrap", outcome, 2)
 
 
 @pytest.mark.parametrize("running", ["erofs"], indirect=True)
@@ -219,3 +236,4 @@ def test_in_what_is_read_at_the_start_it_shows_when_a_daemon_starts_again(
     finally:
         os.close(big)
         turn_over(damaged, damaged.stat().st_size)
+    running.record(f"the {name}, and the daemon killed", "EIO, the container runs on")

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.engine import docker
+from tests.support.faultlog import FaultCase
 from tests.support.require import require
 
 if TYPE_CHECKING:
     from tests.support.converted import Converted
     from tests.support.engine import Container, Engine
+    from tests.support.faultlog import FaultLog
 
 pytestmark = pytest.mark.system
 
@@ -58,7 +60,7 @@ def free(disk: Path) -> int:
 
 @pytest.mark.parametrize("mode", ["erofs", "fuse", "lease"])
 def test_reads_go_on_when_the_cache_is_full_and_keep_again_when_it_is_not(
-    engine: Engine, workshop_in: dict[str, Converted], disk: Path, mode: str
+    engine: Engine, workshop_in: dict[str, Converted], disk: Path, fault_log: FaultLog, mode: str
 ) -> None:
     image = workshop_in[mode]
     right = image.run_source(engine, "sh", "-c", READ).stdout
@@ -75,6 +77,7 @@ def test_reads_go_on_when_the_cache_is_full_and_keep_again_when_it_is_not(
     assert (done.returncode, done.stdout) == (0, right)
     assert "No space left on device; reading on without keeping" in done.stderr
     assert free(disk) < 1 << 20
+    fault_log.record(FaultCase("disk", "the cache's is full", mode, "right bytes", 2, 2))
     if mode == "lease":
         return
     # And with what it has, the next one is right too.
@@ -90,7 +93,7 @@ def write_until_full(container: Container) -> str:
 
 @pytest.mark.parametrize("mode", ["erofs", "fuse"])
 def test_the_workload_s_writes_fail_as_natively_and_work_again_when_there_is_room(
-    engine: Engine, workshop_in: dict[str, Converted], disk: Path, mode: str
+    engine: Engine, workshop_in: dict[str, Converted], disk: Path, fault_log: FaultLog, mode: str
 ) -> None:
     image = workshop_in[mode]
     plain = engine.start(image.source, "sleep", "600", options=("-v", f"{disk}:/var/tmp"))
@@ -109,6 +112,8 @@ def test_the_workload_s_writes_fail_as_natively_and_work_again_when_there_is_roo
     assert docker("exec", container.name, "rm", "/var/tmp/filling").stderr == ""
     docker("exec", container.name, "sh", "-c", "echo again >/etc/new && grep again /etc/new")
     docker("rm", "-f", container.name)
+    outcome = "right bytes; ENOSPC for the writer, as natively, until there is room"
+    fault_log.record(FaultCase("disk", "the writable layer's is full", mode, outcome, 1, 1))
 
 
 @pytest.fixture(scope="module")

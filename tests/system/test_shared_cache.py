@@ -18,6 +18,7 @@ from store.format.chunkindex import parse_chunk_index
 from store.format.names import pack_name
 from store.read.claims import CLAIM_S
 from tests.support.engine import docker
+from tests.support.faultlog import FaultCase
 from tests.system.test_daemon_death import daemon_of
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from tests.support.converted import Conversions, Converted
     from tests.support.engine import Engine
+    from tests.support.faultlog import FaultLog
     from tests.support.servers import Request
 
 pytestmark = pytest.mark.system
@@ -124,7 +126,12 @@ def test_what_one_image_brought_another_does_not_fetch(
 
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
 def test_who_stops_while_it_fetches_delays_others_by_a_claim_s_time(
-    engine: Engine, conversions: Conversions, family: list[Converted], volume: str, number: int
+    engine: Engine,
+    conversions: Conversions,
+    family: list[Converted],
+    volume: str,
+    fault_log: FaultLog,
+    number: int,
 ) -> None:
     """The daemon, as when its container is paused; or all of the container, killed.
 
@@ -149,6 +156,9 @@ def test_who_stops_while_it_fetches_delays_others_by_a_claim_s_time(
     assert done.stdout == image.run_source(engine, "sh", "-c", read).stdout
     # The time of a start on a busy machine, and far below any limit of a read.
     assert time.monotonic() - begun < CLAIM_S + 20
+    what = "stopped" if number == signal.SIGSTOP else "killed"
+    fault = f"another container {what} while it fetches"
+    fault_log.record(FaultCase("cache", fault, "erofs", "right bytes, 2 s later", 1, 1))
     docker("rm", "-f", first.name)
 
 
@@ -161,7 +171,12 @@ def wait_for_claims(cache: Path) -> None:
 
 
 def test_caches_left_by_killed_containers_and_copies_of_a_moment_are_usable(
-    engine: Engine, conversions: Conversions, family: list[Converted], volume: str, tmp_path: Path
+    engine: Engine,
+    conversions: Conversions,
+    family: list[Converted],
+    volume: str,
+    fault_log: FaultLog,
+    tmp_path: Path,
 ) -> None:
     """Killed in the middle; and as a power cut leaves files: each as it was at some moment."""
     image = family[1]
@@ -185,10 +200,15 @@ def test_caches_left_by_killed_containers_and_copies_of_a_moment_are_usable(
         assert done.stdout == right
         # A chunk that was being written may be damaged, and is named; nothing else is said.
         assert all("is damaged; fetching it again" in line for line in done.stderr.splitlines())
+    for fault, count in (
+        ("left by containers that were killed", 1),
+        ("files copied at random moments, as a power cut leaves them", len(copies)),
+    ):
+        fault_log.record(FaultCase("cache", fault, "erofs", "right bytes", 4, count))
 
 
 def test_a_limit_holds_while_containers_read_and_none_reads_wrong(
-    engine: Engine, conversions: Conversions, family: list[Converted], volume: str
+    engine: Engine, family: list[Converted], volume: str, fault_log: FaultLog
 ) -> None:
     """A third of what they read: each reads through, and room is made all the time."""
     limit = 24 << 20
@@ -207,6 +227,8 @@ def test_a_limit_holds_while_containers_read_and_none_reads_wrong(
             time.sleep(0.005)
     assert [(run.result().stdout, run.result().stderr) for run in runs] == [(r, "") for r in right]
     assert limit // 2 < largest <= limit
+    fault = "a limit of a third of what containers read"
+    fault_log.record(FaultCase("cache", fault, "erofs", "right bytes", 1, len(images)))
 
 
 def test_another_layout_in_the_volume_is_left_alone(

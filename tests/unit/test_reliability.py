@@ -39,7 +39,7 @@ def test_each_area_has_a_table_and_all_are_summed_up(lines: Path) -> None:
     part = reliability.reliability_part(reliability.read_cases([lines]))
     assert cells(part, "all") == ["all", "4", "9", "1,013", "1", "2"]
     assert cells(part, "network") == ["network", "3", "8", "1,005", "1", "0"]
-    assert part.index("## Faults of the daemon") < part.index("## Faults of the network")
+    assert part.index("## Faults of: daemon") < part.index("## Faults of: network")
     found = cells(part, "404")
     assert found == ["404", "EIO or right bytes", "ends with 125", "8", "1,005", "1", "0"]
 
