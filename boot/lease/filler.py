@@ -238,7 +238,7 @@ class Filler:
                 capability = _capability(file.fd)
             try:
                 times = (status.st_atime_ns, status.st_mtime_ns)
-                write_contents(self._image, file.fd, file.offset, file.size, times)
+                self._write(file, times)
                 # Writing takes these away.
                 if status.st_mode & 0o6000:
                     set_mode(file.fd, stat.S_IMODE(status.st_mode), status.st_gid)
@@ -249,6 +249,21 @@ class Filler:
                 raise BootError(f"cannot fill {name}: {error.strerror}") from None
         # Else its last name is gone: nobody can open it any more.
         self._release(file, status.st_nlink > 0)
+
+    def _write(self, file: File, times: tuple[int, int]) -> None:
+        """Write a file's contents; once more, where that fails by a fault of ours.
+
+        Raises:
+            BootfsError, OSError: as `write_contents`.
+
+        """
+        try:
+            write_contents(self._image, file.fd, file.offset, file.size, times)
+        except (BootfsError, OSError):
+            raise
+        except Exception as error:
+            log(f"filling {os.fsdecode(_name_of(file.fd))} failed: {error!r}; once more")
+            write_contents(self._image, file.fd, file.offset, file.size, times)
 
     def _release(self, file: File, is_filled: bool) -> None:
         with self._lock:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+import marshal
 import os
 import subprocess
 import time
@@ -485,6 +487,46 @@ def test_tools_that_do_not_wait_are_held_back(
 
 
 # What is kept for others.
+
+
+READ_ALL = "find /usr/bin /usr/lib -type f | sort | xargs sha256sum | sha256sum"
+FAULT = """\
+import sys
+
+def _put_in(event, arguments):
+    if event == "import" and arguments[0] == "boot.lease.keeper":
+        from boot.lease import filler
+
+        write = filler.write_contents
+
+        def write_or_fail(*arguments, count=[0]):
+            count[0] += 1
+            if count[0] in FAIL:
+                raise ValueError("a fault put in by a test")
+            write(*arguments)
+
+        filler.write_contents = write_or_fail
+
+sys.addaudithook(_put_in)
+"""
+"""Put before boot/start.py: filling fails by the numbers in FAIL."""
+
+
+@pytest.mark.parametrize(("fail", "code"), [("{3, 40, 60}", 0), ("range(3, 1000)", 125)])
+def test_a_fault_while_a_file_is_filled_is_met_by_trying_again(
+    engine: Engine, lease: Converted, tmp_path: Path, fail: str, code: int
+) -> None:
+    source = FAULT.replace("FAIL", fail) + Path("boot/start.py").read_text()
+    compiled = marshal.dumps(compile(source, "<bootfs>/boot/start.py", "exec"))
+    (tmp_path / "start.pyc").write_bytes(importlib.util.MAGIC_NUMBER + bytes(12) + compiled)
+    boot = engine.build(f"FROM {lease.boot}\nCOPY start.pyc /.bootfs/runtime/start.pyc\n", tmp_path)
+    image = dataclasses.replace(lease, boot=boot)
+    done = image.run(engine, "sh", "-c", READ_ALL)
+    assert done.returncode == code, done.stderr
+    assert "a fault put in by a test" in done.stderr
+    if not code:
+        assert "once more" in done.stderr
+        assert done.stdout == lease.run_source(engine, "sh", "-c", READ_ALL).stdout
 
 
 def test_a_named_cache_serves_the_next_container(
