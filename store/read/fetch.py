@@ -494,9 +494,10 @@ class ChunkReader:
             return True
         digest = self.index.digest(chunk)
         plain = cache.places.find(digest, self.index.plain_sizes[chunk])
-        if plain is None or digest_of(plain) != digest:
+        if plain is None:
             return False
-        cache.write(chunk, plain)
+        if cache.write(chunk, plain):
+            cache.places.add(digest, cache.offset(chunk))
         self.counters.shared += 1
         self._land(chunk, plain)
         return True

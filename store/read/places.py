@@ -2,7 +2,7 @@
 
 Implements docs/format.md, "Cache, layout 2".  A hash table in one file, of four entries a
 bucket and without locks: an entry that is lost, torn or wrong costs a fetch, since what
-is found is verified by whoever asked.
+is found is verified.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from _thread import allocate_lock
 
+from store.format.digest import digest_of
 from store.read.cache import FLAGS
 
 BUCKETS = 1 << 15
@@ -45,7 +46,7 @@ class Places:
             os.close(fd)
 
     def find(self, digest: bytes, size: int) -> bytes | None:
-        """Return what lies where another image may have the chunk ``digest``: unverified."""
+        """Return the chunk ``digest``, verified, from another image's data; None: none has it."""
         bucket = os.pread(self._fd, ENTRY * WAYS, _bucket(digest))
         for at in range(0, len(bucket), ENTRY):
             entry = bucket[at : at + ENTRY]
@@ -55,24 +56,27 @@ class Places:
             with self._lock:
                 try:
                     fd = self._open(image)
-                    return os.pread(fd, size, int.from_bytes(entry[DIGEST + IMAGE :], "little"))
+                    plain = os.pread(fd, size, int.from_bytes(entry[DIGEST + IMAGE :], "little"))
                 except (OSError, OverflowError):
                     # Gone, or never there.
-                    return None
+                    continue
+            if digest_of(plain) == digest:
+                return plain
         return None
 
     def add(self, digest: bytes, offset: int) -> None:
-        """Note that this image's data file holds the chunk ``digest`` at ``offset``."""
+        """Note that this image's data file holds the chunk ``digest`` at ``offset``.
+
+        Beside what is noted of other images: each may be given up before the others.
+        """
         place = _bucket(digest)
-        bucket = os.pread(self._fd, ENTRY * WAYS, place)
-        mark = digest[4 : 4 + DIGEST]
-        way = digest[4 + DIGEST] % WAYS
-        for number in range(WAYS):
-            entry = bucket[number * ENTRY : (number + 1) * ENTRY]
-            if entry.startswith(mark) or not entry.strip(b"\0"):
-                way = number
-                break
-        entry = mark + self._own + offset.to_bytes(ENTRY - DIGEST - IMAGE, "little")
+        bucket = os.pread(self._fd, ENTRY * WAYS, place).ljust(ENTRY * WAYS, b"\0")
+        mark = digest[4 : 4 + DIGEST] + self._own
+        entries = [bucket[at : at + ENTRY] for at in range(0, len(bucket), ENTRY)]
+        fitting = [n for n, entry in enumerate(entries) if entry.startswith(mark)]
+        fitting += [n for n, entry in enumerate(entries) if not entry.strip(b"\0")]
+        way = fitting[0] if fitting else digest[4 + DIGEST] % WAYS
+        entry = mark + offset.to_bytes(ENTRY - DIGEST - IMAGE, "little")
         os.pwrite(self._fd, entry, place + way * ENTRY)
 
     def _open(self, image: bytes) -> int:
