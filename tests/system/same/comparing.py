@@ -17,6 +17,8 @@ REPLACED = (
     (re.compile(r"\b[0-9a-f]{12}\b"), "HOST"),
     # Addresses on the engine's networks.
     (re.compile(r"\b172\.\d+\.\d+\.\d+\b"), "ADDRESS"),
+    # What is in it is compared too; an address may be a digit longer than another.
+    (re.compile(r"\b\d+ +/etc/hosts$"), "SIZE /etc/hosts"),
     (re.compile(r"\b02:42(:[0-9a-f]{2}){4}\b"), "HARDWARE"),
     # Numbers of processes, but 0 and 1; of pipes, sockets and terminals.
     (re.compile(r"/proc/(?!1\b)\d+"), "/proc/PID"),
