@@ -63,7 +63,9 @@ def open_image(settings: Settings) -> tuple[ImageReader, StartOrder | None]:
     except OSError as error:
         log(f"cache: {error.strerror}; starting without an order of reads")
     bootstrap = open_bootstrap(index)
-    return ImageReader(bootstrap, ChunkReader(index, source, cache, log)), order
+    limit_s = settings.read_limit_s
+    chunks = ChunkReader(index, source, cache, log, read_limit_s=limit_s)
+    return ImageReader(bootstrap, chunks), order
 
 
 class AnswerCount:

@@ -11,7 +11,7 @@ from _queue import Empty, SimpleQueue
 from _thread import allocate_lock, start_new_thread
 from time import monotonic, sleep
 
-from store.errors import BootfsError
+from store.errors import BootfsError, TimedOut
 from store.format.digest import check_digest, digest_of, printable
 from store.format.names import pack_name
 
@@ -29,6 +29,9 @@ FOLLOW_S = 5.0
 """For so long at most does one wait for what another container fetches, however steadily."""
 FOLLOW_PAUSE_S = 0.001, 0.025
 """Pauses between looks for it, doubled from the one to the other."""
+
+LAST_WORD_S = 0.25
+"""So much longer than its limit does a read wait, for a fetch to say why it has failed."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -134,7 +137,14 @@ class ChunkReader:
         cache: Cache | None,
         log: Callable[[str], None],
         memory_limit: int = MEMORY_LIMIT,
+        read_limit_s: float = 0.0,
     ) -> None:
+        """Read chunks of ``index`` from ``source``, and from ``cache`` where there is one.
+
+        A read that has to wait fails after ``read_limit_s``, whatever the fetches do that it
+        waits for; 0 is for as long as they take.
+        """
+        self._read_limit_s = read_limit_s
         self.index = index
         self.counters = Counters()
         self.begin_wait: Callable[[], None] = lambda: None
@@ -160,14 +170,16 @@ class ChunkReader:
         self._is_following = False
 
     def read(
-        self, chunks: list[int], joins_failures: bool = False
+        self, chunks: list[int], joins_failures: bool = False, until: float = 0.0
     ) -> dict[int, bytes | memoryview]:
         """Return the verified plain bytes of ``chunks``.
 
         When a fetch that others began before fails, it is tried once more for this
-        want; with ``joins_failures`` its failure is this want's too.
+        want; with ``joins_failures`` its failure is this want's too.  ``until`` is the
+        `monotonic` time at which a want that began before is given up.
 
         Raises:
+            TimedOut: they did not come within the limit; they may be here later.
             BootfsError: one of them can be had from nowhere, or not unharmed.
 
         """
@@ -200,44 +212,60 @@ class ChunkReader:
         waits = bool(missing) or any(flight.landed.locked() for _, flight in joined)
         if waits:
             self.begin_wait()
+            if self._read_limit_s and not until:
+                until = monotonic() + self._read_limit_s + LAST_WORD_S
         if missing:
             try:
                 self._start(missing)
             except BaseException as error:
                 self._crash_unlanded(mine, error)
                 raise
-        failed = self._collect(mine, joined, found, joins_failures)
+        failed = self._collect(mine, joined, found, joins_failures, until)
         if failed:
             # Somebody else's fetch, perhaps a guess that began long ago, ran into its
-            # limit: this want has a limit of its own.  Whatever flight it finds now
+            # limit: this want has what is left of its own.  Whatever flight it finds now
             # began after this want, so a second failure is an answer; without that,
             # the last of fifty readers would wait for fifty limits.
-            found.update(self.read(failed, joins_failures=True))
+            found.update(self.read(failed, joins_failures=True, until=until))
         return found
 
-    @staticmethod
     def _collect(
+        self,
         mine: list[tuple[int, Flight]],
         joined: list[tuple[int, Flight]],
         found: dict[int, bytes | memoryview],
         joins_failures: bool,
+        until: float,
     ) -> list[int]:
-        """Wait for flights and put their results into ``found``; return what others failed at."""
+        """Wait for flights and put their results into ``found``; return what others failed at.
+
+        Raises:
+            TimedOut: one has not landed at the `monotonic` time ``until``, 0 for never.
+            BootfsError: one of ``mine`` failed, or of ``joined`` when there is no more time.
+
+        """
         for chunk, flight in mine:
-            with flight.landed:
-                if flight.result is None:
-                    raise flight.error or BootfsError(f"chunk {chunk}: fetch ended without result")
-                found[chunk] = flight.result
+            self._wait_for(chunk, flight, until)
+            if flight.result is None:
+                raise flight.error or BootfsError(f"chunk {chunk}: fetch ended without result")
+            found[chunk] = flight.result
         failed = []
         for chunk, flight in joined:
-            with flight.landed:
-                if flight.result is not None:
-                    found[chunk] = flight.result
-                elif joins_failures:
-                    raise flight.error or BootfsError(f"chunk {chunk}: fetch ended without result")
-                else:
-                    failed.append(chunk)
+            self._wait_for(chunk, flight, until)
+            if flight.result is not None:
+                found[chunk] = flight.result
+            elif joins_failures or (until and monotonic() > until - LAST_WORD_S):
+                raise flight.error or BootfsError(f"chunk {chunk}: fetch ended without result")
+            else:
+                failed.append(chunk)
         return failed
+
+    def _wait_for(self, chunk: int, flight: Flight, until: float) -> None:
+        if flight.landed.acquire(timeout=max(until - monotonic(), 0.0) if until else -1):
+            flight.landed.release()
+            return
+        digest = printable(self.index.digest(chunk))
+        raise TimedOut(f"chunk {digest}: not here within {self._read_limit_s:g} s")
 
     def _read_cached(self, chunks: list[int]) -> dict[int, bytes | memoryview] | None:
         """Return neighbouring chunks, all of them cached and unharmed, or None.

@@ -449,3 +449,37 @@ def test_a_small_cache_under_many_readers_is_never_a_wrong_byte(tmp_path: Path) 
     for cache in caches:
         assert os.fstat(cache._data).st_blocks * 512 <= 4 << 20
         cache.close()
+
+
+def test_a_read_ends_within_its_limit_whatever_it_waits_for(image: StoredImage) -> None:
+    """A fetch that takes longer goes on, and a later read finds what it brought."""
+    gate = threading.Event()
+    reader = ChunkReader(
+        image.index, watched(image, lambda *_: gate.wait()), None, print, read_limit_s=0.2
+    )
+    for _ in range(2):  # its own fetch, and one that it joins
+        with pytest.raises(TimedOut, match=r"not here within 0\.2 s"):
+            reader.read([1])
+    gate.set()
+    reader.wait_until_landed()
+    assert reader.read([1]) == {1: plain(image, 1)}
+    assert reader.counters.fetched_chunks == 1
+
+
+def test_a_failed_guess_leaves_a_read_what_is_left_of_its_limit(image: StoredImage) -> None:
+    tries = []
+
+    def fail_late(*_: object) -> None:
+        tries.append(1)
+        time.sleep(0.3)
+        raise TimedOut("late")
+
+    reader = ChunkReader(image.index, watched(image, fail_late), None, print, read_limit_s=0.5)
+    reader.want([1])
+    with pytest.raises(TimedOut):
+        reader.read([1])
+    # A second one was begun, and not a third.
+    reader.wait_until_landed()
+    assert len(tries) == 2
+    with pytest.raises(TimedOut, match="late"):
+        reader.read([1])
