@@ -28,8 +28,6 @@ from tests.support.wholestores import (
     problems_of,
 )
 
-pytestmark = pytest.mark.system
-
 SHARED = file("shared", Random(1).randbytes(700_000))
 IMAGES = {
     name: docker_archive(
