@@ -15,6 +15,8 @@ WRITABLE = f"{HOME}/rw"
 MOUNTS = f"{HOME}/mnt"
 AUTHORITIES = f"{RUNTIME}/ca-certificates.crt"
 """Whom HTTPS trusts."""
+AUTH = f"{HOME}/auth"
+"""Where the user mounts files with credentials."""
 
 MODES = ("auto", "erofs", "fuse", "lease", "eager")
 READ_LIMIT_S = 30.0

@@ -10,7 +10,7 @@ import sys
 from _signal import SIG_UNBLOCK, SIGUSR1, pthread_sigmask, signal
 from _thread import start_new_thread
 
-from boot.config import AUTHORITIES, Settings, read_boot_config
+from boot.config import AUTH, AUTHORITIES, Settings, read_boot_config
 from boot.fuse import OneFile
 from boot.image import open_bootstrap, open_index
 from boot.log import log
@@ -46,7 +46,7 @@ def open_image(settings: Settings) -> tuple[ImageReader, StartOrder | None]:
     """
     keep_freed_memory(KEPT_MEMORY)
     index = open_index(settings.chunk_index)
-    source = open_source(settings.blob_store, settings.read_limit_s, AUTHORITIES, log)
+    source = open_source(settings.blob_store, settings.read_limit_s, AUTHORITIES, log, AUTH)
     start_new_thread(source.dial, ())
     cache = order = None
     try:

@@ -18,7 +18,7 @@ from _signal import SIGCONT, SIGHUP, sigtimedwait
 from _thread import start_new_thread
 from termios import TIOCNOTTY, TIOCSCTTY
 
-from boot.config import AUTHORITIES, HOME, Settings
+from boot.config import AUTH, AUTHORITIES, HOME, Settings
 from boot.failure import report
 from boot.image import open_bootstrap, open_index
 from boot.lease import eager, leased
@@ -111,7 +111,7 @@ def boot(
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     keep_freed_memory(KEPT_MEMORY)
     index = open_index(settings.chunk_index)
-    source = open_source(settings.blob_store, settings.fill_limit_s, AUTHORITIES, log)
+    source = open_source(settings.blob_store, settings.fill_limit_s, AUTHORITIES, log, AUTH)
     start_new_thread(source.dial, ())
     memory = min(CHUNK_MEMORY, memory_limit() // CHUNK_MEMORY_SHARE)
     chunks = ChunkReader(index, source, _shared_cache(settings, index, mounts), log, memory)

@@ -103,7 +103,12 @@ class Mirrors:
     """
 
     def __init__(
-        self, urls: str, read_limit_s: float, authorities: str, log: Callable[[str], None]
+        self,
+        urls: str,
+        read_limit_s: float,
+        authorities: str,
+        log: Callable[[str], None],
+        auth: str,
     ) -> None:
         """Open them all.
 
@@ -126,7 +131,7 @@ class Mirrors:
                     raise UsageError(
                         f"{urls!r}: a store without a name beside a '|'; leave that out"
                     )
-                self._mirrors.append(open_one(url, read_limit_s, authorities))
+                self._mirrors.append(open_one(url, read_limit_s, authorities, auth))
             except (AccessDenied, Unreachable) as error:
                 problems.append(error)
                 self._mirrors.append(Unopened(url, error))

@@ -16,12 +16,14 @@ def open_source(
     read_limit_s: float,
     authorities: str = "",
     log: Callable[[str], None] = lambda _: None,
+    auth: str = "",
 ) -> Source:
     """Return the source that ``url`` names: one store, or several mirrors with ``|`` between.
 
     ``read_limit_s`` bounds what one fetch may take, retries included.
     ``authorities`` is a file of the certificates that HTTPS trusts, empty for the
-    machine's own.  ``log`` is told which mirror is left and returned to.
+    machine's own.  ``log`` is told which mirror is left and returned to.  ``auth`` is
+    a directory of files with credentials, read when a store asks for some; empty for none.
 
     Raises:
         UsageError: no such kind of store.
@@ -31,11 +33,11 @@ def open_source(
     if "|" in url:
         from store.read.mirrors import Mirrors
 
-        return Mirrors(url, read_limit_s, authorities, log)
-    return open_one(url, read_limit_s, authorities)
+        return Mirrors(url, read_limit_s, authorities, log, auth)
+    return open_one(url, read_limit_s, authorities, auth)
 
 
-def open_one(url: str, read_limit_s: float, authorities: str) -> Mirror:
+def open_one(url: str, read_limit_s: float, authorities: str, auth: str) -> Mirror:
     """Return a single store: a directory, ``file://``, ``http://``, ``https://``.
 
     Each kind is imported when it is named: a boot pays for one.

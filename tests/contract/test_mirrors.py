@@ -54,7 +54,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @contextmanager
 def mirrored(*urls: str, limit_s: float = LIMIT_S) -> Iterator[tuple[Mirrors, list[str]]]:
     lines: list[str] = []
-    with closing(Mirrors("|".join(urls), limit_s, "", lines.append)) as source:
+    with closing(Mirrors("|".join(urls), limit_s, "", lines.append, "")) as source:
         yield source, lines
 
 
@@ -222,7 +222,7 @@ def test_a_directory_that_is_not_there_is_one_mirror_less(tmp_path: Path) -> Non
         assert fetch(source) == WANTED
         assert len(lines) == 1 and f"{tmp_path}/gone" in lines[0]
     with pytest.raises(Unreachable, match=r"gone.*too"):
-        Mirrors(f"{tmp_path}/gone|{tmp_path}/too", 1, "", print)
+        Mirrors(f"{tmp_path}/gone|{tmp_path}/too", 1, "", print, "")
 
 
 def test_a_lie_reaches_neither_cache_nor_reader(tmp_path: Path) -> None:
