@@ -94,14 +94,19 @@ def build_parser() -> argparse.ArgumentParser:
     )
     command.usage = (
         "bootfs check [--store URL] [--json] [--progress …] SOURCE DEST\n"
-        "       bootfs check --store DIRECTORY [--repair URL] [--json] [--progress …]"
+        "       bootfs check --store URL [--image IMAGE]… [--repair URL] [--json] [--progress …]"
     )
     command.add_argument("source", metavar="SOURCE", nargs="?")
     command.add_argument("destination", metavar="DEST", nargs="?")
     command.add_argument(
         "--store", metavar="URL",
         help="store to read, a directory or http(s)://, mirrors 'URL|URL' "
-        f"(default: {DEFAULT_STORE}); without SOURCE and DEST the directory of the store to verify",
+        f"(default: {DEFAULT_STORE}); without SOURCE and DEST the store to verify",
+    )  # fmt: skip
+    command.add_argument(
+        "--image", metavar="IMAGE", action="append", default=[], dest="images",
+        help="verify what this image needs of the store, and other --image; "
+        "a boot image, or the digest of its chunk index, blake3:…",
     )  # fmt: skip
     command.add_argument(
         "--repair", metavar="URL",
@@ -291,15 +296,17 @@ def _reporter(progress: Progress) -> Callable[[str], None]:
 def _check(options: argparse.Namespace) -> int:
     if options.source is None:
         if options.store is None:
-            raise UsageError("check: give SOURCE and DEST, or --store DIRECTORY for a whole store")
+            raise UsageError("check: give SOURCE and DEST, or --store URL for a whole store")
         problems = check_whole_store(
-            options.store, options.repair, options.progress, as_json=options.json
+            options.store, options.images, options.repair, options.progress, as_json=options.json
         )
         return DIFFERENT if problems else 0
     if options.destination is None:
         raise UsageError("check: DEST is missing; with neither SOURCE nor DEST a store is checked")
-    if options.repair is not None:
-        raise UsageError("check: --repair is for a whole store; leave SOURCE and DEST out")
+    if options.repair is not None or options.images:
+        raise UsageError(
+            "check: --repair and --image are for a whole store; leave SOURCE and DEST out"
+        )
     return _compare(options)
 
 
