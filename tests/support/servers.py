@@ -62,6 +62,7 @@ storage:
   filesystem: {{ rootdirectory: {root} }}
   delete: {{ enabled: true }}
 http: {{ addr: "{address}:{port}" }}
+{extra}
 """
 
 
@@ -228,15 +229,28 @@ class Nginx(Server):
 class Registry(Server):
     """A plain-HTTP registry on loopback, which Docker accepts without TLS."""
 
-    def __init__(self, root: Path | None = None) -> None:
-        """Keep blobs under `root`, or in a directory of its own that goes with it."""
+    def __init__(
+        self,
+        root: Path | None = None,
+        *,
+        address: str = "127.0.0.1",
+        port: int = 0,
+        extra: str = "",
+    ) -> None:
+        """Keep blobs under `root`, or in a directory of its own that goes with it.
+
+        `address` is empty for all that this machine has; `extra` is put into the configuration.
+        """
         run = Path(tempfile.mkdtemp(prefix="bootfs-registry-"))
-        port = free_port()
-        config = run / "config.yml"
-        config.write_text(
-            _REGISTRY.format(root=root or run / "blobs", address="127.0.0.1", port=port)
+        port = port or free_port()
+        self.config = run / "config.yml"
+        self.blobs = root or run / "blobs"
+        self.config.write_text(
+            _REGISTRY.format(root=self.blobs, address=address, port=port, extra=extra)
         )
-        super().__init__("docker-registry", ["docker-registry", "serve", str(config)], port, run)
+        super().__init__(
+            "docker-registry", ["docker-registry", "serve", str(self.config)], port, run
+        )
         self._wait_until_ready()
 
     def answered(self) -> int:
@@ -249,6 +263,12 @@ class Registry(Server):
             try:
                 with urllib.request.urlopen(f"{self.url}v2/", timeout=5):
                     return
+            except urllib.error.HTTPError as answer:
+                # It wants credentials, and so is up.
+                answer.close()
+                if answer.code == 401:
+                    return
+                raise
             except (OSError, urllib.error.URLError):
                 if time.monotonic() > deadline:
                     self.close()

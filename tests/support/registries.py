@@ -1,0 +1,118 @@
+"""Registries that want credentials or send elsewhere, and blobs put into one without our client."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.support.servers import Nginx, Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+REPOSITORY = "some/where"
+USER = "jane"
+PASSWORD = "correct horse"
+HTPASSWD = f"{USER}:$2b$04$gnwoyS6ck3Rmw1zj.dO1tepROEUmCPpilcqzilGygF5gHpOxkF6DS\n"
+"""`PASSWORD` as docker-registry wants it (bcrypt)."""
+
+_FRONT = """
+location = /token {{
+    {basic}
+    default_type application/json;
+    alias {tokens}/answer;
+}}
+location / {{
+    set $token none;
+    if ($http_authorization ~ "^Bearer ([a-z0-9]+)$") {{ set $token $1; }}
+    if (!-f {tokens}/$token) {{
+        add_header WWW-Authenticate $asked always;
+        return 401 '{{}}';
+    }}
+    {redirect}
+    proxy_pass http://{registry};
+    proxy_set_header Host $http_host;
+    proxy_set_header Authorization "";
+    proxy_http_version 1.1;
+    client_max_body_size 0;
+    proxy_request_buffering off;
+}}
+"""
+
+
+def push_blob(registry: Registry, data: bytes, repository: str = REPOSITORY) -> str:
+    """Put a blob into a repository; return its digest."""
+    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    uploads = f"{registry.url}v2/{repository}/blobs/uploads/"
+    begin = urllib.request.Request(uploads, method="POST")
+    with urllib.request.urlopen(begin) as answer:
+        place = answer.headers["Location"]
+    there = f"{place}{'&' if '?' in place else '?'}digest={digest}"
+    headers = {"Content-Type": "application/octet-stream"}
+    put = urllib.request.Request(there, data=data, method="PUT", headers=headers)
+    with urllib.request.urlopen(put) as answer:
+        assert answer.status == 201
+    return digest
+
+
+def write_docker_config(
+    directory: Path, host: str, password: str = PASSWORD, name: str = "config.json"
+) -> Path:
+    """Write what `docker login` does; return the file."""
+    directory.mkdir(exist_ok=True)
+    told = base64.b64encode(f"{USER}:{password}".encode()).decode()
+    path = directory / name
+    path.write_text(json.dumps({"auths": {host: {"auth": told}}}))
+    return path
+
+
+def basic_registry(directory: Path, **options: str) -> Registry:
+    """Start a registry that wants `USER` and `PASSWORD`."""
+    users = directory / "htpasswd"
+    users.write_text(HTPASSWD)
+    return Registry(extra=f"auth: {{ htpasswd: {{ realm: test, path: {users} }} }}", **options)  # type: ignore[arg-type]
+
+
+class TokenFront:
+    """nginx before a registry: lets in who has a token, and gives tokens; counts are nginx's."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        directory: Path,
+        serve: Callable[..., Nginx],
+        *,
+        wants_password: bool = True,
+        redirect: str = "",
+        realm: str = "/token",
+    ) -> None:
+        """`redirect` is put where blobs would be given; `realm` is what the registry names."""
+        self._tokens = directory / "tokens"
+        self._tokens.mkdir()
+        users = directory / "users"
+        users.write_text(f"{USER}:{{PLAIN}}{PASSWORD}\n")
+        basic = f"auth_basic tokens; auth_basic_user_file {users};" if wants_password else ""
+        front = _FRONT.format(
+            basic=basic, tokens=self._tokens, redirect=redirect, registry=registry.host_port
+        )
+        if not realm.startswith("http"):
+            realm = f"$scheme://$http_host{realm}"
+        asked = f'Bearer realm="{realm}",service="test, of it",scope="repository:{REPOSITORY}:pull"'
+        self.server = serve(directory, extra=f"set $asked '{asked}';{front}")
+        self.url = f"docker://{self.server.host_port}/{REPOSITORY}"
+        self.change_token("first")
+
+    def change_token(self, token: str) -> None:
+        """Let in only who has this token from now on."""
+        for old in self._tokens.iterdir():
+            old.unlink()
+        (self._tokens / token).touch()
+        (self._tokens / "answer").write_text(json.dumps({"token": token, "expires_in": 60}))
+
+    def change_answer(self, answer: str) -> None:
+        """Let the token server answer this."""
+        (self._tokens / "answer").write_text(answer)
