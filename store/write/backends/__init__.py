@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from store.errors import UsageError
 from store.interfaces import Backend
+from store.write.registry.endpoint import SCHEMES
 
 
 def open_backend(url: str) -> Backend:
-    """Return read-write access to the store at ``url``, a directory or ``file://``.
+    """Return read-write access to the store at ``url``: a directory, ``file://``, ``docker://``.
 
     Raises:
         UsageError: such a store cannot be written.
@@ -18,6 +19,10 @@ def open_backend(url: str) -> Backend:
         from store.write.backends.directory import DirectoryBackend
 
         return DirectoryBackend(url[len("file://") :] if scheme else url)
+    if scheme in SCHEMES:
+        from store.write.backends.registry import RegistryBackend
+
+        return RegistryBackend(url)
     if scheme in ("http", "https"):
         raise UsageError(f"{url}: a web server cannot be written to; give the directory it serves")
-    raise UsageError(f"{url!r}: not a store that can be written; give a directory")
+    raise UsageError(f"{url!r}: not a store that can be written; give a directory or docker://")
