@@ -20,6 +20,7 @@ from store.interfaces import Backend, Listing
 from store.write.backends import open_backend
 from store.write.checking import Problem, StoreCheck
 from store.write.collecting import Garbage, collect, forget
+from store.write.registry.endpoint import SCHEMES
 from store.write.repairing import iter_repaired
 from store.write.served import ImagesOf, is_served, open_objects
 
@@ -152,22 +153,34 @@ def forget_image(url: str, image: str) -> int:
     with closing(_open_writable(url)) as backend:
         digest = _parse_image(image)
         forget(backend, digest)
-    print(
-        f"blake3:{digest.hex()} forgotten; "
-        f"bootfs collect {url} --delete frees what only it needed, after the grace period"
+    frees = (
+        "the registry's garbage collector frees what only it needed"
+        if _is_registry(url)
+        else f"bootfs collect {url} --delete frees what only it needed, after the grace period"
     )
+    print(f"blake3:{digest.hex()} forgotten; {frees}")
     return 0
+
+
+def _is_registry(url: str) -> bool:
+    """Whether the store lies in a registry, which frees by itself what nothing names."""
+    return url.partition("://")[0] in SCHEMES
 
 
 def collect_store(url: str, grace_s: float, *, delete: bool, as_json: bool) -> int:
     """Say what no image of the store at ``url`` needs, or remove it; return 0.
 
     Raises:
-        NotFound, UsageError: there is no store.
+        NotFound, UsageError: there is no store, or one that is not collected from outside.
         IntegrityError, FormatError: it is damaged so that nothing can be collected.
         AccessDenied: it cannot be changed.
 
     """
+    if delete and _is_registry(url):
+        raise UsageError(
+            f"{url}: what no image needs the registry frees by itself: run its garbage collector; "
+            "bootfs forget takes images out"
+        )
     with closing(_open_writable(url)) as backend:
         found = collect(backend, grace_s, time.time(), delete=delete)
     if as_json:

@@ -9,8 +9,10 @@ from store.errors import RemoteProtocolError, UsageError
 from store.format.http1 import Endpoint, parse_url
 from store.format.names import pack_name
 
-SCHEMES = ("docker", "docker+http")
-"""``docker+http`` is without TLS also where the registry is not on this machine."""
+SCHEMES = ("docker", "docker+http", "docker+https")
+"""``docker`` is without TLS where the registry is on this machine; the others say it."""
+HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")
+"""Names of one registry: the one in references, in files of credentials, and its server's."""
 
 _REPOSITORY = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-/")
 _HEX = frozenset("0123456789abcdef")
@@ -33,9 +35,6 @@ class Challenge:
 def parse_repository_url(url: str) -> tuple[Endpoint, str]:
     """Return the registry that ``docker://HOST[:PORT]/REPOSITORY`` names, and the repository.
 
-    Over TLS, but for a registry on this machine, which engines too take without, and
-    where the scheme is ``docker+http``.
-
     Raises:
         UsageError: not such a URL.
 
@@ -51,12 +50,12 @@ def parse_repository_url(url: str) -> tuple[Endpoint, str]:
         problem = "a store has no tag or digest" if tagged else "there is no such repository"
         raise UsageError(f"{url!r}: {problem}; give docker://HOST/REPOSITORY")
     try:
-        found = parse_url(f"https://{authority}")
+        found = parse_url(f"https://{HUB[-1] if authority in HUB else authority}")
     except UsageError:
         raise UsageError(
             f"{url!r}: no host, or a port that is none; give docker://HOST/REPOSITORY"
         ) from None
-    if scheme == "docker+http" or _is_loopback(found.host):
+    if scheme == "docker+http" or (scheme == "docker" and _is_loopback(found.host)):
         found = parse_url(f"http://{authority}")
     return found, repository
 

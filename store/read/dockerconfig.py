@@ -8,6 +8,7 @@ from __future__ import annotations
 import binascii
 
 from store.errors import AccessDenied
+from store.format.distribution import HUB
 
 FILES = ("config.json", ".dockerconfigjson")
 """Docker's own name of it, and the one that a Kubernetes secret has."""
@@ -69,7 +70,9 @@ def _parse(path: str, data: bytes, host: str, repository: str) -> Credentials:
         auths = parse_json_object(data)["auths"]
         if not isinstance(auths, dict):
             raise ValueError
-        fitting = [key for key in auths if f"{host}/{repository}/".startswith(f"{_place(key)}/")]
+        hosts = HUB if host in HUB else (host,)
+        wanted = tuple(f"{host}/{repository}/" for host in hosts)
+        fitting = [key for key in auths if any(w.startswith(f"{_place(key)}/") for w in wanted)]
         if not fitting:
             return Credentials(path)
         entry = auths[max(fitting, key=lambda key: len(_place(key)))]

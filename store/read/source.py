@@ -51,7 +51,7 @@ def open_one(url: str, read_limit_s: float, authorities: str, auth: str) -> Mirr
         from store.read.remote import HttpSource
 
         return HttpSource(url, read_limit_s, authorities)
-    if scheme in ("docker", "docker+http"):
+    if scheme in ("docker", "docker+http", "docker+https"):
         from store.read.registry import RegistrySource
 
         return RegistrySource(url, read_limit_s, authorities, auth)

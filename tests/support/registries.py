@@ -7,7 +7,7 @@ import hashlib
 import json
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.support.servers import Nginx, Registry
 
@@ -57,6 +57,15 @@ def push_blob(registry: Registry, data: bytes, repository: str = REPOSITORY) -> 
     with urllib.request.urlopen(put) as answer:
         assert answer.status == 201
     return digest
+
+
+def ask_json(registry: Registry, path: str) -> Any:
+    """Give what the registry answers to GET /v2/`path`."""
+    kinds = ("manifest.v1", "index.v1")
+    accept = ", ".join(f"application/vnd.oci.image.{kind}+json" for kind in kinds)
+    request = urllib.request.Request(f"{registry.url}v2/{path}", headers={"Accept": accept})
+    with urllib.request.urlopen(request) as answer:
+        return json.loads(answer.read())
 
 
 def write_docker_config(
