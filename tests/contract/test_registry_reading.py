@@ -17,9 +17,7 @@ from store.format.names import pack_name
 from store.read.registry import RegistrySource
 from store.read.source import open_source
 from tests.support.registries import (
-    PASSWORD,
     REPOSITORY,
-    USER,
     TokenFront,
     basic_registry,
     push_blob,
@@ -27,6 +25,7 @@ from tests.support.registries import (
 )
 from tests.support.scripted import ScriptedServer, response
 from tests.support.servers import Nginx, Registry
+from tests.support.tokenserver import PASSWORD, USER
 
 DATA = Random(7).randbytes(200_000)
 LIMIT_S = 5.0

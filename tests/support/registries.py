@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import urllib.request
@@ -10,15 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.support.servers import Nginx, Registry
+from tests.support.tokenserver import PASSWORD, USER, docker_config, htpasswd_auth
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 REPOSITORY = "some/where"
-USER = "jane"
-PASSWORD = "correct horse"
-HTPASSWD = f"{USER}:$2b$04$gnwoyS6ck3Rmw1zj.dO1tepROEUmCPpilcqzilGygF5gHpOxkF6DS\n"
-"""`PASSWORD` as docker-registry wants it (bcrypt)."""
 
 _FRONT = """
 location = /token {{
@@ -71,19 +67,14 @@ def ask_json(registry: Registry, path: str) -> Any:
 def write_docker_config(
     directory: Path, host: str, password: str = PASSWORD, name: str = "config.json"
 ) -> Path:
-    """Write what `docker login` does; return the file."""
+    """Write what `docker login` does into a directory, made if need be; return the file."""
     directory.mkdir(exist_ok=True)
-    told = base64.b64encode(f"{USER}:{password}".encode()).decode()
-    path = directory / name
-    path.write_text(json.dumps({"auths": {host: {"auth": told}}}))
-    return path
+    return docker_config(directory / name, host, password)
 
 
-def basic_registry(directory: Path, **options: str) -> Registry:
+def basic_registry(directory: Path, *, address: str = "127.0.0.1") -> Registry:
     """Start a registry that wants `USER` and `PASSWORD`."""
-    users = directory / "htpasswd"
-    users.write_text(HTPASSWD)
-    return Registry(extra=f"auth: {{ htpasswd: {{ realm: test, path: {users} }} }}", **options)  # type: ignore[arg-type]
+    return Registry(extra=htpasswd_auth(directory), address=address)
 
 
 class TokenFront:

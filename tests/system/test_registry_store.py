@@ -16,13 +16,12 @@ from converter.reference import parse_reference
 from store.write.backends import open_backend
 from tests.support.converted import Converted, gateway
 from tests.support.registries import (
-    PASSWORD,
     REPOSITORY,
-    USER,
     basic_registry,
     write_docker_config,
 )
 from tests.support.servers import Registry
+from tests.support.tokenserver import PASSWORD, USER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -35,6 +35,10 @@ class Refused(RemoteProtocolError):
         self.codes = codes
 
 
+class AskedTooOften(RemoteBusy):
+    """The answer 429: the registry did nothing of what it was asked for."""
+
+
 def error_of(answer: httpx.Response, body: bytes, where: str) -> BootfsError:
     """Return the error that an answer with a status of 400 or more is.
 
@@ -55,11 +59,11 @@ def error_of(answer: httpx.Response, body: bytes, where: str) -> BootfsError:
             f"{where}: too large for the registry or a proxy before it ({told}); "
             "raise its limit (nginx: client_max_body_size 0)"
         )
-    if status == 429 or status in (500, 502, 503, 504) or "TOOMANYREQUESTS" in codes:
-        return RemoteBusy(
-            f"{where}: the registry asks to come later, or failed ({told}); see its log",
-            retry_after_s(answer.headers.get("retry-after", "")),
-        )
+    later_s = retry_after_s(answer.headers.get("retry-after", ""))
+    if status == 429 or "TOOMANYREQUESTS" in codes:
+        return AskedTooOften(f"{where}: the registry asks to come later ({told})", later_s)
+    if status in (500, 502, 503, 504):
+        return RemoteBusy(f"{where}: the registry failed ({told}); see its log", later_s)
     if status == 405:
         is_removal = answer.request.method == "DELETE"
         why = "removing is switched off there" if is_removal else "it is read-only"

@@ -257,16 +257,16 @@ class Repository:
 
     # Lists ------------------------------------------------------------------------------
 
-    def iter_tags(self) -> Iterator[str]:
-        """Yield all tags; none where there is no such repository.
+    def iter_tags(self, page: int = _PAGE) -> Iterator[str]:
+        """Yield all tags, ``page`` a request; none where there is no such repository.
 
         Raises:
             AccessDenied, RemoteError: as they say.
 
         """
         try:
-            for page in self._iter_pages(f"tags/list?n={_PAGE}"):
-                yield from (tag for tag in _list_of(page, "tags") if isinstance(tag, str))
+            for listed in self._iter_pages(f"tags/list?n={page}"):
+                yield from (tag for tag in _list_of(listed, "tags") if isinstance(tag, str))
         except NotFound:
             return
 

@@ -81,7 +81,7 @@ def parse_endpoint(url: str) -> Endpoint:
     scheme, _, rest = url.partition("://")
     if scheme not in SCHEMES or not rest:
         raise UsageError(f"{url!r}: not a repository of a registry; {FORMS}")
-    host, repository = _split_host(rest.rstrip("/"))
+    host, repository = _split_host(rest)
     if (
         not _HOST.match(host)
         or not _REPOSITORY.match(repository)
@@ -94,6 +94,7 @@ def parse_endpoint(url: str) -> Endpoint:
 
 def _split_host(name: str) -> tuple[str, str]:
     host, slash, repository = name.partition("/")
+    repository = repository.removesuffix("/")
     # As with `docker pull`: what has neither dot nor port is a user of Docker Hub.
     is_host = bool(slash) and (
         "." in host or ":" in host or host == "localhost" or host != host.lower()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import urljoin, urlsplit
@@ -130,7 +130,7 @@ class Session:
                     url = self._redirected(answer, where)
                     answer = self._authorized(method, url, scopes, headers or {}, body, where)
                 if answer.status_code >= 400:
-                    raise error_of(answer, _read_some(answer, ERROR_LIMIT), where)
+                    raise error_of(answer, _read_error(answer), where)
                 if answer.is_redirect:
                     raise RemoteProtocolError(f"{where}: redirected where it should not be")
                 yield answer
@@ -178,7 +178,7 @@ class Session:
         if status not in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             return answer
         try:
-            error = error_of(answer, _read_some(answer, ERROR_LIMIT), where)
+            error = error_of(answer, _read_error(answer), where)
         finally:
             answer.close()
         if not isinstance(error, RemoteProtocolError):
@@ -249,4 +249,15 @@ def _read_some(answer: httpx.Response, limit: int) -> bytes:
         found += piece
         if len(found) >= limit:
             break
+    return bytes(found)
+
+
+def _read_error(answer: httpx.Response) -> bytes:
+    # docker-registry states the size of the blob where it sends an error instead.
+    found = bytearray()
+    with suppress(httpx.TransportError):
+        for piece in answer.iter_raw(_PIECE):
+            found += piece[: ERROR_LIMIT - len(found)]
+            if len(found) >= ERROR_LIMIT:
+                break
     return bytes(found)

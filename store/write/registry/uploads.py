@@ -22,7 +22,7 @@ from store.errors import (
     RemoteProtocolError,
     SizeMismatch,
 )
-from store.write.registry.answers import Refused
+from store.write.registry.answers import AskedTooOften, Refused
 from store.write.registry.patience import Patience
 from store.write.registry.session import Answer, Body, Session
 
@@ -116,7 +116,8 @@ class Upload:
                 except RemoteError:
                     self._cancel(place)
                     raise
-                place = self._resume(place)
+                if not isinstance(error, AskedTooOften):
+                    place = self._resume(place)
             except BootfsError:
                 self._cancel(place)
                 raise
