@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from store.errors import FormatError, ImageNotFound, UnsupportedVersion
-from store.write.artifact import Artifact, is_artifact_type, parse_artifact
+from store.write.artifact import Artifact, Blob, is_artifact_type, parse_artifact
 from store.write.registry.client import Repository
 from store.write.registry.manifest import Manifest, parse_descriptor
 
@@ -50,6 +50,13 @@ class ArtifactList:
                 if place in self._indexes and found:
                     indexes[place] = self._indexes[place]
         self.current, self.indexes = current, indexes
+
+    def find(self, name: str) -> Blob | None:
+        """Return the blob that an object is, as last read; None where none has it."""
+        for artifact in self.current.values():
+            if name in artifact.objects:
+                return artifact.objects[name]
+        return None
 
     def _read_tag(self, tag: str) -> tuple[str, list[Artifact]]:
         """Return the digest of what a tag names, and the artifacts there."""

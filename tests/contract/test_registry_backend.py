@@ -12,6 +12,9 @@ from random import Random
 import pytest
 
 from converter.cli import main
+from converter.convert import convert
+from converter.progress import Silent
+from converter.reference import parse_reference
 from store.errors import (
     AccessDenied,
     DigestMismatch,
@@ -23,6 +26,7 @@ from store.errors import (
 from store.format.names import STORE_MARK, STORE_MARK_TEXT, manifest_name, pack_name
 from store.write.artifact import ARTIFACT_TYPE
 from store.write.backends import open_backend
+from store.write.backends.registry import RegistryBackend
 from store.write.collecting import collect, forget
 from store.write.roots import commit
 from tests.support.layers import docker_archive, file, tar_of
@@ -235,6 +239,41 @@ def test_nothing_is_left_to_collect(
     assert "garbage collector" in capsys.readouterr().out
     assert main(["collect", url]) == 10
     assert "there is no bootfs store" in capsys.readouterr().err
+
+
+def test_packs_of_another_repository_are_mounted(
+    registry: Registry, url: str, convert_image: Callable[[str], tuple[bytes, int]], tmp_path: Path
+) -> None:
+    a, _ = convert_image("a")
+    packs = packs_of(manifest_of(registry, tag_of(a)))
+    other = f"docker://{registry.host_port}/other/place"
+    with closing(open_backend(other)) as backend:
+        assert isinstance(backend, RegistryBackend)
+        backend.mount_from(url)
+        (name,) = backend.iter_names("packs/")
+        assert not backend.has(name) and backend.size(name) > 300_000
+        with pytest.raises(UsageError, match="another repository"):
+            backend.mount_from(other)
+        with pytest.raises(UsageError, match="another repository"):
+            backend.mount_from("docker://127.0.0.1:1/other")
+        report = convert(
+            parse_reference(f"docker-archive:{tmp_path}/b.tar"),
+            parse_reference(f"oci:{tmp_path}/boot-b"),
+            backend,
+            1,
+            "",
+            Silent(),
+        )
+        assert backend.has(name)
+    assert 150_000 < report.new_stored_bytes < 160_000
+    (tag,) = tags_of(registry, "other/place")
+    assert packs < packs_of(manifest_of(registry, tag, "other/place"))
+    assert problems_in(other) == []
+    # What was mounted is the other repository's own from now on.
+    with closing(open_backend(url)) as backend:
+        forget(backend, a)
+    collect_garbage(registry)
+    assert problems_in(other) == []
 
 
 def test_another_version_is_refused(registry: Registry, url: str) -> None:

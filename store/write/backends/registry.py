@@ -32,7 +32,8 @@ from store.write.artifactlist import ArtifactList
 from store.write.manifest import parse_manifest
 from store.write.registry import open_repository
 from store.write.registry.answers import Refused
-from store.write.registry.client import referrers_tag
+from store.write.registry.client import Repository, referrers_tag
+from store.write.registry.endpoint import parse_endpoint
 from store.write.registry.manifest import Descriptor
 from store.write.registry.uploads import Held
 from store.write.roots import MANIFESTS
@@ -49,6 +50,7 @@ class RegistryBackend:
         """The boot image that the artifacts made from now on belong to."""
         self._repository = open_repository(url)
         self._list = ArtifactList(self._repository)
+        self._others: list[tuple[str, Repository, ArtifactList]] = []
         self._is_read = False
         self._is_made = False
         self._written: dict[str, Blob] = {}
@@ -58,7 +60,29 @@ class RegistryBackend:
 
     def close(self) -> None:
         """Close all connections."""
+        for _, repository, _ in self._others:
+            repository.close()
         self._repository.close()
+
+    def mount_from(self, url: str) -> None:
+        """List the packs of another repository of the same registry too.
+
+        They are read there; `refresh` has the registry take one over into this repository.
+
+        Raises:
+            UsageError: it is none, or of another registry.
+            AccessDenied, RemoteError: it cannot be read.
+
+        """
+        here, there = parse_endpoint(self.location), parse_endpoint(url)
+        if here.api != there.api or here.repository == there.repository:
+            raise UsageError(
+                f"{url}: packs can be mounted from another repository of {here.host} alone"
+            )
+        repository = open_repository(url)
+        artifacts = ArtifactList(repository)
+        self._others.append((there.repository, repository, artifacts))
+        artifacts.read()
 
     def check(self) -> None:
         """Return when the repository can be read, and holds no store of another version."""
@@ -114,13 +138,21 @@ class RegistryBackend:
         if name == STORE_MARK:
             body = STORE_MARK_TEXT[offset : offset + size]
         else:
-            try:
-                body = self._repository.fetch_range(digest, offset, size)
-            except NotFound as error:
-                raise PackNotFound(f"{name}: {error}") from None
+            body = self._fetch_range(name, digest, offset, size)
         if arrived is not None:
             arrived(memoryview(body))
         return body
+
+    def _fetch_range(self, name: str, digest: str, offset: int, size: int) -> bytes:
+        repositories = [self._repository]
+        if name not in self._written and not any(name in a.objects for a in self._artifacts()):
+            repositories += [other for _, other, there in self._others if there.find(name)]
+        for repository in reversed(repositories):
+            try:
+                return repository.fetch_range(digest, offset, size)
+            except NotFound:
+                continue
+        raise PackNotFound(f"{self.location}: {name}, blob {digest}, does not exist")
 
     def _find(self, name: str) -> Blob:
         """Return the blob that an object is.
@@ -133,9 +165,11 @@ class RegistryBackend:
             return "", len(STORE_MARK_TEXT)
         if name in self._written:
             return self._written[name]
-        for artifact in self._artifacts():
-            if name in artifact.objects:
-                return artifact.objects[name]
+        self._artifacts()
+        for artifacts in (self._list, *(there for _, _, there in self._others)):
+            found = artifacts.find(name)
+            if found is not None:
+                return found
         digest = blob_digest(name)
         size = self._repository.blob_size(digest) if digest else None
         if size is None:
@@ -143,9 +177,15 @@ class RegistryBackend:
         return digest, size
 
     def iter_names(self, prefix: str) -> Iterator[str]:
-        """Yield names that artifacts of the repository have, or that were written here."""
+        """Yield names that artifacts of the repository have, or that were written here.
+
+        And of packs those of the repositories to mount from.
+        """
         self._read()
         names = set(self._written)
+        for _, _, there in self._others:
+            for artifact in there.current.values():
+                names |= {name for name in artifact.objects if blob_digest(name)}
         for artifact in self._artifacts():
             names |= artifact.objects.keys()
         if self._is_made or self._artifacts():
@@ -200,8 +240,18 @@ class RegistryBackend:
         self._read()
 
     def refresh(self, name: str) -> bool:
-        """Return whether the object exists; blobs have no age that could be changed."""
-        return self.has(name)
+        """Return whether the object exists, mounted now if need be.
+
+        Blobs have no age that could be changed.
+        """
+        if self.has(name):
+            return True
+        digest = blob_digest(name)
+        return bool(digest) and any(
+            self._repository.mount_blob(digest, repository)
+            for repository, _, there in self._others
+            if there.find(name)
+        )
 
     def age_s(self, name: str, now_s: float) -> float:
         """Return 0: what a registry does not need it frees itself, whatever its age."""
