@@ -49,6 +49,8 @@ class Artifact:
 
     digest: str
     """Of the manifest itself."""
+    size: int
+    """Of the manifest, in bytes."""
     image: bytes
     """Raw digest of the image's chunk index."""
     objects: dict[str, Blob]
@@ -143,7 +145,7 @@ def parse_artifact(manifest: Manifest, what: str) -> Artifact | None:
         raise FormatError(what, 0, "manifest, chunk index or bootstrap of the image is not in it")
     subject = document.get("subject")
     named = parse_descriptor(subject, f"{what}: subject").digest if subject else ""
-    return Artifact(manifest.digest, image, objects, named)
+    return Artifact(manifest.digest, len(manifest.data), image, objects, named)
 
 
 def is_artifact_type(kind: object, what: str) -> bool:

@@ -48,8 +48,8 @@ class RegistryBackend:
         self.location = url
         self.subject: Descriptor | None = None
         """The boot image that the artifacts made from now on belong to."""
-        self._repository = open_repository(url)
-        self._list = ArtifactList(self._repository)
+        self.repository = open_repository(url)
+        self._list = ArtifactList(self.repository)
         self._others: list[tuple[str, Repository, ArtifactList]] = []
         self._is_read = False
         self._is_made = False
@@ -62,7 +62,7 @@ class RegistryBackend:
         """Close all connections."""
         for _, repository, _ in self._others:
             repository.close()
-        self._repository.close()
+        self.repository.close()
 
     def mount_from(self, url: str) -> None:
         """List the packs of another repository of the same registry too.
@@ -86,12 +86,12 @@ class RegistryBackend:
 
     def check(self) -> None:
         """Return when the repository can be read, and holds no store of another version."""
-        self._repository.check()
+        self.repository.check()
         self._read()
 
     def create(self) -> None:
         """Write the blob that every artifact needs: who may not write learns it now."""
-        self._repository.push_blob(EMPTY_CONFIG.digest, Held(EMPTY))
+        self.repository.push_blob(EMPTY_CONFIG.digest, Held(EMPTY))
         self._is_made = True
 
     # Objects ----------------------------------------------------------------------------
@@ -102,7 +102,7 @@ class RegistryBackend:
             return self._is_made or bool(self._artifacts())
         digest = blob_digest(name)
         if digest:
-            return self._repository.blob_size(digest) is not None
+            return self.repository.blob_size(digest) is not None
         if name in self._written:
             return True
         if self._is_named(name):
@@ -113,7 +113,7 @@ class RegistryBackend:
     def _is_named(self, name: str) -> bool:
         """Whether an artifact that still exists has the object."""
         return any(
-            self._repository.find_manifest(artifact.digest) is not None
+            self.repository.find_manifest(artifact.digest) is not None
             for artifact in self._artifacts()
             if name in artifact.objects and self._is_ours(artifact, name)
         )
@@ -144,7 +144,7 @@ class RegistryBackend:
         return body
 
     def _fetch_range(self, name: str, digest: str, offset: int, size: int) -> bytes:
-        repositories = [self._repository]
+        repositories = [self.repository]
         if name not in self._written and not any(name in a.objects for a in self._artifacts()):
             repositories += [other for _, other, there in self._others if there.find(name)]
         for repository in reversed(repositories):
@@ -171,10 +171,26 @@ class RegistryBackend:
             if found is not None:
                 return found
         digest = blob_digest(name)
-        size = self._repository.blob_size(digest) if digest else None
+        size = self.repository.blob_size(digest) if digest else None
         if size is None:
             raise PackNotFound(f"{self.location}: {name} does not exist")
         return digest, size
+
+    def find_artifact(self, image: bytes) -> Artifact:
+        """Return the artifact of an image, by its chunk index's raw digest, and of `subject`.
+
+        Raises:
+            PackNotFound: there is none.
+
+        """
+        self._read()
+        name = manifest_name(image)
+        for artifact in self._artifacts():
+            if name in artifact.objects and self._is_ours(artifact, name):
+                return artifact
+        raise PackNotFound(
+            f"{self.location}: the image was forgotten while it was converted; convert again"
+        )
 
     def iter_names(self, prefix: str) -> Iterator[str]:
         """Yield names that artifacts of the repository have, or that were written here.
@@ -215,7 +231,7 @@ class RegistryBackend:
         expected = blob_digest(name)
         if expected and digest != expected:
             raise DigestMismatch(f"{self.location}: {name}", expected, digest)
-        self._repository.push_blob(digest, Held(data))
+        self.repository.push_blob(digest, Held(data))
         if name.startswith(MANIFESTS):
             self._write_artifact(data, (digest, len(data)))
         else:
@@ -229,7 +245,7 @@ class RegistryBackend:
         manifest = encode_artifact(image, packs, others, self.subject)
         tag = artifact_tag(image, self.subject.digest if self.subject is not None else "")
         try:
-            self._repository.push_manifest(tag, manifest)
+            self.repository.push_manifest(tag, manifest)
         except Refused as error:
             if "MANIFEST_BLOB_UNKNOWN" not in error.codes:
                 raise
@@ -248,7 +264,7 @@ class RegistryBackend:
             return True
         digest = blob_digest(name)
         return bool(digest) and any(
-            self._repository.mount_blob(digest, repository)
+            self.repository.mount_blob(digest, repository)
             for repository, _, there in self._others
             if there.find(name)
         )
@@ -295,22 +311,22 @@ class RegistryBackend:
             if not listed <= doomed | boot_images:
                 kept |= listed
             elif listed & doomed:
-                self._repository.remove_manifest(index)
+                self.repository.remove_manifest(index)
         for digest in sorted(boot_images - kept):
             self._remove_referrers(digest, doomed)
-            self._repository.remove_manifest(digest)
+            self.repository.remove_manifest(digest)
         for digest in sorted(doomed):
-            self._repository.remove_manifest(digest)
+            self.repository.remove_manifest(digest)
         self._read()
 
     def _remove_referrers(self, boot_image: str, doomed: set[str]) -> None:
         """Remove the list of a boot image's referrers, where it has nothing else."""
-        listed = self._repository.find_manifest(referrers_tag(boot_image))
+        listed = self.repository.find_manifest(referrers_tag(boot_image))
         if listed is None:
             return
-        referrers = self._repository.fetch_referrers(boot_image)
+        referrers = self.repository.fetch_referrers(boot_image)
         if {referrer.digest for referrer in referrers} <= doomed:
-            self._repository.remove_manifest(listed)
+            self.repository.remove_manifest(listed)
 
     def hold(self, *, alone: bool) -> AbstractContextManager[None]:
         """Do nothing: no blob is removed but by the registry, when no manifest names it.
