@@ -17,6 +17,7 @@ from converter.convert import DEFAULT_LEVEL, Report, convert
 from converter.images.transports import open_image
 from converter.keeping import check_whole_store, collect_store, forget_image, parse_duration
 from converter.layers import merge_layers
+from converter.platforms import Platform, parse_platform
 from converter.preflight import ask_mirrors
 from converter.progress import Progress, shown_progress
 from converter.reference import parse_reference
@@ -33,7 +34,7 @@ INTERRUPTED = 130
 
 REFERENCES = """\
 SOURCE and DEST are references: docker-daemon:NAME[:TAG] (or just NAME), docker-archive:FILE,
-oci:DIRECTORY[:TAG], oci-archive:FILE[:TAG].
+oci:DIRECTORY[:TAG], oci-archive:FILE[:TAG], docker://HOST/NAME[:TAG] (docker+http:// without TLS).
 """
 EXIT_STATUS = """\
 Exit status: 0 done, 1 other failure, 2 usage, 4 differences found, 10 not found, 11 damaged
@@ -62,6 +63,12 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
+    def add_platform(command: argparse.ArgumentParser, whose: str) -> None:
+        command.add_argument(
+            "--platform", metavar="OS/ARCHITECTURE",
+            help=f"which image {whose} where that is an index of several; default: this machine's",
+        )  # fmt: skip
+
     command = add("convert", "convert an image: its data into a store, a boot image to DEST")
     command.add_argument("source", metavar="SOURCE")
     command.add_argument("destination", metavar="DEST")
@@ -81,11 +88,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--level", metavar="N", type=int, default=DEFAULT_LEVEL,
         help=f"zstd level of chunks, 1 to 22 (default: {DEFAULT_LEVEL})",
     )  # fmt: skip
+    add_platform(command, "of SOURCE")
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.add_argument("--progress", choices=("bar", "json", "none"))
 
     command = add("inspect", "show what a boot image was made of and what it needs")
     command.add_argument("image", metavar="IMAGE")
+    add_platform(command, "of IMAGE")
     command.add_argument("--json", action="store_true", help="print as JSON")
 
     command = add(
@@ -94,7 +103,8 @@ def build_parser() -> argparse.ArgumentParser:
         "or verify a whole store",
     )
     command.usage = (
-        "bootfs check [--store URL] [--json] [--progress …] SOURCE DEST\n"
+        "bootfs check [--store URL] [--platform OS/ARCHITECTURE] [--json] [--progress …] "
+        "SOURCE DEST\n"
         "       bootfs check --store URL [--image IMAGE]… [--repair URL] [--json] [--progress …]\n"
         "       bootfs check --fetchable IMAGE [--store URL] [--auth DIRECTORY] [--json]"
     )
@@ -123,6 +133,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--auth", metavar="DIRECTORY", default="",
         help="with --fetchable: files with credentials, as a container has them in /.bootfs/auth",
     )  # fmt: skip
+    add_platform(command, "of SOURCE")
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.add_argument("--progress", choices=("bar", "json", "none"))
 
@@ -201,9 +212,14 @@ def _convert(options: argparse.Namespace) -> int:
             options.level,
             options.blob_store,
             progress,
+            _platform(options),
         )
     print(json.dumps(report.as_json()) if options.json else summary(report))
     return 0
+
+
+def _platform(options: argparse.Namespace) -> Platform | None:
+    return None if options.platform is None else parse_platform(options.platform)
 
 
 def _check_mounted(store: str) -> None:
@@ -257,7 +273,8 @@ def summary(report: Report) -> str:
 
 def _inspect(options: argparse.Namespace) -> int:
     with Spool() as spool:
-        view = read_boot_image(open_image(parse_reference(options.image), spool), spool)
+        image = open_image(parse_reference(options.image), spool, _platform(options))
+        view = read_boot_image(image, spool)
     facts = describe(view)
     if options.json:
         print(json.dumps(facts))
@@ -349,7 +366,7 @@ def _compare(options: argparse.Namespace) -> int:
         Spool(advance=progress.advance) as spool,
     ):
         progress.step("open")
-        original = open_image(parse_reference(options.source), spool)
+        original = open_image(parse_reference(options.source), spool, _platform(options))
         boot_image = open_image(parse_reference(options.destination), spool)
         progress.step("read", sum(layer.size for layer in original.layers))
         tree = merge_layers(original.layers, spool, advance=progress.advance)

@@ -6,10 +6,14 @@ module.
 
 from __future__ import annotations
 
-from store.write.registry.accounts import Accounts
-from store.write.registry.client import Repository
-from store.write.registry.endpoint import parse_endpoint
-from store.write.registry.session import LIMIT_S, Session
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from store.write.registry.accounts import Accounts
+    from store.write.registry.client import Repository
+
+LIMIT_S = 120.0
+"""How long nothing may get on until a repository gives up."""
 
 
 def open_repository(
@@ -24,5 +28,10 @@ def open_repository(
         UsageError: it is no such URL.
 
     """
+    from store.write.registry.accounts import Accounts
+    from store.write.registry.client import Repository
+    from store.write.registry.endpoint import parse_endpoint
+    from store.write.registry.session import Session
+
     endpoint = parse_endpoint(url)
     return Repository(Session(endpoint, accounts or Accounts.of_user(), limit_s))

@@ -30,7 +30,7 @@ from store.write.registry.manifest import (
 )
 from store.write.registry.patience import Patience
 from store.write.registry.session import Answer, Body, Session
-from store.write.registry.uploads import CHUNK, Content, Upload, mount
+from store.write.registry.uploads import CHUNK, Content, Upload, mount, try_upload
 
 _PIECE = 256 << 10
 _PAGE = 1000
@@ -70,6 +70,16 @@ class Repository:
             raise RemoteProtocolError(
                 f"{self.location}: what answers is no registry: it has no /v2/; check the address"
             ) from error
+
+    def check_writable(self) -> None:
+        """Return when blobs may be put here: an upload is opened and given up at once.
+
+        Raises:
+            AccessDenied: the repository may not be written.
+            RemoteError: as `check`.
+
+        """
+        try_upload(self._session)
 
     # Manifests --------------------------------------------------------------------------
 

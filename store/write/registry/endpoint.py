@@ -25,11 +25,15 @@ FORMS = (
 )
 
 # The grammar of github.com/distribution/reference.
-_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+"""A part of a repository's name, as a regular expression."""
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
-_HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]{{1,5}})?\Z")
-_REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*\Z")
-_NAME_LIMIT = 255
+HOST = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?"
+"""A host, with its port if it has one, as a regular expression."""
+NAME_LIMIT = 255
+"""The longest name, host included."""
+_HOST = re.compile(rf"{HOST}\Z")
+_REPOSITORY = re.compile(rf"{COMPONENT}(?:/{COMPONENT})*\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,7 @@ def parse_endpoint(url: str) -> Endpoint:
     if (
         not _HOST.match(host)
         or not _REPOSITORY.match(repository)
-        or len(host) + len(repository) >= _NAME_LIMIT
+        or len(host) + len(repository) >= NAME_LIMIT
     ):
         lower = " (names are lower case)" if repository != repository.lower() else ""
         raise UsageError(f"{url!r}: not a repository of a registry{lower}; {FORMS}")

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urljoin, urlsplit
 
@@ -19,8 +20,6 @@ from store.write.registry.failures import CERTIFICATES, shown, translated
 from store.write.registry.patience import Patience
 from store.write.registry.tokens import Authorization, Scopes
 
-LIMIT_S = 120.0
-"""How long nothing may get on until a session gives up."""
 _TIMEOUT = httpx.Timeout(60.0, connect=15.0)
 """Registries are silent while they move a large blob to its place."""
 _REDIRECTS = 5
@@ -50,7 +49,7 @@ class Body:
 class Session:
     """A client of one registry, for one repository.  For many threads; the caller closes it."""
 
-    def __init__(self, endpoint: Endpoint, accounts: Accounts, limit_s: float = LIMIT_S) -> None:
+    def __init__(self, endpoint: Endpoint, accounts: Accounts, limit_s: float) -> None:
         self.endpoint = endpoint
         self.limit_s = limit_s
         self._client = httpx.Client(
@@ -226,7 +225,8 @@ class Session:
 def _context(host: str) -> ssl.SSLContext:
     """Return what to trust: the machine's authorities, and those that docker has for the host."""
     paths = ssl.get_default_verify_paths()
-    has_own = bool(paths.cafile or paths.capath)
+    # A system without the package of authorities has their directory all the same.
+    has_own = paths.cafile or (paths.capath and any(Path(paths.capath).iterdir()))
     context = ssl.create_default_context() if has_own else httpx.create_ssl_context()
     for path in sorted((CERTIFICATES / host).glob("*.crt")):
         context.load_verify_locations(path)

@@ -240,6 +240,17 @@ def mount(session: Session, digest: str, repository: str) -> bool:
     return False
 
 
+def try_upload(session: Session) -> None:
+    """Open an upload and give it up.
+
+    Raises:
+        AccessDenied, RemoteError: as they say.
+
+    """
+    where = str(session.endpoint)
+    _cancel(session, _location(_open(session, "", "", where), where), where)
+
+
 def _open(session: Session, digest: str, mount_from: str, where: str) -> Answer:
     query, scopes = "", session.scopes("pull,push")
     if mount_from:

@@ -1,0 +1,154 @@
+"""docker://: images in registries, without an engine.
+
+Reading streams the layers into the spool, several at once; writing sends what the
+repository lacks, and the manifest last.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+from converter.images.documents import DOCUMENT_LIMIT, Descriptor
+from converter.images.ociimage import MANIFEST, OciImage
+from converter.images.resolving import open_resolved
+from converter.images.tarwriting import size_of
+from converter.images.view import ImageView, JsonObject, Layer
+from converter.platforms import Platform
+from converter.reference import Reference
+from converter.spool import FileBlob, Spool, os_errors_at
+from store.errors import FormatError, SizeMismatch, UsageError
+from store.write.registry import open_repository
+from store.write.registry.client import Repository
+from store.write.registry.manifest import Manifest
+from store.write.registry.uploads import Content, Held
+
+_AT_ONCE = 3
+"""Layers fetched at once, as by docker."""
+
+
+def open_registry_image(
+    reference: Reference, spool: Spool, platform: Platform | None = None
+) -> ImageView:
+    """Return an image of a registry, its layers copied into ``spool`` and verified.
+
+    Raises:
+        ImageNotFound: there is no such image, or none for the platform.
+        AccessDenied: it may not be read with the account that was found.
+        FormatError, IntegrityError: what is there is damaged, or no image.
+        RemoteError: the registry does not answer as it should.
+        StorageFull: the spool has no room for the image.
+
+    """
+    with closing(open_repository(reference.repository_url)) as repository:
+        manifest = repository.fetch_manifest(reference.manifest_name)
+        described = {
+            "mediaType": manifest.media_type,
+            "digest": manifest.digest,
+            "size": len(manifest.data),
+        }
+        name = str(reference)
+        blobs = _RegistryBlobs(name, repository, spool)
+        blobs.known[manifest.digest] = manifest.data
+        return open_resolved(blobs, name, Descriptor(described, name), platform)
+
+
+def check_registry_destination(reference: Reference) -> None:
+    """Return when an image can be put where ``reference`` is, as far as can be seen now.
+
+    Raises:
+        UsageError: it has a digest instead of a tag.
+        AccessDenied: the repository may not be written.
+        RemoteError: the registry does not answer as it should.
+
+    """
+    if not reference.tag:
+        raise UsageError(f"{reference}: an image cannot be written to a digest; give NAME:TAG")
+    with closing(open_repository(reference.repository_url)) as repository:
+        repository.check_writable()
+
+
+def write_registry_image(reference: Reference, config: JsonObject, layers: Sequence[Layer]) -> str:
+    """Push an image and return the digest of its manifest.
+
+    The tag appears, or moves, when all else is there.  Layers that the repository has are
+    not sent.
+
+    Raises:
+        UsageError: the reference has a digest instead of a tag.
+        AccessDenied, StorageFull, RemoteError: it cannot be written.
+        IntegrityError: a layer's stored bytes are not those of its digest.
+
+    """
+    if not reference.tag:
+        raise UsageError(f"{reference}: an image cannot be written to a digest; give NAME:TAG")
+    image = OciImage(config, layers)
+    with closing(open_repository(reference.repository_url)) as repository, ExitStack() as files:
+        for digest, (data, size) in image.blobs.items():
+            repository.push_blob(digest, _content_of(data, size, digest, files))
+        repository.push_manifest(reference.tag, Manifest(image.manifest, MANIFEST))
+    return image.digest
+
+
+def _content_of(data: bytes | Path, size: int, digest: str, files: ExitStack) -> Content:
+    actual = size_of(data)
+    if actual != size:
+        raise SizeMismatch(f"blob {digest}", size, actual)
+    if isinstance(data, bytes):
+        return Held(data)
+    with os_errors_at(data, "cannot be read"):
+        file = files.enter_context(data.open("rb"))
+    return FileBlob(file.fileno(), str(data), 0, size)
+
+
+class _RegistryBlobs:
+    """The blobs of an image, fetched from its repository."""
+
+    def __init__(self, name: str, repository: Repository, spool: Spool) -> None:
+        self.name = name
+        self.known: dict[str, bytes] = {}
+        """Manifests that were fetched already, by digest."""
+        self._repository = repository
+        self._spool = spool
+        self._lock = threading.Lock()
+
+    def document(self, descriptor: Descriptor) -> bytes:
+        """Return a document, verified."""
+        if descriptor.size > DOCUMENT_LIMIT:
+            raise FormatError(
+                f"{self.name}: blob {descriptor.digest}",
+                0,
+                f"{descriptor.size:,} bytes; the limit is {DOCUMENT_LIMIT:,}",
+            )
+        return b"".join(self._repository.iter_blob(descriptor.digest, descriptor.size))
+
+    def manifest(self, descriptor: Descriptor) -> bytes:
+        """Return a manifest or image index, verified."""
+        if descriptor.digest not in self.known:
+            found = self._repository.fetch_manifest(descriptor.digest).data
+            descriptor.check_size(len(found), self.name)
+            self.known[descriptor.digest] = found
+        return self.known[descriptor.digest]
+
+    def layers(self, descriptors: list[Descriptor]) -> list[FileBlob]:
+        """Return the stored bytes of layers, verified; each is fetched once."""
+        wanted = {descriptor.digest: descriptor for descriptor in descriptors}
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="registry") as pool:
+            fetched = [pool.submit(self._fetch, descriptor) for descriptor in wanted.values()]
+            try:
+                found = dict(zip(wanted, [future.result() for future in fetched], strict=True))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return [found[descriptor.digest] for descriptor in descriptors]
+
+    def _fetch(self, descriptor: Descriptor) -> FileBlob:
+        with self._spool.writing(f"{self.name}: layer {descriptor.digest}") as file:
+            for piece in self._repository.iter_blob(descriptor.digest, descriptor.size):
+                file.write(piece)
+                with self._lock:
+                    self._spool.advance(len(piece))
+        return file.blob
