@@ -20,14 +20,16 @@ from converter.layers import merge_layers
 from converter.platforms import Platform, parse_platform
 from converter.preflight import ask_mirrors
 from converter.progress import Progress, shown_progress
-from converter.reference import parse_reference
+from converter.reference import Reference, parse_reference
 from converter.spool import Spool
 from store.errors import BootfsError, UsageError
 from store.read.source import open_source
-from store.write.backends import open_backend
+from store.write.backends import is_in_registry, mount_from, open_backend
 from store.write.collecting import GRACE_S
 
 DEFAULT_STORE = "bootfs-store"
+REGISTRY_STORE = "registry"
+"""For ``--store``: the repository of DEST."""
 READ_LIMIT_S = 60.0
 DIFFERENT = 4
 INTERRUPTED = 130
@@ -74,7 +76,12 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("destination", metavar="DEST")
     command.add_argument(
         "--store", metavar="URL", default=DEFAULT_STORE,
-        help=f"store to write, a directory (default: {DEFAULT_STORE})",
+        help="store to write, a directory or docker://HOST/REPOSITORY; registry: the repository "
+        f"of DEST (default: {DEFAULT_STORE})",
+    )  # fmt: skip
+    command.add_argument(
+        "--mount-from", metavar="URL", action="append", default=[],
+        help="with a registry's store: use the packs of this repository of the same registry too",
     )  # fmt: skip
     command.add_argument(
         "--mounted", action="store_true",
@@ -82,7 +89,8 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     command.add_argument(
         "--blob-store", metavar="URL", default="",
-        help="store that containers read when they are given no BLOB_STORE; mirrors: 'URL|URL'",
+        help="store that containers read when they are given no BLOB_STORE (default: a registry's "
+        "store is, no other); mirrors: 'URL|URL'",
     )  # fmt: skip
     command.add_argument(
         "--level", metavar="N", type=int, default=DEFAULT_LEVEL,
@@ -199,18 +207,22 @@ def _convert(options: argparse.Namespace) -> int:
     if options.blob_store:
         # Refuse here what every boot of the image would refuse.
         _check_blob_store(options.blob_store)
+    destination = parse_reference(options.destination)
+    store = _store_to_write(options.store, destination)
+    if options.mounted:
+        _check_mounted(store)
     with (
-        closing(open_backend(options.store)) as backend,
+        closing(open_backend(store)) as backend,
         shown_progress(options.progress) as progress,
     ):
-        if options.mounted:
-            _check_mounted(options.store)
+        for url in options.mount_from:
+            mount_from(backend, url)
         report = convert(
             parse_reference(options.source),
-            parse_reference(options.destination),
+            destination,
             backend,
             options.level,
-            options.blob_store,
+            options.blob_store or (store if is_in_registry(store) else ""),
             progress,
             _platform(options),
         )
@@ -218,17 +230,36 @@ def _convert(options: argparse.Namespace) -> int:
     return 0
 
 
+def _store_to_write(store: str, destination: Reference) -> str:
+    """Return the URL of the store that ``--store`` means.
+
+    Raises:
+        UsageError: the repository of a destination that is in none.
+
+    """
+    if store != REGISTRY_STORE:
+        return store
+    if not destination.is_registry:
+        raise UsageError(
+            f"--store {REGISTRY_STORE}: {destination} is in no registry; give DEST as "
+            "docker://HOST/NAME:TAG, or the store as docker://HOST/REPOSITORY"
+        )
+    return destination.repository_url
+
+
 def _platform(options: argparse.Namespace) -> Platform | None:
     return None if options.platform is None else parse_platform(options.platform)
 
 
 def _check_mounted(store: str) -> None:
-    """Return when directory ``store`` is, or would be, on another mount than the root.
+    """Return when ``store`` is, or would be, on another mount than the root, or elsewhere.
 
     Raises:
         UsageError: it is not.
 
     """
+    if is_in_registry(store):
+        return
     path = os.path.realpath(store.removeprefix("file://"))
     while not os.path.ismount(path):
         path = os.path.dirname(path)

@@ -12,7 +12,7 @@ from converter.bootimage import (
     check_source,
 )
 from converter.erofswriter import write_bootstrap
-from converter.images.transports import check_destination, open_image, write_image
+from converter.images.transports import check_destination, join_store, open_image, write_image
 from converter.images.view import Layer
 from converter.layers import merge_layers
 from converter.order import lay_out
@@ -120,9 +120,11 @@ def convert(
         digest=runtime.digest,
         size=runtime.size,
     )
-    config = build_config(image, [shared, own], digest)
+    layers = [shared, own]
+    config = build_config(image, layers, digest)
+    joined = join_store(destination, config, layers, backend, digest)
     commit(backend, digest, list(zip(index.pack_digests, index.pack_sizes, strict=True)))
-    image_digest = write_image(destination, config, [shared, own])
+    image_digest = joined.write() if joined else write_image(destination, config, layers)
     progress.end()
     return Report(
         chunks=index.chunk_count,

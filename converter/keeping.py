@@ -17,10 +17,9 @@ from converter.reference import parse_reference
 from converter.spool import Spool
 from store.errors import UsageError
 from store.interfaces import Backend, Listing
-from store.write.backends import open_backend
+from store.write.backends import is_in_registry, open_backend
 from store.write.checking import Problem, StoreCheck
 from store.write.collecting import Garbage, collect, forget
-from store.write.registry.endpoint import SCHEMES
 from store.write.repairing import iter_repaired
 from store.write.served import ImagesOf, is_served, open_objects
 
@@ -155,16 +154,11 @@ def forget_image(url: str, image: str) -> int:
         forget(backend, digest)
     frees = (
         "the registry's garbage collector frees what only it needed"
-        if _is_registry(url)
+        if is_in_registry(url)
         else f"bootfs collect {url} --delete frees what only it needed, after the grace period"
     )
     print(f"blake3:{digest.hex()} forgotten; {frees}")
     return 0
-
-
-def _is_registry(url: str) -> bool:
-    """Whether the store lies in a registry, which frees by itself what nothing names."""
-    return url.partition("://")[0] in SCHEMES
 
 
 def collect_store(url: str, grace_s: float, *, delete: bool, as_json: bool) -> int:
@@ -176,7 +170,7 @@ def collect_store(url: str, grace_s: float, *, delete: bool, as_json: bool) -> i
         AccessDenied: it cannot be changed.
 
     """
-    if delete and _is_registry(url):
+    if delete and is_in_registry(url):
         raise UsageError(
             f"{url}: what no image needs the registry frees by itself: run its garbage collector; "
             "bootfs forget takes images out"

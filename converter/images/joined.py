@@ -80,7 +80,7 @@ class JoinedImage:
         return index.digest
 
     def _list_referrer(self, artifact: Artifact) -> None:
-        """See that the artifact is among the boot image's referrers, also without an API for them."""
+        """See that the artifact is among the boot image's referrers, by API or by tag."""
         repository = self._backend.repository
         listed = repository.fetch_referrers(artifact.subject)
         if any(referrer.digest == artifact.digest for referrer in listed):

@@ -86,11 +86,22 @@ def write_registry_image(reference: Reference, config: JsonObject, layers: Seque
     if not reference.tag:
         raise UsageError(f"{reference}: an image cannot be written to a digest; give NAME:TAG")
     image = OciImage(config, layers)
-    with closing(open_repository(reference.repository_url)) as repository, ExitStack() as files:
+    with closing(open_repository(reference.repository_url)) as repository:
+        push_image(repository, image, reference.tag)
+    return image.digest
+
+
+def push_image(repository: Repository, image: OciImage, tag: str) -> None:
+    """Put an image into a repository: what that lacks of its blobs, and the manifest last.
+
+    Raises:
+        AccessDenied, StorageFull, RemoteError, IntegrityError: as `write_registry_image`.
+
+    """
+    with ExitStack() as files:
         for digest, (data, size) in image.blobs.items():
             repository.push_blob(digest, _content_of(data, size, digest, files))
-        repository.push_manifest(reference.tag, Manifest(image.manifest, MANIFEST))
-    return image.digest
+        repository.push_manifest(tag, Manifest(image.manifest, MANIFEST))
 
 
 def _content_of(data: bytes | Path, size: int, digest: str, files: ExitStack) -> Content:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from converter.images.archive import open_docker_archive
 from converter.images.archivewriter import write_docker_archive
@@ -22,6 +23,10 @@ from converter.reference import (
 )
 from converter.spool import Spool, os_errors_at
 from store.errors import NotFound
+from store.interfaces import Backend
+
+if TYPE_CHECKING:
+    from converter.images.joined import JoinedImage
 
 
 def _open_daemon_image(reference: Reference, spool: Spool, platform: Platform | None) -> ImageView:
@@ -138,3 +143,24 @@ def write_image(reference: Reference, config: JsonObject, layers: Sequence[Layer
 
     """
     return _WRITE[reference.transport](reference, config, layers)
+
+
+def join_store(
+    reference: Reference,
+    config: JsonObject,
+    layers: Sequence[Layer],
+    backend: Backend,
+    image: bytes,
+) -> JoinedImage | None:
+    """Return the image to be written together with its store; None where they lie apart.
+
+    To be called before the image, of whose chunk index ``image`` is the raw digest, is
+    committed to the store.
+    """
+    if not reference.is_registry:
+        return None
+    from converter.images.joined import JoinedImage, is_joined
+
+    if not is_joined(reference, backend):
+        return None
+    return JoinedImage(reference, config, layers, backend, image)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from store.errors import FormatError, ImageNotFound, UnsupportedVersion
@@ -15,18 +14,16 @@ WORKERS = 8
 _NOT_ASKED = re.compile(r"sha256-[0-9a-f]{64}|bootfs-[0-9a-f]{64}\.[0-9a-f]{32}\.image")
 """Lists of referrers, and boot images: neither is an artifact or the index of one."""
 
-Places = dict[str, set[str]]
-"""Digest of a manifest or image index to the digests of the artifacts there."""
-
 
 class ArtifactList:
     """What artifacts there are; a manifest that was read once is not read again."""
 
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
-        self._places: Places = {}
-        self._indexes: dict[str, set[str]] = {}
-        self._artifacts: dict[str, Artifact] = {}
+        self._artifacts: dict[str, Artifact | None] = {}
+        """By digest; None of other manifests."""
+        self._indexes: dict[str, tuple[set[str], set[str]]] = {}
+        """By digest: the digests of all that it lists, and of what may be an artifact."""
         self.current: dict[str, Artifact] = {}
         """By digest, as they were when last read."""
         self.indexes: dict[str, set[str]] = {}
@@ -42,14 +39,31 @@ class ArtifactList:
 
         """
         tags = [tag for tag in self._repository.iter_tags() if not _NOT_ASKED.fullmatch(tag)]
-        current: dict[str, Artifact] = {}
-        indexes: dict[str, set[str]] = {}
         with ThreadPoolExecutor(WORKERS) as pool:
-            for place, found in pool.map(self._read_tag, tags):
-                current.update((artifact.digest, artifact) for artifact in found)
-                if place in self._indexes and found:
-                    indexes[place] = self._indexes[place]
-        self.current, self.indexes = current, indexes
+            tagged = set(pool.map(self._repository.find_manifest, tags)) - {None}
+            places = sorted(digest for digest in tagged if digest is not None)
+            list(pool.map(self._read_place, places))
+            listed = {d for place in places for d in self._indexes.get(place, _NOTHING)[1]}
+            # An index may outlive what it lists.
+            asked = sorted(listed - tagged)
+            there = {
+                digest
+                for digest, found in zip(
+                    asked, pool.map(self._repository.find_manifest, asked), strict=True
+                )
+                if found is not None
+            }
+            list(pool.map(self._read_place, sorted(there)))
+        self.current = {
+            digest: artifact
+            for digest, artifact in self._artifacts.items()
+            if artifact is not None and (digest in tagged or digest in there)
+        }
+        self.indexes = {
+            place: self._indexes[place][0]
+            for place in places
+            if place in self._indexes and self._indexes[place][1] & self.current.keys()
+        }
 
     def find(self, name: str) -> Blob | None:
         """Return the blob that an object is, as last read; None where none has it."""
@@ -58,56 +72,45 @@ class ArtifactList:
                 return artifact.objects[name]
         return None
 
-    def _read_tag(self, tag: str) -> tuple[str, list[Artifact]]:
-        """Return the digest of what a tag names, and the artifacts there."""
-        try:
-            digest = self._repository.find_manifest(tag)
-            if digest is None:
-                return "", []
-            if digest not in self._places:
-                self._read_place(digest)
-        except ImageNotFound:
-            # Removed between two questions.
-            return "", []
-        return digest, list(self._iter_there(self._places[digest]))
-
     def _read_place(self, digest: str) -> None:
+        """Learn what the manifest or image index of a digest is."""
+        if digest in self._artifacts or digest in self._indexes:
+            return
         where = f"{self._repository.location}@{digest}"
         try:
             manifest = self._repository.fetch_manifest(digest)
+        except ImageNotFound:
+            # Removed between two questions.
+            return
         except UnsupportedVersion:
             raise
         except FormatError:
             # Of a kind that is none of ours.
-            self._places[digest] = set()
+            self._artifacts[digest] = None
             return
-        if not manifest.is_index:
-            artifact = parse_artifact(manifest, where)
-            if artifact is not None:
-                self._artifacts[digest] = artifact
-            self._places[digest] = {digest} if artifact is not None else set()
-            return
-        listed = [parse_descriptor(value, where) for value in _entries(manifest, where)]
-        self._places[digest] = {
-            entry.digest for entry in listed if is_artifact_type(entry.artifact_type, where)
-        }
-        self._indexes[digest] = {entry.digest for entry in listed}
-
-    def _iter_there(self, digests: set[str]) -> Iterator[Artifact]:
-        for digest in sorted(digests):
-            if digest not in self._artifacts:
-                where = f"{self._repository.location}@{digest}"
-                try:
-                    found = parse_artifact(self._repository.fetch_manifest(digest), where)
-                except ImageNotFound:
-                    # An index may outlive what it lists.
-                    continue
-                if found is None:
-                    continue
-                self._artifacts[digest] = found
-            yield self._artifacts[digest]
+        if manifest.is_index:
+            self._indexes[digest] = _read_index(manifest, where)
+        else:
+            self._artifacts[digest] = parse_artifact(manifest, where)
 
 
-def _entries(manifest: Manifest, where: str) -> list[object]:
-    listed = manifest.document(where).get("manifests")
-    return listed if isinstance(listed, list) else []
+_NOTHING: tuple[set[str], set[str]] = (set(), set())
+
+
+def _read_index(manifest: Manifest, where: str) -> tuple[set[str], set[str]]:
+    """Return the digests of all that an index lists, and of what may be an artifact.
+
+    Tools that copy may leave the type out (skopeo 1.9 does), and keep the platform.
+    """
+    entries = manifest.document(where).get("manifests")
+    listed: set[str] = set()
+    possible: set[str] = set()
+    for value in entries if isinstance(entries, list) else []:
+        entry = parse_descriptor(value, where)
+        listed.add(entry.digest)
+        platform = value.get("platform")
+        is_unknown = isinstance(platform, dict) and platform.get("os") == "unknown"
+        kind = entry.artifact_type
+        if is_artifact_type(kind, where) or (is_unknown and not kind):
+            possible.add(entry.digest)
+    return listed, possible

@@ -19,10 +19,31 @@ def open_backend(url: str) -> Backend:
         from store.write.backends.directory import DirectoryBackend
 
         return DirectoryBackend(url[len("file://") :] if scheme else url)
-    if scheme in SCHEMES:
+    if is_in_registry(url):
         from store.write.backends.registry import RegistryBackend
 
         return RegistryBackend(url)
     if scheme in ("http", "https"):
         raise UsageError(f"{url}: a web server cannot be written to; give the directory it serves")
     raise UsageError(f"{url!r}: not a store that can be written; give a directory or docker://")
+
+
+def is_in_registry(url: str) -> bool:
+    """Whether the store at ``url`` lies in a registry, which frees by itself what nothing names."""
+    return url.partition("://")[0] in SCHEMES
+
+
+def mount_from(backend: Backend, url: str) -> None:
+    """Let ``backend`` use the packs of another repository of its registry.
+
+    Raises:
+        UsageError: it is in no registry, or ``url`` is not in the same.
+        AccessDenied, RemoteError: that cannot be read.
+
+    """
+    if not is_in_registry(backend.location):
+        raise UsageError(f"{url}: packs are mounted into a registry's store alone; leave it out")
+    from store.write.backends.registry import RegistryBackend
+
+    assert isinstance(backend, RegistryBackend)
+    backend.mount_from(url)
