@@ -23,6 +23,7 @@ from converter.progress import Progress, shown_progress
 from converter.reference import Reference, parse_reference
 from converter.spool import Spool
 from store.errors import BootfsError, UsageError
+from store.interfaces import Source
 from store.read.source import open_source
 from store.write.backends import is_in_registry, mount_from, open_backend
 from store.write.collecting import GRACE_S
@@ -120,7 +121,8 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("destination", metavar="DEST", nargs="?")
     command.add_argument(
         "--store", metavar="URL",
-        help="store to read, a directory or http(s)://, mirrors 'URL|URL' "
+        help="store to read, a directory, http(s):// or docker://, mirrors 'URL|URL', or registry: "
+        "the repository of DEST "
         f"(default: {DEFAULT_STORE}); without SOURCE and DEST the store to verify",
     )  # fmt: skip
     command.add_argument(
@@ -208,7 +210,7 @@ def _convert(options: argparse.Namespace) -> int:
         # Refuse here what every boot of the image would refuse.
         _check_blob_store(options.blob_store)
     destination = parse_reference(options.destination)
-    store = _store_to_write(options.store, destination)
+    store = _named_store(options.store, destination)
     if options.mounted:
         _check_mounted(store)
     with (
@@ -230,7 +232,7 @@ def _convert(options: argparse.Namespace) -> int:
     return 0
 
 
-def _store_to_write(store: str, destination: Reference) -> str:
+def _named_store(store: str, destination: Reference) -> str:
     """Return the URL of the store that ``--store`` means.
 
     Raises:
@@ -389,16 +391,24 @@ def _check_fetchable(options: argparse.Namespace) -> int:
     return codes[0] if codes else 0
 
 
+def _open_to_compare(store: str, progress: Progress) -> Source:
+    """Return a store to read, the user's accounts at hand where it is in a registry."""
+    if is_in_registry(store) and "|" not in store:
+        return open_backend(store)
+    return open_source(store, READ_LIMIT_S, "", _reporter(progress))
+
+
 def _compare(options: argparse.Namespace) -> int:
-    store = DEFAULT_STORE if options.store is None else options.store
+    destination = parse_reference(options.destination)
+    store = DEFAULT_STORE if options.store is None else _named_store(options.store, destination)
     with (
         shown_progress(options.progress) as progress,
-        closing(open_source(store, READ_LIMIT_S, "", _reporter(progress))) as source,
+        closing(_open_to_compare(store, progress)) as source,
         Spool(advance=progress.advance) as spool,
     ):
         progress.step("open")
         original = open_image(parse_reference(options.source), spool, _platform(options))
-        boot_image = open_image(parse_reference(options.destination), spool)
+        boot_image = open_image(destination, spool)
         progress.step("read", sum(layer.size for layer in original.layers))
         tree = merge_layers(original.layers, spool, advance=progress.advance)
         view = read_boot_image(boot_image, spool)

@@ -18,7 +18,7 @@ from store.write.backends import open_backend
 from store.write.backends.registry import RegistryBackend
 from store.write.collecting import forget
 from tests.support.layers import docker_archive, file, tar_of
-from tests.support.registries import REPOSITORY
+from tests.support.registries import REPOSITORY, basic_registry, write_docker_config
 from tests.support.registrystores import (
     blobs_of,
     collect_garbage,
@@ -28,6 +28,7 @@ from tests.support.registrystores import (
 )
 from tests.support.require import require
 from tests.support.servers import Registry
+from tests.support.tokenserver import PASSWORD
 
 LARGE = file("large", Random(1).randbytes(150_000))
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -119,9 +120,36 @@ def test_it_is_the_source_s_tree(
     url: str, convert_image: Convert, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     convert_image(1, "v1")
-    command = ["check", f"docker-archive:{tmp_path}/1.tar", f"{url}:v1", "--store", url]
-    assert main(command) == 0
-    assert "0 differences" in capsys.readouterr().out
+    for store in (url, "registry", f"{url}|/nowhere"):
+        command = ["check", f"docker-archive:{tmp_path}/1.tar", f"{url}:v1", "--store", store]
+        assert main(command) == 0
+        assert "0 differences" in capsys.readouterr().out
+    assert main(["check", "--fetchable", f"{url}:v1"]) == 0
+    assert "all can be fetched" in capsys.readouterr().out
+
+
+def test_with_an_account_from_the_usual_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    archive = tmp_path / "image.tar"
+    archive.write_bytes(docker_archive(tar_of(LARGE)))
+    with basic_registry(tmp_path) as registry:
+        url = f"docker://{registry.host_port}/{REPOSITORY}"
+        convert = ["convert", f"docker-archive:{archive}", f"{url}:v1", "--store", "registry"]
+        check = ["check", f"docker-archive:{archive}", f"{url}:v1", "--store", "registry"]
+        for command in (convert, check):
+            assert main(command) == 13
+            assert f"{tmp_path}/docker/config.json" in capsys.readouterr().err
+        write_docker_config(tmp_path / "docker", registry.host_port)
+        for command in (convert, check, ["check", "--store", url], ["collect", url]):
+            assert main(command) == 0
+        assert main(["check", "--fetchable", f"{url}:v1"]) == 13
+        capsys.readouterr()
+        fetchable = ["check", "--fetchable", f"{url}:v1", "--auth", str(tmp_path / "docker")]
+        assert main(fetchable) == 0
+        said = "".join(capsys.readouterr())
+        assert PASSWORD not in said
 
 
 def test_again_is_the_same_and_sends_nothing(registry: Registry, convert_image: Convert) -> None:

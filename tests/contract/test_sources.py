@@ -17,6 +17,7 @@ from store.read.local import DirectorySource
 from store.read.registry import RegistrySource
 from store.read.remote import HttpSource
 from store.read.source import open_source
+from store.write.backends import open_backend
 from store.write.backends.directory import DirectoryBackend
 from tests.support.registries import REPOSITORY, push_blob
 from tests.support.servers import Nginx, Registry
@@ -28,10 +29,11 @@ EMPTY = pack_name(sha256(b"").digest())
 """Names that they have in a registry too, where the digest is the name."""
 
 
-KINDS = ("directory", "http", "http below a path", "backend", "watched", "mirrors", "registry")
+KINDS = ("directory", "http", "http below a path", "backend", "watched", "mirrors")
+REGISTRIES = ("registry", "registry backend")
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=[*KINDS, *REGISTRIES])
 def source(
     request: pytest.FixtureRequest, tmp_path: Path, serve: Callable[..., Nginx]
 ) -> Iterator[Source]:
@@ -47,11 +49,12 @@ def source(
         source = WatchedSource(DirectorySource(str(root)))
     elif request.param == "mirrors":
         source = open_source(f"{root}|{serve(root).url}", 5)
-    elif request.param == "registry":
+    elif request.param in REGISTRIES:
         registry: Registry = request.getfixturevalue("registry")
         for data in (DATA, b""):
             push_blob(registry, data)
-        source = open_source(f"docker://{registry.host_port}/{REPOSITORY}", 5)
+        url = f"docker://{registry.host_port}/{REPOSITORY}"
+        source = open_source(url, 5) if request.param == "registry" else open_backend(url)
     else:
         url = serve(tmp_path).url + str(root.relative_to(tmp_path)).removeprefix(".")
         source = HttpSource(url, 5)
