@@ -6,6 +6,7 @@ import json
 import subprocess
 import urllib.error
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,37 @@ from converter.progress import Silent
 from converter.reference import parse_reference
 from store.write.backends import open_backend
 from store.write.checking import Problem, StoreCheck
+from tests.support.converted import Converted
 from tests.support.registries import REPOSITORY, ask_json
 
 if TYPE_CHECKING:
+    from tests.support.engine import Engine
     from tests.support.servers import Registry
+
+
+@dataclass
+class Stored:
+    """A store in a registry on this machine that containers reach."""
+
+    registry: Registry
+    address: str
+
+    @property
+    def url(self) -> str:
+        """As the converter names the store."""
+        return f"docker://{self.registry.host_port}/{REPOSITORY}"
+
+    @property
+    def blob_store(self) -> str:
+        """As a container does."""
+        return f"docker+http://{self.address}:{self.registry.port}/{REPOSITORY}"
+
+    def convert(self, engine: Engine, source: str) -> Converted:
+        """Convert an image of the engine into one of it, its data into the registry."""
+        boot = engine.image_name()
+        with closing(open_backend(self.url)) as backend:
+            convert(parse_reference(source), parse_reference(boot), backend, 1, "", Silent())
+        return Converted(source, boot, self.blob_store)
 
 
 def convert_into(url: str, archive: Path, destination: str) -> tuple[bytes, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,18 +10,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from converter.cli import main
-from converter.convert import convert
-from converter.progress import Silent
-from converter.reference import parse_reference
-from store.write.backends import open_backend
-from tests.support.converted import Converted, gateway
+from tests.support.converted import gateway
 from tests.support.engine import BOOT_OPTIONS, docker
 from tests.support.registries import (
     REPOSITORY,
     basic_registry,
     write_docker_config,
 )
-from tests.support.registrystores import blobs_of, collect_garbage, problems_in
+from tests.support.registrystores import Stored, blobs_of, collect_garbage, problems_in
 from tests.support.require import require
 from tests.support.servers import Registry
 from tests.support.tokenserver import PASSWORD, USER
@@ -43,31 +38,6 @@ RUN head -c 3000000 /dev/urandom >/{name} && sha256sum /{name} >/{name}.sum
 CMD ["sh", "-c", "sha256sum -c /{name}.sum && dpkg -V base-files"]
 """
 MODES = ("erofs", "fuse", "lease")
-
-
-@dataclass
-class Stored:
-    """An image whose store is a registry that containers reach."""
-
-    registry: Registry
-    address: str
-
-    @property
-    def url(self) -> str:
-        """As the converter names the store."""
-        return f"docker://{self.registry.host_port}/{REPOSITORY}"
-
-    @property
-    def blob_store(self) -> str:
-        """As a container does."""
-        return f"docker+http://{self.address}:{self.registry.port}/{REPOSITORY}"
-
-    def convert(self, engine: Engine, source: str) -> Converted:
-        """Convert an image of the engine into one of it, its data into the registry."""
-        boot = engine.image_name()
-        with closing(open_backend(self.url)) as backend:
-            convert(parse_reference(source), parse_reference(boot), backend, 1, "", Silent())
-        return Converted(source, boot, self.blob_store)
 
 
 @pytest.fixture
