@@ -27,6 +27,8 @@ from store.write.registry import open_repository
 from tests.support.layers import directory, file, oci_layout, tar_of
 from tests.support.servers import Registry
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 LAYERS = [
     Layer.from_plain(tar_of(directory("d/"), file("d/a", b"1" * 100_000))),
     Layer.from_plain(tar_of(file("b", b"2"))),
