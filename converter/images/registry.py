@@ -14,6 +14,7 @@ from pathlib import Path
 
 from converter.images.documents import DOCUMENT_LIMIT, Descriptor
 from converter.images.ociimage import MANIFEST, OciImage
+from converter.images.places import Places
 from converter.images.resolving import open_resolved
 from converter.images.tarwriting import size_of
 from converter.images.view import ImageView, JsonObject, Layer
@@ -75,7 +76,7 @@ def write_registry_image(reference: Reference, config: JsonObject, layers: Seque
     """Push an image and return the digest of its manifest.
 
     The tag appears, or moves, when all else is there.  Layers that the repository has are
-    not sent.
+    not sent, nor those in files that another repository of the registry is known to have.
 
     Raises:
         UsageError: the reference has a digest instead of a tag.
@@ -98,9 +99,16 @@ def push_image(repository: Repository, image: OciImage, tag: str) -> None:
         AccessDenied, StorageFull, RemoteError, IntegrityError: as `write_registry_image`.
 
     """
+    places = Places.of_user()
     with ExitStack() as files:
         for digest, (data, size) in image.blobs.items():
-            repository.push_blob(digest, _content_of(data, size, digest, files))
+            content = _content_of(data, size, digest, files)
+            # What is in a file is the runtime layer, which other images have too.
+            is_shared = isinstance(data, Path)
+            known = places.find(digest, repository.location) if is_shared else ""
+            repository.push_blob(digest, content, mount_from=known)
+            if is_shared:
+                places.add(digest, repository.location)
         repository.push_manifest(tag, Manifest(image.manifest, MANIFEST))
 
 

@@ -25,8 +25,9 @@ from store.errors import (
 )
 from store.write.registry import open_repository
 from tests.support.layers import directory, file, oci_layout, tar_of
-from tests.support.require import require
 from tests.support.servers import Registry
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 LAYERS = [
     Layer.from_plain(tar_of(directory("d/"), file("d/a", b"1" * 100_000))),
@@ -49,13 +50,6 @@ Referring = Callable[[str, Path], Reference]
 def path_reference(transport: str, tmp_path: Path) -> Reference:
     tag = "bootfs-x:v1" if transport == "docker-archive" else "v1"
     return parse_reference(f"{transport}:{tmp_path}/dest:{tag}")
-
-
-@pytest.fixture(scope="module")
-def registry() -> Iterator[Registry]:
-    require("registry")
-    with Registry() as server:
-        yield server
 
 
 @pytest.fixture

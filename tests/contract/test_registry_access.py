@@ -260,6 +260,22 @@ def test_a_token_that_is_refused_before_its_end_is_renewed(tmp_path: Path) -> No
             assert new.granted
 
 
+def test_what_may_not_be_taken_over_is_sent(tmp_path: Path) -> None:
+    require("registry")
+    with (
+        TokenServer(tmp_path) as tokens,
+        Registry(extra=tokens.auth) as server,
+    ):
+        accounts = Accounts([docker_config(tmp_path / "config.json", server.host_port)])
+        with closing(opened(server.host_port, accounts, "theirs")) as repository:
+            push(repository)
+        tokens.closed = "theirs"
+        with closing(opened(server.host_port, accounts, "ours")) as repository:
+            assert not repository.mount_blob(BLOB, "theirs")
+            assert repository.push_blob(BLOB, Held(DATA), mount_from="theirs")
+            assert repository.blob_size(BLOB) == len(DATA)
+
+
 def test_who_has_no_account_may_read_what_all_may(tmp_path: Path) -> None:
     require("registry")
     with (

@@ -57,6 +57,8 @@ class TokenServer:
     """What is taken instead of USER and PASSWORD."""
     granted: list[Granted] = field(default_factory=list)
     refused: int = 0
+    closed: str = ""
+    """A repository that nobody may do anything with."""
     failures: int = 0
     """So many requests are answered with status 503 first."""
 
@@ -92,6 +94,8 @@ class TokenServer:
         access = []
         for scope in scopes:
             kind, name, actions = scope.split(":")
+            if name == self.closed:
+                continue
             allowed = actions.split(",") if user else ["pull"]
             access.append({"type": kind, "name": name, "actions": allowed})
         der = subprocess.run(

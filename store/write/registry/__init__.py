@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from store.write.registry.accounts import Accounts
     from store.write.registry.client import Repository
 
-LIMIT_S = 120.0
+LIMIT_S = 60.0
 """How long nothing may get on until a repository gives up."""
 
 

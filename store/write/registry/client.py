@@ -248,8 +248,9 @@ class Repository:
     def mount_blob(self, digest: str, repository: str) -> bool:
         """Have the registry take a blob over from another repository; return whether it did.
 
+        It does not where the other lacks it, or may not be read.
+
         Raises:
-            AccessDenied: this repository may not be written.
             RemoteError: as it says.
 
         """

@@ -15,6 +15,7 @@ from typing import Protocol
 from urllib.parse import quote, urljoin
 
 from store.errors import (
+    AccessDenied,
     BootfsError,
     DigestMismatch,
     NotFound,
@@ -127,7 +128,13 @@ class Upload:
 
     def _start(self, mount_from: str = "") -> _Place | None:
         """Open an upload; None where the registry mounted the blob instead."""
-        answer = _open(self._session, self._digest, mount_from, self._where)
+        try:
+            answer = _open(self._session, self._digest, mount_from, self._where)
+        except (AccessDenied, NotFound):
+            if not mount_from:
+                raise
+            # The other repository is not for us, or gone.
+            answer = _open(self._session, self._digest, "", self._where)
         return None if answer.status == _CREATED else _Place(_location(answer, self._where), 0)
 
     def _add(self, place: _Place) -> _Place:
@@ -229,11 +236,15 @@ def mount(session: Session, digest: str, repository: str) -> bool:
     """Have the registry take a blob over from another repository; return whether it did.
 
     Raises:
-        AccessDenied, RemoteError: as they say.
+        RemoteError: as it says.
 
     """
     where = f"{session.endpoint}@{digest}"
-    answer = _open(session, digest, repository, where)
+    try:
+        answer = _open(session, digest, repository, where)
+    except (AccessDenied, NotFound):
+        # Of this repository, or of the other: an upload tells.
+        return False
     if answer.status == _CREATED:
         return True
     _cancel(session, _location(answer, where), where)
