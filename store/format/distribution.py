@@ -6,7 +6,7 @@ Bytes in, values out; store/read/registry.py talks to the registry.
 from __future__ import annotations
 
 from store.errors import RemoteProtocolError, UsageError
-from store.format.http1 import Endpoint, parse_url
+from store.format.http1 import Endpoint, parse_url, resolve_redirect
 from store.format.names import pack_name
 
 SCHEMES = ("docker", "docker+http", "docker+https")
@@ -119,6 +119,27 @@ def _parse_text(value: str, at: int) -> tuple[str, int]:
         text += value[at : at + 1]
         at += 1
     raise RemoteProtocolError(f"WWW-Authenticate is {value[:60]!r}, which does not end")
+
+
+def token_place(endpoint: Endpoint, repository: str, challenge: Challenge) -> tuple[str, Endpoint]:
+    """Return request target and server of a token for reading a repository.
+
+    Raises:
+        RemoteProtocolError: there is none that can be asked; also one without TLS where the
+            registry has it, since a password would be shown to everybody on the way.
+
+    """
+    fields = challenge.fields
+    try:
+        target, server = resolve_redirect(endpoint, "/", fields["realm"])
+    except (KeyError, RemoteProtocolError):
+        named = fields.get("realm", "")[:80]
+        raise RemoteProtocolError(
+            f"{endpoint}: names a token server that cannot be asked: {named!r}"
+        ) from None
+    scope = fields.get("scope", "") or f"repository:{repository}:pull"
+    query = encode_query({"service": fields.get("service", ""), "scope": scope})
+    return f"{target}{'&' if '?' in target else '?'}{query}", server
 
 
 def encode_query(fields: dict[str, str]) -> str:

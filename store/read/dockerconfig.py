@@ -58,11 +58,17 @@ def read_credentials(directory: str, host: str, repository: str) -> Credentials:
             ) from None
         except OSError as error:
             raise AccessDenied(f"{path}: {error.strerror}; it must be readable by root") from None
-        return _parse(path, data, host, repository)
+        return parse_credentials(path, data, host, repository)
     return Credentials("")
 
 
-def _parse(path: str, data: bytes, host: str, repository: str) -> Credentials:
+def parse_credentials(path: str, data: bytes, host: str, repository: str) -> Credentials:
+    """Return what file ``path``, of which ``data`` are the bytes, says for a repository.
+
+    Raises:
+        AccessDenied: it is no such file; the message shows nothing of it.
+
+    """
     # Imported only for a registry that wants credentials.
     from store.read.jsontext import parse_json_object, text_of
 

@@ -10,13 +10,7 @@ from _thread import allocate_lock
 from time import monotonic
 
 from store.errors import AccessDenied, RemoteBusy, RemoteProtocolError, TimedOut, Unreachable
-from store.format.distribution import (
-    Challenge,
-    encode_get,
-    encode_query,
-    parse_challenges,
-)
-from store.format.http1 import resolve_redirect
+from store.format.distribution import Challenge, encode_get, parse_challenges, token_place
 from store.read.dockerconfig import Credentials, read_credentials
 
 TYPE_CHECKING = False
@@ -110,21 +104,7 @@ class Authorization:
         # Imported only for registries with tokens, as most are that are not local.
         from store.read.document import DocumentConnection
 
-        try:
-            target, server = resolve_redirect(self._endpoint, "/", challenge.fields["realm"])
-        except (KeyError, RemoteProtocolError):
-            # http from https would show the password to everybody on the way.
-            raise RemoteProtocolError(
-                f"{self._endpoint}: names a token server that cannot be asked: "
-                f"{challenge.fields.get('realm', '')[:80]!r}"
-            ) from None
-        query = encode_query(
-            {
-                "service": challenge.fields.get("service", ""),
-                "scope": challenge.fields.get("scope", "") or f"repository:{self._repository}:pull",
-            }
-        )
-        target += ("&" if "?" in target else "?") + query
+        target, server = token_place(self._endpoint, self._repository, challenge)
         basic = self._credentials.basic
         connection = DocumentConnection(server, deadline, self._authorities)
         try:
@@ -144,10 +124,16 @@ class Authorization:
             document = connection.read_document(head, begun)
         finally:
             connection.close()
-        return _parse_token(document, str(server))
+        return parse_token(document, str(server))
 
 
-def _parse_token(document: bytes, where: str) -> str:
+def parse_token(document: bytes, where: str) -> str:
+    """Return the token in a token server's answer, which ``where`` names.
+
+    Raises:
+        RemoteProtocolError: there is none that can be sent.
+
+    """
     # Imported only where a registry has tokens.
     from store.read.jsontext import parse_json_object, text_of
 

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 
 from store.errors import FormatError, UnsupportedVersion
+from store.format.distribution import blob_digest
 from store.format.names import (
     bootstrap_name,
     chunk_index_name,
@@ -36,7 +37,6 @@ EMPTY = b"{}"
 EMPTY_CONFIG = Descriptor("application/vnd.oci.empty.v1+json", sha256_of(EMPTY), len(EMPTY))
 
 _MANIFEST_NAME = re.compile(r"manifests/([0-9a-f]{64})")
-_OBJECT_NAME = re.compile(r"packs/([0-9a-f]{2})/\1[0-9a-f]{62}|(indexes|bootstraps)/[0-9a-f]{64}")
 _SUBJECT_DIGITS = 32
 
 Blob = tuple[str, int]
@@ -129,20 +129,22 @@ def parse_artifact(manifest: Manifest, what: str) -> Artifact | None:
     kind = document.get("artifactType")
     if not is_artifact_type(kind, what):
         return None
-    layers = document.get("layers")
-    objects: dict[str, Blob] = {}
-    image = b""
-    for value in layers if isinstance(layers, list) else []:
-        layer = parse_descriptor(value, f"{what}: layers")
-        name = layer.annotations.get(TITLE, "")
-        found = _MANIFEST_NAME.fullmatch(name)
-        if found:
-            image = bytes.fromhex(found[1])
-        elif not _OBJECT_NAME.fullmatch(name):
-            raise FormatError(what, 0, f"{name!r:.100} is no object of a store")
-        objects[name] = layer.digest, layer.size
-    if not image or chunk_index_name(image) not in objects or bootstrap_name(image) not in objects:
-        raise FormatError(what, 0, "manifest, chunk index or bootstrap of the image is not in it")
+    listed = document.get("layers")
+    layers = [
+        parse_descriptor(value, f"{what}: layers")
+        for value in (listed if isinstance(listed, list) else [])
+    ]
+    objects = {layer.annotations.get(TITLE, ""): (layer.digest, layer.size) for layer in layers}
+    images = [found[1] for name in objects if (found := _MANIFEST_NAME.fullmatch(name))]
+    if len(images) != 1:
+        raise FormatError(what, 0, f"{len(images)} store manifests, not one; push it again")
+    image = bytes.fromhex(images[0])
+    own = {manifest_name(image), chunk_index_name(image), bootstrap_name(image)}
+    if not own <= objects.keys():
+        raise FormatError(what, 0, "chunk index or bootstrap is not in it; push it again")
+    for name in objects.keys() - own:
+        if not blob_digest(name) or blob_digest(name) != objects[name][0]:
+            raise FormatError(what, 0, f"{name!r:.100} is no object of this image")
     subject = document.get("subject")
     named = parse_descriptor(subject, f"{what}: subject").digest if subject else ""
     return Artifact(manifest.digest, len(manifest.data), image, objects, named)
