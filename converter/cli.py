@@ -148,14 +148,14 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--progress", choices=("bar", "json", "none"))
 
     command = add("forget", "remove an image from a store; bootfs collect frees its space")
-    command.add_argument("store", metavar="STORE", help="a directory")
+    command.add_argument("store", metavar="STORE", help="a directory or docker://HOST/REPOSITORY")
     command.add_argument(
         "image", metavar="IMAGE",
         help="a boot image, or the digest of its chunk index, blake3:…, from bootfs inspect",
     )  # fmt: skip
 
     command = add("collect", "remove from a store what none of its images needs")
-    command.add_argument("store", metavar="STORE", help="a directory")
+    command.add_argument("store", metavar="STORE", help="a directory or docker://HOST/REPOSITORY")
     command.add_argument(
         "--delete", action="store_true", help="remove; without it, only say what would be removed"
     )

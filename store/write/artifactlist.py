@@ -26,6 +26,7 @@ class ArtifactList:
         """By digest: the digests of all that it lists, and of what may be an artifact."""
         self.current: dict[str, Artifact] = {}
         """By digest, as they were when last read."""
+        self._objects: dict[str, Blob] = {}
         self.indexes: dict[str, set[str]] = {}
         """Digest of each image index that lists an artifact, to all that it lists."""
 
@@ -59,6 +60,11 @@ class ArtifactList:
             for digest, artifact in self._artifacts.items()
             if artifact is not None and (digest in tagged or digest in there)
         }
+        self._objects = {
+            name: blob
+            for artifact in self.current.values()
+            for name, blob in artifact.objects.items()
+        }
         self.indexes = {
             place: self._indexes[place][0]
             for place in places
@@ -67,10 +73,11 @@ class ArtifactList:
 
     def find(self, name: str) -> Blob | None:
         """Return the blob that an object is, as last read; None where none has it."""
-        for artifact in self.current.values():
-            if name in artifact.objects:
-                return artifact.objects[name]
-        return None
+        return self._objects.get(name)
+
+    def names(self) -> set[str]:
+        """Return the names of all objects that artifacts have, as last read."""
+        return set(self._objects)
 
     def _read_place(self, digest: str) -> None:
         """Learn what the manifest or image index of a digest is."""

@@ -82,7 +82,7 @@ def check_child_tags(registry: Registry) -> None:
 
 
 def test_one_tag_has_both(registry: Registry, url: str, convert_image: Convert) -> None:
-    report = convert_image(1, "v1")
+    report = convert_image(1, "v1", "--mounted")
     boot, artifact = children(registry, "v1")
     assert boot["mediaType"] == artifact["mediaType"] == MANIFEST
     assert boot["platform"] == {"architecture": "amd64", "os": "linux"}

@@ -16,6 +16,7 @@ from store.errors import AccessDenied, BootfsError, PackNotFound, RemoteProtocol
 from store.format.names import pack_name
 from store.read.registry import RegistrySource
 from store.read.source import open_source
+from tests.support.certificates import Authority
 from tests.support.registries import (
     REPOSITORY,
     TokenFront,
@@ -353,3 +354,67 @@ def test_a_token_in_pieces(name: str) -> None:
 def test_what_is_no_repository_is_refused(url: str) -> None:
     with pytest.raises(BootfsError, match="give docker://HOST/REPOSITORY"):
         open_source(url, 1)
+
+
+def test_registries_are_mirrors_of_one_another(registry: Registry, name: str) -> None:
+    with Registry() as second:
+        push_blob(second, DATA, "another")
+        urls = [
+            f"docker://{second.host_port}/another",
+            f"docker://{registry.host_port}/{REPOSITORY}",
+        ]
+        logged: list[str] = []
+        with closing(open_source("|".join(urls), LIMIT_S, log=logged.append)) as source:
+            assert source.fetch(name, 0, 100) == DATA[:100]
+            assert logged == []
+            second.stop()
+            for offset in range(0, 1000, 100):
+                assert source.fetch(name, offset, 100) == DATA[offset : offset + 100]
+        (line,) = logged
+        assert urls[0] in line
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path / "authority")
+
+
+def open_over_tls(authority: Authority, server: ScriptedServer, auth: Path) -> RegistrySource:
+    url = f"docker+https://127.0.0.1:{server.port}/{REPOSITORY}"
+    source = open_source(url, LIMIT_S, str(authority.certificate), auth=str(auth))
+    assert isinstance(source, RegistrySource)
+    return source
+
+
+def test_over_tls(authority: Authority, name: str, tmp_path: Path) -> None:
+    good = response("206 Partial", DATA[:10], content_range=f"bytes 0-9/{len(DATA)}")
+    with (
+        ScriptedServer(("request", good), context=authority.issue("IP:127.0.0.1")) as server,
+        closing(open_over_tls(authority, server, tmp_path)) as source,
+    ):
+        assert source.fetch(name, 0, 10) == DATA[:10]
+
+
+@pytest.mark.parametrize("place", ["token server", "redirect"])
+def test_nothing_is_asked_without_tls_where_the_registry_has_it(
+    authority: Authority, name: str, tmp_path: Path, place: str
+) -> None:
+    """Neither the password for a token, nor a signed address, goes over the net in the open."""
+    with ScriptedServer(("request", response("200 OK", b'{"token": "x"}'))) as plain:
+        if place == "redirect":
+            answer = response("307 Elsewhere", location=f"{plain.url}/blob?signature=secret")
+            expected = "redirected from https"
+        else:
+            realm = f'Bearer realm="{plain.url}/token"'
+            answer = response("401 Who", www_authenticate=realm)
+            expected = "token server that cannot be asked"
+        context = authority.issue("IP:127.0.0.1")
+        with ScriptedServer(("request", answer), context=context) as server:
+            write_docker_config(tmp_path / "auth", f"127.0.0.1:{server.port}")
+            with (
+                closing(open_over_tls(authority, server, tmp_path / "auth")) as source,
+                pytest.raises(RemoteProtocolError, match=expected) as caught,
+            ):
+                source.fetch(name, 0, 10)
+        assert "secret" not in str(caught.value)
+        assert plain.connections == 0

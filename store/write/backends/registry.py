@@ -145,7 +145,7 @@ class RegistryBackend:
 
     def _fetch_range(self, name: str, digest: str, offset: int, size: int) -> bytes:
         repositories = [self.repository]
-        if name not in self._written and not any(name in a.objects for a in self._artifacts()):
+        if name not in self._written and self._list.find(name) is None:
             repositories += [other for _, other, there in self._others if there.find(name)]
         for repository in reversed(repositories):
             try:
@@ -198,12 +198,9 @@ class RegistryBackend:
         And of packs those of the repositories to mount from.
         """
         self._read()
-        names = set(self._written)
+        names = self._list.names() | self._written.keys()
         for _, _, there in self._others:
-            for artifact in there.current.values():
-                names |= {name for name in artifact.objects if blob_digest(name)}
-        for artifact in self._artifacts():
-            names |= artifact.objects.keys()
+            names |= {name for name in there.names() if blob_digest(name)}
         if self._is_made or self._artifacts():
             names.add(STORE_MARK)
         yield from sorted(name for name in names if name.startswith(prefix))
