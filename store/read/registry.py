@@ -111,6 +111,10 @@ class RegistrySource:
             connection.stall_limit_s = min(STALL_LIMIT_S, patience_s)
             body = connection.read_body(begun, size, arrived)
             is_kept = head.keeps_alive
+        except BootfsError:
+            # The next try asks the registry where to, whoever it was.
+            self._moved.pop(blob, None)
+            raise
         finally:
             if not is_kept:
                 connection.close()

@@ -24,7 +24,7 @@ from tests.support.registries import (
     push_blob,
     write_docker_config,
 )
-from tests.support.scripted import ScriptedServer, response
+from tests.support.scripted import ScriptedServer, partial, response
 from tests.support.servers import Nginx, Registry
 from tests.support.tokenserver import PASSWORD, USER
 
@@ -279,6 +279,21 @@ def test_a_redirect_is_followed_without_credentials_and_remembered(
         check_reads(source, name, 5)
         assert [r.status for r in before.server.requests()] == [307]
         assert [r.status for r in elsewhere.requests()] == [403] + [206] * 5
+
+
+def test_where_a_redirect_leads_may_break(name: str) -> None:
+    """Then the registry is asked again, and knows of another place."""
+    good = partial(DATA, 0, 10)
+    cut = ("request", good, "request", good[:-3], "close")
+    with ScriptedServer(cut) as first, ScriptedServer(("request", good) * 9) as second:
+        places = [response("302 There", location=f"{s.url}/blob") for s in (first, second)]
+        with ScriptedServer(("request", places[0], "request", places[1])) as server:
+            url = f"docker://127.0.0.1:{server.port}/{REPOSITORY}"
+            with closing(open_registry(url)) as source:
+                for _ in range(5):
+                    assert source.fetch(name, 0, 10) == DATA[:10]
+            assert len(server.requests) == 2
+        assert (len(first.requests), len(second.requests)) == (2, 4)
 
 
 def test_who_is_refused_where_the_registry_sends_to_is_told(

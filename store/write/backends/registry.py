@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from threading import Lock
 
 from store.errors import DigestMismatch, NotFound, PackNotFound, SizeMismatch, UsageError
 from store.format.distribution import blob_digest
@@ -51,6 +52,7 @@ class RegistryBackend:
         self.repository = open_repository(url)
         self._list = ArtifactList(self.repository)
         self._others: list[tuple[str, Repository, ArtifactList]] = []
+        self._lock = Lock()
         self._is_read = False
         self._is_made = False
         self._written: dict[str, Blob] = {}
@@ -206,13 +208,16 @@ class RegistryBackend:
         yield from sorted(name for name in names if name.startswith(prefix))
 
     def _artifacts(self) -> list[Artifact]:
-        if not self._is_read:
-            self._read()
-        return list(self._list.current.values())
+        with self._lock:
+            if not self._is_read:
+                self._list.read()
+                self._is_read = True
+            return list(self._list.current.values())
 
     def _read(self) -> None:
-        self._list.read()
-        self._is_read = True
+        with self._lock:
+            self._list.read()
+            self._is_read = True
 
     # Writing ----------------------------------------------------------------------------
 
@@ -281,8 +286,9 @@ class RegistryBackend:
     def remove(self, names: Iterable[str]) -> None:
         """Remove images, named by their store manifests, and what was written here in vain.
 
-        With an image go its artifacts, and of each image index that lists nothing but
-        artifacts and their boot images the index and the boot images too.
+        Of the latter only the name, since a blob is the registry's.  With an image go its
+        artifacts, and of each image index that lists nothing but artifacts and their boot
+        images the index and the boot images too.
 
         Raises:
             UsageError: an object that images need.
