@@ -117,6 +117,7 @@ class Spool:
         self.advance = advance
         """Told how many bytes of a whole image were copied, as they are."""
         self._files: list[BinaryIO] = []
+        self._users: list[Callable[[], None]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -131,9 +132,15 @@ class Spool:
 
     def close(self) -> None:
         """Close every file and remove the directory.  Closing twice is harmless."""
+        while self._users:
+            self._users.pop()()
         while self._files:
             self._files.pop().close()
         shutil.rmtree(self.path, ignore_errors=True)
+
+    def end_first(self, end: Callable[[], None]) -> None:
+        """Call ``end`` before the files are closed: for who writes some of them in a thread."""
+        self._users.append(end)
 
     def store(self, name: str, data: bytes) -> FileBlob:
         """Return ``data`` as a blob.
@@ -190,6 +197,10 @@ class SpoolFile:
         self._checked = -_CHECK_EVERY
         self.name = name
         self.size = 0
+
+    def fileno(self) -> int:
+        """Return the descriptor, which is the spool's."""
+        return self._fd
 
     @property
     def blob(self) -> FileBlob:

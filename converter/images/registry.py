@@ -1,17 +1,16 @@
 """docker://: images in registries, without an engine.
 
-Reading streams the layers into the spool, several at once; writing sends what the
-repository lacks, and the manifest last.
+Reading streams the layers into the spool, several at once, while they are merged; writing
+sends what the repository lacks, and the manifest last.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+from converter.images.arriving import Arrivals
 from converter.images.documents import DOCUMENT_LIMIT, Descriptor
 from converter.images.ociimage import MANIFEST, OciImage
 from converter.images.places import Places
@@ -27,14 +26,14 @@ from store.write.registry.client import Repository
 from store.write.registry.manifest import Manifest
 from store.write.registry.uploads import Content, Held
 
-_AT_ONCE = 3
-"""Layers fetched at once, as by docker."""
-
 
 def open_registry_image(
     reference: Reference, spool: Spool, platform: Platform | None = None
 ) -> ImageView:
-    """Return an image of a registry, its layers copied into ``spool`` and verified.
+    """Return an image of a registry, its layers on their way into ``spool``.
+
+    They can be read at once, and whoever does waits for the bytes that have not come yet.
+    What goes wrong with them is raised there.
 
     Raises:
         ImageNotFound: there is no such image, or none for the platform.
@@ -44,17 +43,20 @@ def open_registry_image(
         StorageFull: the spool has no room for the image.
 
     """
-    with closing(open_repository(reference.repository_url)) as repository:
+    name = str(reference)
+    with ExitStack() as opened:
+        repository = opened.enter_context(closing(open_repository(reference.repository_url)))
         manifest = repository.fetch_manifest(reference.manifest_name)
         described = {
             "mediaType": manifest.media_type,
             "digest": manifest.digest,
             "size": len(manifest.data),
         }
-        name = str(reference)
-        blobs = _RegistryBlobs(name, repository, spool)
+        blobs = _RegistryBlobs(name, repository, opened.enter_context(closing(Arrivals(spool))))
         blobs.known[manifest.digest] = manifest.data
-        return open_resolved(blobs, name, Descriptor(described, name), platform)
+        view = open_resolved(blobs, name, Descriptor(described, name), platform)
+        spool.end_first(opened.pop_all().close)
+    return view
 
 
 def check_registry_destination(reference: Reference) -> None:
@@ -126,13 +128,12 @@ def _content_of(data: bytes | Path, size: int, digest: str, files: ExitStack) ->
 class _RegistryBlobs:
     """The blobs of an image, fetched from its repository."""
 
-    def __init__(self, name: str, repository: Repository, spool: Spool) -> None:
+    def __init__(self, name: str, repository: Repository, arrivals: Arrivals) -> None:
         self.name = name
         self.known: dict[str, bytes] = {}
         """Manifests that were fetched already, by digest."""
         self._repository = repository
-        self._spool = spool
-        self._lock = threading.Lock()
+        self._arrivals = arrivals
 
     def document(self, descriptor: Descriptor) -> bytes:
         """Return a document, verified."""
@@ -153,21 +154,14 @@ class _RegistryBlobs:
         return self.known[descriptor.digest]
 
     def layers(self, descriptors: list[Descriptor]) -> list[FileBlob]:
-        """Return the stored bytes of layers, verified; each is fetched once."""
+        """Return the stored bytes of layers, which begin to arrive; each is fetched once."""
         wanted = {descriptor.digest: descriptor for descriptor in descriptors}
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="registry") as pool:
-            fetched = [pool.submit(self._fetch, descriptor) for descriptor in wanted.values()]
-            try:
-                found = dict(zip(wanted, [future.result() for future in fetched], strict=True))
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        found = {digest: self._start(descriptor) for digest, descriptor in wanted.items()}
         return [found[descriptor.digest] for descriptor in descriptors]
 
-    def _fetch(self, descriptor: Descriptor) -> FileBlob:
-        with self._spool.writing(f"{self.name}: layer {descriptor.digest}") as file:
-            for piece in self._repository.iter_blob(descriptor.digest, descriptor.size):
-                file.write(piece)
-                with self._lock:
-                    self._spool.advance(len(piece))
-        return file.blob
+    def _start(self, descriptor: Descriptor) -> FileBlob:
+        return self._arrivals.start(
+            f"{self.name}: layer {descriptor.digest}",
+            descriptor.size,
+            lambda: self._repository.iter_blob(descriptor.digest, descriptor.size),
+        )
