@@ -370,6 +370,35 @@ def test_redirects_are_followed_and_take_no_credentials_along(tmp_path: Path) ->
         assert set(seen) <= {"[-]", "[--]"}
 
 
+def test_redirects_away_from_tls_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require("nginx")
+    authority = Authority(tmp_path / "ca")
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate))
+    away = "location /v2/ { return 307 http://127.0.0.1:1/secret?signature=hidden; }"
+    with (
+        Nginx(tmp_path, extra=away) as server,
+        Relay(("127.0.0.1", server.port), "127.0.0.1", authority.issue("IP:127.0.0.1")) as relay,
+    ):
+        url = f"docker+https://127.0.0.1:{relay.port}/x"
+        with closing(open_repository(url, Accounts([]), LIMIT_S)) as repository:
+            with pytest.raises(RemoteProtocolError, match="away from HTTPS") as refused:
+                repository.fetch_range(BLOB, 0, 1)
+            assert "hidden" not in str(refused.value)
+
+
+def test_redirects_in_a_circle(tmp_path: Path) -> None:
+    require("nginx")
+    circle = "location /v2/ { return 307 $request_uri; }"
+    with (
+        Nginx(tmp_path, extra=circle) as server,
+        closing(opened(server.host_port, Accounts([]))) as repository,
+        pytest.raises(RemoteProtocolError, match="redirected"),
+    ):
+        repository.fetch_range(BLOB, 0, 1)
+
+
 def test_an_authority_that_is_not_known(tmp_path: Path) -> None:
     require("registry")
     authority = Authority(tmp_path / "ca")
