@@ -81,7 +81,7 @@ class Directory:
             return self._spool.open_file(full) if full.is_file() else None
 
 
-def _image_of(files: Files, reference: Reference, platform: Platform | None) -> ImageView:
+def _image_of(files: Files, reference: Reference, platform: Platform | None = None) -> ImageView:
     if files.find("oci-layout") is None:
         raise FormatError(files.name, 0, _NO_LAYOUT)
     index = files.find("index.json")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from store.errors import AccessDenied, RemoteProtocolError
-from store.write.registry import open_repository
+from store.errors import AccessDenied, RemoteProtocolError, UsageError
+from store.write.registry import connecting, open_repository
 from store.write.registry.accounts import Account, Accounts
 from store.write.registry.client import Repository
 from store.write.registry.endpoint import parse_endpoint
@@ -370,6 +370,35 @@ def test_redirects_are_followed_and_take_no_credentials_along(tmp_path: Path) ->
         assert set(seen) <= {"[-]", "[--]"}
 
 
+def test_redirects_away_from_tls_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require("nginx")
+    authority = Authority(tmp_path / "ca")
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate))
+    away = "location /v2/ { return 307 http://127.0.0.1:1/secret?signature=hidden; }"
+    with (
+        Nginx(tmp_path, extra=away) as server,
+        Relay(("127.0.0.1", server.port), "127.0.0.1", authority.issue("IP:127.0.0.1")) as relay,
+    ):
+        url = f"docker+https://127.0.0.1:{relay.port}/x"
+        with closing(open_repository(url, Accounts([]), LIMIT_S)) as repository:
+            with pytest.raises(RemoteProtocolError, match="away from HTTPS") as refused:
+                repository.fetch_range(BLOB, 0, 1)
+            assert "hidden" not in str(refused.value)
+
+
+def test_redirects_in_a_circle(tmp_path: Path) -> None:
+    require("nginx")
+    circle = "location /v2/ { return 307 $request_uri; }"
+    with (
+        Nginx(tmp_path, extra=circle) as server,
+        closing(opened(server.host_port, Accounts([]))) as repository,
+        pytest.raises(RemoteProtocolError, match="redirected"),
+    ):
+        repository.fetch_range(BLOB, 0, 1)
+
+
 def test_an_authority_that_is_not_known(tmp_path: Path) -> None:
     require("registry")
     authority = Authority(tmp_path / "ca")
@@ -396,6 +425,50 @@ def test_an_authority_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         url = f"docker+https://127.0.0.1:{relay.port}/x"
         with closing(open_repository(url, Accounts([]), LIMIT_S)) as repository:
             repository.check()
+
+
+def test_authorities_for_one_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where docker has them; the directory is another here, for it is the machine's."""
+    require("registry")
+    monkeypatch.setattr(connecting, "CERTIFICATES", tmp_path)
+    authority = Authority(tmp_path / "ca")
+    with (
+        Registry() as server,
+        Relay(("127.0.0.1", server.port), "127.0.0.1", authority.issue("IP:127.0.0.1")) as relay,
+    ):
+        place = tmp_path / f"127.0.0.1:{relay.port}"
+        place.mkdir()
+        (place / "ca.crt").write_bytes(authority.certificate.read_bytes())
+        url = f"docker+https://127.0.0.1:{relay.port}/x"
+        with closing(open_repository(url, Accounts([]), LIMIT_S)) as repository:
+            repository.check()
+        (place / "ca.crt").write_text("no certificate")
+        with pytest.raises(AccessDenied, match=r"ca\.crt"):
+            open_repository(url, Accounts([]), LIMIT_S)
+
+
+@pytest.mark.parametrize("proxy", ["socks9://user:hidden@h:1", "socks5://user:hidden@h:1"])
+def test_a_proxy_that_cannot_be_used(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    with pytest.raises(UsageError, match="HTTPS_PROXY") as refused:
+        open_repository("docker://registry.example/x", Accounts([]), LIMIT_S)
+    assert "hidden" not in f"{refused.value!r} {refused.value.__cause__!r}"
+
+
+def test_a_proxy_is_used_for_other_machines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require("registry", "nginx")
+    with Registry() as server:
+        forward = f"location / {{ proxy_pass http://{server.host_port}; }}"
+        with Nginx(tmp_path, extra=forward) as proxy:
+            monkeypatch.setenv("HTTP_PROXY", proxy.url)
+            url = "docker+http://registry.example/x"
+            with closing(open_repository(url, Accounts([]), LIMIT_S)) as repository:
+                repository.check()
+            with closing(opened(server.host_port, Accounts([]))) as repository:
+                repository.check()
+            assert len(proxy.requests()) == 1
 
 
 def test_passwords_do_not_go_to_a_token_service_without_tls(tmp_path: Path) -> None:

@@ -98,13 +98,13 @@ def _find_in_file(path: Path, endpoint: Endpoint) -> Account | None:
         server = HUB_SERVER if endpoint.host == DOCKER_HUB else endpoint.host
         answer = ask_helper(helper, server, str(path))
         if answer is not None:
-            return _from_helper(answer, f"docker-credential-{helper}, named in {path}")
+            return _checked(_from_helper(answer, f"docker-credential-{helper}, named in {path}"))
     auths = _object(document, "auths", path)
     by_key = {_normal_key(key): value for key, value in auths.items()}
     for key in _iter_keys(endpoint):
         entry = by_key.get(key)
         if isinstance(entry, dict) and entry:
-            return _from_entry(entry, path, key)
+            return _checked(_from_entry(entry, path, key))
     return None
 
 
@@ -190,3 +190,23 @@ def _from_entry(entry: dict[str, object], path: Path, key: str) -> Account:
     return Account(
         str(path), username, password, text.get("identitytoken", ""), text.get("registrytoken", "")
     )
+
+
+def _checked(account: Account) -> Account:
+    """Return an account that can be sent: what cannot, some library would show in its error.
+
+    Raises:
+        AccessDenied: it holds what is no text.
+
+    """
+    texts = (account.username, account.password, account.identity_token)
+    token = account.registry_token
+    is_text = all(map(_is_text, texts)) and token.isascii() and (not token or token.isprintable())
+    if not is_text:
+        raise AccessDenied(f"{account.origin}: credentials that are no text; log in again")
+    return account
+
+
+def _is_text(value: str) -> bool:
+    # A half of a surrogate pair, which JSON can hold, is in no encoding.
+    return not any("\ud800" <= character <= "\udfff" for character in value)

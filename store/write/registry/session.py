@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urljoin, urlsplit
 
@@ -15,13 +13,12 @@ import httpx
 from store.errors import RemoteError, RemoteProtocolError
 from store.write.registry.accounts import Accounts
 from store.write.registry.answers import ERROR_LIMIT, error_of
+from store.write.registry.connecting import open_client
 from store.write.registry.endpoint import Endpoint
-from store.write.registry.failures import CERTIFICATES, shown, translated
+from store.write.registry.failures import shown, translated
 from store.write.registry.patience import Patience
 from store.write.registry.tokens import Authorization, Scopes
 
-_TIMEOUT = httpx.Timeout(60.0, connect=15.0)
-"""Registries are silent while they move a large blob to its place."""
 _REDIRECTS = 5
 _PIECE = 256 << 10
 
@@ -52,13 +49,7 @@ class Session:
     def __init__(self, endpoint: Endpoint, accounts: Accounts, limit_s: float) -> None:
         self.endpoint = endpoint
         self.limit_s = limit_s
-        self._client = httpx.Client(
-            verify=True if endpoint.is_plain else _context(endpoint.host),
-            timeout=_TIMEOUT,
-            # Proxies are for other machines.
-            trust_env=not endpoint.is_loopback,
-            headers={"User-Agent": "bootfs", "Accept-Encoding": "identity"},
-        )
+        self._client = open_client(endpoint)
         self._authorization = Authorization(endpoint, accounts, self._ask_token_service)
 
     def close(self) -> None:
@@ -220,17 +211,6 @@ class Session:
                 return answer.status_code, answer.content
 
         return self.again(attempt, where)
-
-
-def _context(host: str) -> ssl.SSLContext:
-    """Return what to trust: the machine's authorities, and those that docker has for the host."""
-    paths = ssl.get_default_verify_paths()
-    # A system without the package of authorities has their directory all the same.
-    has_own = paths.cafile or (paths.capath and any(Path(paths.capath).iterdir()))
-    context = ssl.create_default_context() if has_own else httpx.create_ssl_context()
-    for path in sorted((CERTIFICATES / host).glob("*.crt")):
-        context.load_verify_locations(path)
-    return context
 
 
 def _with(headers: dict[str, str], authorization: str) -> dict[str, str]:
