@@ -18,7 +18,7 @@ from store.write.backends import open_backend
 from store.write.backends.registry import RegistryBackend
 from store.write.collecting import forget
 from tests.support.layers import docker_archive, file, tar_of
-from tests.support.registries import REPOSITORY, basic_registry, write_docker_config
+from tests.support.registries import REPOSITORY, basic_registry, proxied, write_docker_config
 from tests.support.registrystores import (
     blobs_of,
     collect_garbage,
@@ -27,7 +27,7 @@ from tests.support.registrystores import (
     tags_of,
 )
 from tests.support.require import require
-from tests.support.servers import Registry
+from tests.support.servers import Nginx, Registry
 from tests.support.tokenserver import PASSWORD
 
 LARGE = file("large", Random(1).randbytes(150_000))
@@ -232,6 +232,57 @@ def test_an_index_with_something_else_in_it_stays(
     tags = tags_of(registry)
     assert "both" in tags and "v2" in tags and "v1" not in tags
     assert problems_in(url) == []
+
+
+def test_where_the_registry_lists_referrers_it_has_no_tag_for_them(
+    registry: Registry,
+    url: str,
+    convert_image: Convert,
+    serve: Callable[..., Nginx],
+    tmp_path: Path,
+) -> None:
+    """This registry does not: here a server before it says what another would."""
+    convert_image(1, "v1")
+    boot, artifact = children(registry, "v1")
+    listed = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": [artifact]})
+    with Registry() as other:
+        answer = f"default_type {INDEX}; if ($uri ~ /referrers/) {{ return 200 '{listed}'; }}"
+        front = serve(tmp_path, extra=proxied(other, answer))
+        there = f"docker://{front.host_port}/{REPOSITORY}"
+        # The boot image, and with it the artifact, is the same when it names the same store.
+        command = ["convert", f"docker-archive:{tmp_path}/1.tar", f"{there}:v1"]
+        assert main([*command, "--store", "registry", "--blob-store", url]) == 0
+        assert children(other, "v1") == (boot, artifact)
+        assert boot["digest"].replace(":", "-") not in tags_of(other)
+        assert len(tags_of(other)) == 3
+        with closing(open_backend(there)) as backend:
+            names = list(backend.iter_names("manifests/"))
+            forget(backend, bytes.fromhex(names[0].removeprefix("manifests/")))
+        assert tags_of(other) == []
+
+
+def test_a_conversion_that_fails_last_of_all_shows_nothing_and_is_repeated(
+    registry: Registry,
+    url: str,
+    serve: Callable[..., Nginx],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    refusal = "set $m $request_method$uri; if ($m ~ ^PUT.*/manifests/v1$) { return 403; }"
+    front = serve(tmp_path, extra=proxied(registry, refusal))
+    archive = tmp_path / "image.tar"
+    archive.write_bytes(docker_archive(tar_of(LARGE)))
+    command = ["convert", f"docker-archive:{archive}"]
+    through = f"docker://{front.host_port}/{REPOSITORY}:v1"
+    options = ["--store", "registry", "--blob-store", url, "--json"]
+    assert main([*command, through, *options]) == 13
+    assert "v1" not in tags_of(registry)
+    # The data is whole, and used again.
+    assert problems_in(url) == []
+    capsys.readouterr()
+    assert main([*command, f"{url}:v1", *options]) == 0
+    assert json.loads(capsys.readouterr().out)["new_stored_bytes"] == 0
+    check_child_tags(registry)
 
 
 def test_skopeo_copies_both(

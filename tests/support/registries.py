@@ -40,6 +40,20 @@ location / {{
 """
 
 
+def proxied(registry: Registry, first: str) -> str:
+    """Give what has nginx pass everything on to a registry but what `first` answers."""
+    return f"""
+        client_max_body_size 0;
+        location / {{
+            {first}
+            proxy_pass http://{registry.host_port};
+            proxy_set_header Host $http_host;
+            proxy_http_version 1.1;
+            proxy_request_buffering off;
+        }}
+    """
+
+
 def push_blob(registry: Registry, data: bytes, repository: str = REPOSITORY) -> str:
     """Put a blob into a repository; return its digest."""
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
