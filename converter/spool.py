@@ -34,6 +34,10 @@ _RESERVE_LIMIT = 1024 * _MIB
 _RESERVE_SHARE = 20
 
 
+class GivenUp(BootfsError):
+    """Bytes will not come because something else went wrong, which is what the user is told."""
+
+
 class FileBlob:
     """A run of bytes of an open file.  The descriptor belongs to whoever opened it."""
 
@@ -86,6 +90,9 @@ class FileBlob:
         if offset < 0 or size < 0 or offset + size > self.size:
             raise SizeMismatch(name, size, max(0, self.size - offset))
         return FileBlob(self._fd, name, self.offset + offset, size)
+
+    def abandon(self) -> None:
+        """Let nobody wait any more for bytes that have not come; here all have."""
 
     def iter_pieces(self, piece: int = _MIB) -> Iterator[bytes]:
         """Yield the whole blob in order, at most ``piece`` bytes at a time."""

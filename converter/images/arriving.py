@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Self
 
-from converter.spool import FileBlob, Spool, SpoolFile
-from store.errors import BootfsError, SizeMismatch
+from converter.spool import FileBlob, GivenUp, Spool, SpoolFile
+from store.errors import SizeMismatch
 
 _AT_ONCE = 3
 """Layers fetched at once, as by docker."""
@@ -32,8 +32,13 @@ class _Arrival:
     def fail(self, error: BaseException) -> None:
         """Raise ``error`` where more is waited for than there is."""
         with self._changed:
-            self._error = error
+            self._error = self._error or error
             self._changed.notify_all()
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether nobody waits any more."""
+        return self._error is not None
 
     def wait_until(self, size: int) -> None:
         """Return when there are ``size`` bytes.
@@ -81,6 +86,10 @@ class ArrivingBlob(FileBlob):
             raise SizeMismatch(name, size, max(0, self.size - offset))
         return type(self)(self._fd, name, self.offset + offset, size, self._arrival)
 
+    def abandon(self) -> None:
+        """Let nobody wait any more for bytes that have not come; they are not fetched either."""
+        self._arrival.fail(GivenUp(f"{self.name}: given up; nobody wants it any more"))
+
 
 class Arrivals:
     """Threads that write blobs into a spool, a few at once; to be closed before the spool."""
@@ -113,8 +122,8 @@ class Arrivals:
     ) -> None:
         try:
             for piece in fetch():
-                if self._stopped.is_set():
-                    raise BootfsError(f"{file.name}: given up; nobody wants it any more")
+                if self._stopped.is_set() or arrival.has_failed:
+                    raise GivenUp(f"{file.name}: given up; nobody wants it any more")
                 file.write(piece)
                 arrival.reach(file.size)
             arrival.fail(SizeMismatch(file.name, size, file.size))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -234,6 +236,33 @@ def test_a_connection_that_is_cut(
         assert run(*convert)[0] == 0
         assert cutter.cuts == 2
     assert run("check", f"{url}:v1", f"{url}:boot", "--store", tmp_path / "store")[0] == 0
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+def test_an_interrupt_does_not_wait_for_a_slow_registry(
+    tmp_path: Path, registry: Registry, url: str, compression: str
+) -> None:
+    require("nginx")
+    push(url, *LAYERS, compression=compression)
+    slow = f"""limit_rate 20k; location /v2/ {{
+        proxy_pass http://{registry.host_port}; proxy_set_header Host $http_host;
+    }}"""
+    with Nginx(tmp_path, extra=slow) as server:
+        source = f"docker://{server.host_port}/x:v1"
+        command = ["convert", source, f"oci:{tmp_path}/b", "--store", str(tmp_path / "s")]
+        converter = subprocess.Popen(
+            [sys.executable, "-m", "converter.cli", *command, "--progress", "json"],
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        with converter:
+            assert converter.stderr is not None
+            while '"read"' not in converter.stderr.readline():
+                assert converter.poll() is None
+            converter.send_signal(signal.SIGINT)
+            # The first layer alone takes half a minute.
+            assert converter.wait(10) == 130
+            assert "interrupted" in converter.stderr.read()
+    assert not (tmp_path / "s").exists()
 
 
 def test_the_users_account_is_used(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from converter.images.arriving import Arrivals
-from converter.spool import Spool
+from converter.spool import GivenUp, Spool
 from store.errors import SizeMismatch, StorageFull, Unreachable
 
 DATA = bytes(range(256)) * 64
@@ -73,6 +73,27 @@ def test_a_full_disk_is_told_to_who_reads(tmp_path: Path) -> None:
         blob = arrivals.start("x", len(DATA), lambda: iter((DATA,)))
         with pytest.raises(StorageFull):
             blob.pread(0, 1)
+
+
+def test_what_is_abandoned_is_neither_waited_for_nor_fetched(spool: Spool) -> None:
+    asked = threading.Semaphore(0)
+
+    def endless() -> Iterator[bytes]:
+        while True:
+            asked.acquire()
+            yield b"x"
+
+    with closing(Arrivals(spool)) as arrivals, ThreadPoolExecutor(1) as pool:
+        blobs = [arrivals.start("x", 1 << 40, endless) for _ in range(3)]
+        waiting = pool.submit(blobs[0].pread, 0, 9)
+        for blob in blobs:
+            blob.abandon()
+        with pytest.raises(GivenUp):
+            waiting.result(10)
+        # Each thread notices with its next piece, and takes the next blob.
+        asked.release(3)
+        last = arrivals.start("y", 1, lambda: iter((b"y",)))
+        assert last.pread(0, 1) == b"y"
 
 
 def test_closing_ends_what_is_under_way_and_what_has_not_begun(spool: Spool) -> None:

@@ -16,8 +16,6 @@ from store.write.registry.patience import Patience
 from store.write.registry.uploads import CHUNK, Content, Upload, mount
 from store.write.registry.verbs import Verbs
 
-_PIECE = 256 << 10
-
 
 class Blobs(Verbs):
     """The blobs of a repository, by digest."""
@@ -152,7 +150,8 @@ class Blobs(Verbs):
             else:
                 skip = start
             at = start - skip
-            for piece in answer.iter_raw(_PIECE):
+            # As they come: who has to wait for a whole piece cannot be ended meanwhile.
+            for piece in answer.iter_raw():
                 wanted = piece[max(0, start - at) : end - at]
                 at += len(piece)
                 if wanted:
