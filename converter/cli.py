@@ -25,7 +25,12 @@ from converter.spool import Spool
 from store.errors import BootfsError, UsageError
 from store.interfaces import Source
 from store.read.source import open_source
-from store.write.backends import is_in_registry, mount_from, open_backend
+from store.write.backends import (
+    is_in_registry,
+    is_on_this_machine,
+    mount_from,
+    open_backend,
+)
 from store.write.collecting import GRACE_S
 
 DEFAULT_STORE = "bootfs-store"
@@ -227,6 +232,12 @@ def _convert(options: argparse.Namespace) -> int:
             options.blob_store or (store if is_in_registry(store) else ""),
             progress,
             _platform(options),
+        )
+    if not options.blob_store and is_on_this_machine(store):
+        print(
+            f"bootfs: the image's store is {store}, where a container finds itself: give "
+            "--blob-store, or BLOB_STORE to each container, with an address that it reaches",
+            file=sys.stderr,
         )
     print(json.dumps(report.as_json()) if options.json else summary(report))
     return 0

@@ -107,10 +107,15 @@ def test_one_tag_has_both(registry: Registry, url: str, convert_image: Convert) 
 
 
 def test_the_boot_image_knows_its_store(
-    url: str, convert_image: Convert, capsys: pytest.CaptureFixture[str]
+    url: str, convert_image: Convert, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     convert_image(1, "v1")
     convert_image(1, "elsewhere", "--blob-store", "https://mirror.example/a|/store")
+    command = ["convert", f"docker-archive:{tmp_path}/1.tar", f"{url}:v1", "--store", "registry"]
+    assert main(command) == 0
+    assert f"the image's store is {url}, where a container finds itself" in capsys.readouterr().err
+    assert main([*command[:2], f"{url}:other", *command[3:], "--blob-store", "/store"]) == 0
+    assert capsys.readouterr().err == ""
     for tag, store in (("v1", url), ("elsewhere", "https://mirror.example/a|/store")):
         assert main(["inspect", f"{url}:{tag}", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["blob_store"] == store

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from store.errors import UsageError
 from store.interfaces import Backend
-from store.write.registry.endpoint import SCHEMES
+from store.write.registry.endpoint import SCHEMES, parse_endpoint
 
 
 def open_backend(url: str) -> Backend:
@@ -31,6 +31,11 @@ def open_backend(url: str) -> Backend:
 def is_in_registry(url: str) -> bool:
     """Whether the store at ``url`` lies in a registry, which frees by itself what nothing names."""
     return url.partition("://")[0] in SCHEMES
+
+
+def is_on_this_machine(url: str) -> bool:
+    """Whether the store at ``url`` is in a registry at a loopback address."""
+    return is_in_registry(url) and parse_endpoint(url).is_loopback
 
 
 def mount_from(backend: Backend, url: str) -> None:
