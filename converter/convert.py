@@ -12,10 +12,11 @@ from converter.bootimage import (
     check_source,
 )
 from converter.erofswriter import write_bootstrap
-from converter.images.transports import check_destination, open_image, write_image
+from converter.images.transports import check_destination, join_store, open_image, write_image
 from converter.images.view import Layer
 from converter.layers import merge_layers
 from converter.order import lay_out
+from converter.platforms import Platform
 from converter.progress import Progress
 from converter.reference import Reference
 from converter.runtime import open_runtime
@@ -70,10 +71,12 @@ def convert(
     level: int,
     blob_store: str,
     progress: Progress,
+    platform: Platform | None = None,
 ) -> Report:
     """Convert ``source`` into a boot image at ``destination``, its data into ``backend``.
 
-    Everything is written before the two steps that make it visible, the manifest
+    Of an image index the image for ``platform`` is converted, or without one that for this
+    machine.  Everything is written before the two steps that make it visible, the manifest
     and the boot image: whatever fails before leaves a valid store, with packs at
     most that nothing refers to, and no destination.
 
@@ -86,7 +89,7 @@ def convert(
     backend.check()
     with Spool(advance=progress.advance) as spool:
         progress.step("open")
-        image = open_image(source, spool)
+        image = open_image(source, spool, platform)
         check_source(image)
         progress.step("read", sum(layer.size for layer in image.layers))
         tree = merge_layers(image.layers, spool, advance=progress.advance)
@@ -117,9 +120,11 @@ def convert(
         digest=runtime.digest,
         size=runtime.size,
     )
-    config = build_config(image, [shared, own], digest)
+    layers = [shared, own]
+    config = build_config(image, layers, digest)
+    joined = join_store(destination, config, layers, backend, digest)
     commit(backend, digest, list(zip(index.pack_digests, index.pack_sizes, strict=True)))
-    image_digest = write_image(destination, config, [shared, own])
+    image_digest = joined.write() if joined else write_image(destination, config, layers)
     progress.end()
     return Report(
         chunks=index.chunk_count,
