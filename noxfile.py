@@ -77,5 +77,5 @@ def fault(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure, and write bench/results: minutes to hours; not part of the gate."""
-    for what in ("convert", "updates", "filesystem", "startup", "boot", "lease"):
+    for what in ("convert", "updates", "registrystore", "filesystem", "startup", "boot", "lease"):
         python(session, f"bench.{what}", *session.posargs)
