@@ -12,6 +12,7 @@ import pytest
 from bench.images import IMAGES, build_image
 from tests.support.engine import BOOT_OPTIONS, Engine, docker, has_image
 from tests.support.require import require
+from tests.support.servers import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,8 +45,31 @@ def test_what_it_writes_boots(engine: Engine, mkimage: str, tmp_path: Path) -> N
     options = (*BOOT_OPTIONS, "-v", f"{tmp_path}:/store:ro", "-e", "BLOB_STORE=/store")
     done = engine.run(boot, options=options)
     assert (done.returncode, done.stdout, done.stderr) == (0, "READY\n", "")
+    # Installed, not from the tree: each mode is there.
+    for mode in ("fuse", "lease", "eager"):
+        done = engine.run(boot, options=(*options, "-e", f"BOOTFS_MODE={mode}"))
+        assert (done.returncode, done.stdout, done.stderr) == (0, "READY\n", ""), mode
     check = [sys.executable, "-m", "converter.cli", "check", source, boot, "--store", str(tmp_path)]
     assert subprocess.run(check, capture_output=True, check=False).returncode == 0
+
+
+def test_from_registry_to_registry_it_needs_neither_engine_nor_root(
+    engine: Engine, mkimage: str, tmp_path: Path
+) -> None:
+    require("registry")
+    with Registry(tmp_path / "blobs") as registry:
+        source, boot = (f"{registry.host_port}/{name}:latest" for name in ("deb", "deb-lazy"))
+        docker("tag", build_image(IMAGES["deb"]), source)
+        docker("push", "-q", source)
+        given = (f"docker://{source}", f"docker://{boot}", "--store", "registry")
+        options = ("--network", "host", "--user", "12345", "--read-only", "--tmpfs", "/tmp")
+        made = engine.run(mkimage, *given, options=options)
+        assert made.returncode == 0, made.stderr
+        try:
+            done = engine.run(boot, options=("--network", "host"))
+            assert (done.returncode, done.stdout) == (0, "READY\n"), done.stderr
+        finally:
+            docker("rmi", "-f", source, boot)
 
 
 def test_without_a_place_for_the_store_it_refuses(engine: Engine, mkimage: str) -> None:
