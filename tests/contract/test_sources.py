@@ -14,15 +14,20 @@ from store.interfaces import Source
 from store.read.local import DirectorySource
 from store.read.remote import HttpSource
 from store.read.source import open_source
+from store.read.ssh import SshSource
 from store.write.backends.directory import DirectoryBackend
 from tests.support.servers import Nginx
+from tests.support.sshd import Sshd
 from tests.support.stores import WatchedSource
 
 NAME = "packs/ab/abcdef"
 DATA = Random(1).randbytes(3 << 20)
 
 
-@pytest.fixture(params=["directory", "http", "http below a path", "backend", "watched", "mirrors"])
+KINDS = ["directory", "http", "http below a path", "backend", "watched", "mirrors", "ssh"]
+
+
+@pytest.fixture(params=KINDS)
 def source(
     request: pytest.FixtureRequest, tmp_path: Path, serve: Callable[..., Nginx]
 ) -> Iterator[Source]:
@@ -38,6 +43,9 @@ def source(
         source = WatchedSource(DirectorySource(str(root)))
     elif request.param == "mirrors":
         source = open_source(f"{root}|{serve(root).url}", 5)
+    elif request.param == "ssh":
+        sshd: Sshd = request.getfixturevalue("sshd")
+        source = open_source(sshd.url_of(root), 5, auth=str(sshd.auth))
     else:
         url = serve(tmp_path).url + str(root.relative_to(tmp_path)).removeprefix(".")
         source = HttpSource(url, 5)
@@ -133,6 +141,10 @@ def test_urls_name_their_source(tmp_path: Path) -> None:
     for url in (str(tmp_path), f"file://{tmp_path}", f"FILE://{tmp_path}"):
         source = open_source(url, 1)
         assert isinstance(source, DirectorySource)
+        source.close()
+    for url in ("ssh://host/path", "SFTP://user@[::1]:23/path"):
+        source = open_source(url, 1)
+        assert isinstance(source, SshSource)
         source.close()
 
 
