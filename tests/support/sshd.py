@@ -29,6 +29,7 @@ HostKey {run}/host_key
 PidFile none
 StrictModes no
 UsePAM no
+LogLevel VERBOSE
 AuthorizedKeysFile {run}/authorized_keys
 PasswordAuthentication {password}
 KbdInteractiveAuthentication no
