@@ -21,6 +21,7 @@ from converter.progress import Progress, shown_progress
 from converter.reference import parse_reference
 from converter.spool import Spool
 from store.errors import BootfsError, UsageError
+from store.format.sshurl import is_ssh_url, parse_ssh_url
 from store.read.source import open_source
 from store.write.backends import open_backend
 from store.write.collecting import GRACE_S
@@ -66,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("destination", metavar="DEST")
     command.add_argument(
         "--store", metavar="URL", default=DEFAULT_STORE,
-        help=f"store to write, a directory (default: {DEFAULT_STORE})",
+        help=f"store to write, a directory or ssh://[USER@]HOST/PATH (default: {DEFAULT_STORE})",
     )  # fmt: skip
     command.add_argument(
         "--mounted", action="store_true",
@@ -75,6 +76,11 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--blob-store", metavar="URL", default="",
         help="store that containers read when they are given no BLOB_STORE; mirrors: 'URL|URL'",
+    )  # fmt: skip
+    command.add_argument(
+        "--with-ssh", action="store_true",
+        help="have the boot image bring ssh, for a BLOB_STORE=ssh://…; so it has with such a "
+        "--blob-store",
     )  # fmt: skip
     command.add_argument(
         "--level", metavar="N", type=int, default=DEFAULT_LEVEL,
@@ -100,7 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("destination", metavar="DEST", nargs="?")
     command.add_argument(
         "--store", metavar="URL",
-        help="store to read, a directory or http(s)://, mirrors 'URL|URL' "
+        help="store to read, a directory, http(s):// or ssh://, mirrors 'URL|URL' "
         f"(default: {DEFAULT_STORE}); without SOURCE and DEST the directory of the store to verify",
     )  # fmt: skip
     command.add_argument(
@@ -185,18 +191,21 @@ def _convert(options: argparse.Namespace) -> int:
             options.level,
             options.blob_store,
             progress,
+            with_ssh=options.with_ssh,
         )
     print(json.dumps(report.as_json()) if options.json else summary(report))
     return 0
 
 
 def _check_mounted(store: str) -> None:
-    """Return when directory ``store`` is, or would be, on another mount than the root.
+    """Return when ``store`` is elsewhere, or a directory on another mount than the root.
 
     Raises:
         UsageError: it is not.
 
     """
+    if is_ssh_url(store):
+        return
     path = os.path.realpath(store.removeprefix("file://"))
     while not os.path.ismount(path):
         path = os.path.dirname(path)
@@ -225,6 +234,9 @@ def _check_one_store(url: str) -> None:
         return
     if "://" not in url:
         raise UsageError(f"--blob-store {url}: give a URL or an absolute directory")
+    if is_ssh_url(url):
+        parse_ssh_url(url)  # this machine needs no ssh for it
+        return
     open_source(url, READ_LIMIT_S).close()
 
 

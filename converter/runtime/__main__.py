@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from converter.runtime import open_runtime
+from converter.runtime import open_runtime, sshcontents
 from converter.runtime.contents import ARCHITECTURES
 from converter.runtime.lock import NAME, encode_lock
 from converter.runtime.update import resolve_lock
@@ -28,8 +28,13 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         if arguments.update_lock:
-            text = encode_lock(resolve_lock(arguments.architecture))
-            Path(__file__).with_name(NAME).write_text(text)
+            # Together: the second layer's programs use libraries of the first.
+            ssh = resolve_lock(arguments.architecture, sshcontents.DEBIAN_PACKAGES, {})
+            for name, lock in (
+                (NAME, resolve_lock(arguments.architecture)),
+                (sshcontents.LOCK, ssh),
+            ):
+                Path(__file__).with_name(name).write_text(encode_lock(lock))
         if arguments.print_layer or not arguments.update_lock:
             layer = open_runtime(arguments.architecture, _report)
             sys.stdout.write(

@@ -33,10 +33,12 @@ if TYPE_CHECKING:
 class Handle:
     """A file that is open at the server; ``users`` read it now."""
 
-    __slots__ = ("handle", "users")
+    __slots__ = ("handle", "is_stale", "users")
 
     def __init__(self, handle: bytes) -> None:
         self.handle = handle
+        self.is_stale = False
+        """There is another file in its place."""
         self.users = 1
 
 
@@ -182,6 +184,18 @@ class SshSource:
         problem = login.problem or Unreachable(f"{self._where}: closed")
         raise type(problem)(str(problem))
 
+    def forget(self, name: str) -> None:
+        """Open object ``name`` anew for the next fetch, since there is another in its place."""
+        with self._lock:
+            session = self._session
+            file = session.handles.pop(name, None) if session is not None else None
+            if file is None:
+                return
+            file.is_stale = True
+            is_used = file.users > 0  # then its last user closes it
+        if session is not None and not is_used:
+            session.connection.forget(file.handle)
+
     def _check_refusal(self) -> None:
         """Return when to try to log in is worth it.
 
@@ -250,7 +264,7 @@ class SshSource:
         with self._lock:
             file.users -= 1
             kept = session.handles.get(name)
-            if kept is None and is_good:
+            if kept is None and is_good and not file.is_stale:
                 session.handles[name] = file
             elif kept is file and not is_good:
                 # It may be replaced: who asks again opens what is there then.

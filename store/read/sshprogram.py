@@ -28,7 +28,7 @@ _OPTIONS = (
     *("-o", f"ServerAliveInterval={ALIVE_S}", "-o", "ServerAliveCountMax=2"),
     # What a user's own configuration may ask for, and a store does not want.
     *("-o", "ClearAllForwardings=yes", "-o", "PermitLocalCommand=no"),
-    *("-o", "RemoteCommand=none", "-o", "ControlMaster=no", "-o", "LogLevel=ERROR"),
+    *("-o", "RemoteCommand=none", "-o", "ControlMaster=no", "-o", "LogLevel=INFO"),
 )
 
 TYPE_CHECKING = False
@@ -89,6 +89,8 @@ def find_program(auth: str) -> SshProgram:
             "LD_LIBRARY_PATH": libraries,  # of the program that it asks for a password
             "NSS_WRAPPER_GROUP": f"{LAYER}/group",
             "NSS_WRAPPER_PASSWD": f"{LAYER}/passwd",
+            # The image's own must not be opened: in mode lease that might wait for ssh.
+            "OPENSSL_CONF": "/dev/null",
         }
         return SshProgram((*loader, *accounts), environment, KEYS, f"{LAYER}/askpass")
     for directory in os.environ.get("PATH", "").split(":"):

@@ -39,7 +39,7 @@ def explain(said: str, where: str, known_hosts: str, tried: str) -> BootfsError:
         return RemoteProtocolError(f"{where}: {_short(reason)}")
     if reason:
         return Unreachable(f"{where}: {_short(reason)}")
-    return Unreachable(f"{where}: ssh ended without a word; is the server's sftp-server installed?")
+    return Unreachable(f"{where}: the server closed the connection before SFTP began")
 
 
 def _last_line(said: str) -> str:

@@ -146,6 +146,7 @@ class SftpBackend:
                 self._files.make_directories(directory)
                 self._made.add(directory)
             self._files.write(path, PART, pieces)
+            self._source.forget(name)
         except NotADirectoryError:
             raise self._not_a_directory() from None
         except PackNotFound:
@@ -158,6 +159,7 @@ class SftpBackend:
         """Remove objects; see `Backend`."""
         for name in names:
             self._files.remove(self._path(name))
+            self._source.forget(name)
 
     @contextmanager
     def hold(self, *, alone: bool) -> Iterator[None]:
