@@ -18,28 +18,23 @@ from store.errors import (
     PackNotFound,
     RemoteError,
     RemoteProtocolError,
-    SizeMismatch,
     TimedOut,
     Unreachable,
 )
 from store.format.sftp import (
     ANSWER_STATUS,
     CLOSE,
-    EOF,
     NO_SUCH_FILE,
     OK,
     OPEN_READ,
     PERMISSION_DENIED,
-    READ_SIZE,
     encode_init,
     encode_open,
     encode_path_request,
-    encode_read,
 )
 from store.format.sftpanswer import (
     Answer,
     parse_answer,
-    parse_data,
     parse_handle,
     parse_length,
     parse_status,
@@ -48,8 +43,6 @@ from store.format.sftpanswer import (
 
 STALL_LIMIT_S = 10.0
 """A connection that is asked and says nothing for so long is given up."""
-WINDOW = 16
-"""Reads in flight for one range: half a megabyte, the most that is on its way at 50 MB/s, 10 ms."""
 _LARGEST_NUMBER = 0xFFFFFFFF
 
 TYPE_CHECKING = False
@@ -225,66 +218,6 @@ class SftpConnection:
         if code == PERMISSION_DENIED:
             raise AccessDenied(f"{self.where}{shown}: {text or 'permission denied'}")
         raise RemoteError(f"{self.where}{shown}: the server says: {text or f'status {code}'}")
-
-    def read(
-        self,
-        handle: bytes,
-        path: bytes,
-        offset: int,
-        size: int,
-        arrived: Callable[[memoryview], None] | None,
-        deadline: float,
-        stall_s: float,
-    ) -> bytes:
-        """Return ``size`` bytes from ``offset`` of an open file; see `Source.fetch`.
-
-        Raises:
-            SizeMismatch: the file ends before that.
-            AccessDenied, RemoteError: as `check`, `ask` and `wait`.
-
-        """
-        body = bytearray(size)
-        view = memoryview(body)
-        answers: Answers = SimpleQueue()
-        asked: dict[int, tuple[int, int]] = {}
-        """Begin and size of what was asked for, by number."""
-        ends: dict[int, int] = {}
-        """Where what came out of order ends, by where it begins."""
-        filled = begun = 0
-
-        def ask(at: int, count: int) -> None:
-            number = self.ask(
-                lambda n: encode_read(n, handle, offset + at, count),
-                answers,
-                deadline - monotonic(),
-            )
-            asked[number] = (at, count)
-
-        while filled < size:
-            while begun < size and len(asked) < WINDOW:
-                count = min(READ_SIZE, size - begun)
-                ask(begun, count)
-                begun += count
-            answer = self.wait(answers, deadline, stall_s)
-            at, count = asked.pop(answer.number)
-            if answer.kind == ANSWER_STATUS:
-                if parse_status(answer)[0] == EOF:
-                    where = f"{self.where}{path.decode('utf-8', 'replace')} from {offset}"
-                    raise SizeMismatch(where, size, filled)
-                self.check(answer, path)
-            data = parse_data(answer, count)
-            view[at : at + len(data)] = data
-            ends[at] = at + len(data)
-            if len(data) < count:
-                ask(at + len(data), count - len(data))
-            before = filled
-            while filled in ends:
-                filled = ends.pop(filled)
-            if arrived is not None and before < filled < size:
-                arrived(view[:filled])
-        if arrived is not None:
-            arrived(view)
-        return bytes(body)
 
     def _failure(self) -> BootfsError:
         """Return why the connection is broken, as an error of its own to raise."""

@@ -111,6 +111,7 @@ def test_what_exists_is_not_written_again(backend: Backend) -> None:
 
 def test_a_replacement_takes_the_place_of_what_was_there(backend: Backend) -> None:
     backend.write("packs/ab/x", iter((b"damaged",)))
+    assert backend.fetch("packs/ab/x", 0, 7) == b"damaged"
     backend.replace("packs/ab/x", iter((b"who", b"le")))
     backend.replace("packs/ab/y", iter((b"new",)))
     assert backend.fetch("packs/ab/x", 0, 5) == b"whole" and backend.size("packs/ab/x") == 5

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from random import Random
 
@@ -394,6 +395,86 @@ time.sleep(60)
     while Path(f"/proc/{ssh}").exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def use(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a conversion find this server's key, as it finds a user's."""
+    monkeypatch.setenv("PATH", f"{sshd.path}:{os.environ['PATH']}")
+
+
+def test_a_server_without_extensions_is_written_too(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require("sshd")
+    denied = "posix-rename,fsync,statvfs,hardlink"
+    with Sshd(extra=f"Subsystem sftp internal-sftp -P {denied}") as sshd:
+        use(sshd, monkeypatch)
+        with closing(open_backend(sshd.url_of(root.parent / "plain"))) as backend:
+            backend.create()
+            backend.write("packs/ab/x", iter((b"some ", b"bytes")))
+            assert backend.fetch("packs/ab/x", 0, 10) == b"some bytes"
+            backend.replace("packs/ab/x", iter((b"other",)))
+            assert backend.fetch("packs/ab/x", 0, 5) == b"other"
+            assert list(backend.iter_unfinished()) == []
+
+
+def test_a_key_that_may_only_read_reads(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    require("sshd")
+    with Sshd() as sshd:
+        use(sshd, monkeypatch)
+        keys = sshd.run / "authorized_keys"
+        with closing(open_backend(sshd.url_of(root.parent / "shared"))) as backend:
+            backend.create()
+            backend.write("packs/ab/x", iter((b"bytes",)))
+        keys.write_text(f'restrict,command="internal-sftp -R" {keys.read_text()}')
+        with closing(open_backend(sshd.url_of(root.parent / "shared"))) as backend:
+            assert backend.fetch("packs/ab/x", 0, 5) == b"bytes"
+            assert list(backend.iter_names("packs/")) == ["packs/ab/x"]
+            for write in (backend.write, backend.replace):
+                with pytest.raises(AccessDenied, match="must be writable"):
+                    write("packs/ab/y", iter((b"more",)))
+
+
+def test_an_upload_that_breaks_goes_on(
+    sshd: Sshd, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(sshd, monkeypatch)
+    place = root.parent / "broken"
+    with closing(open_backend(sshd.url_of(place))) as backend:
+        backend.create()
+
+        def pieces() -> Iterator[bytes]:
+            for at in range(0, len(DATA), 1 << 20):
+                if at in (1 << 20, 3 << 20):
+                    kill_ssh()
+                yield DATA[at : at + (1 << 20)]
+
+        backend.write("packs/ab/x", pieces())
+        assert (place / "packs/ab/x").read_bytes() == DATA
+        assert [p.name for p in (place / "packs/ab").iterdir()] == ["x"]
+
+
+def test_an_upload_that_breaks_for_good_says_so(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require("sshd")
+    monkeypatch.setattr("store.write.backends.sftpfiles.LIMIT_S", 3.0)
+    place = root.parent / "cut"
+    with Sshd() as sshd:
+        use(sshd, monkeypatch)
+        with closing(open_backend(sshd.url_of(place))) as backend:
+            backend.create()
+
+            def pieces() -> Iterator[bytes]:
+                yield DATA[: 1 << 20]
+                sshd.stop()
+                yield DATA[1 << 20 :]
+
+            with pytest.raises(RemoteError) as caught:
+                backend.write("packs/ab/x", pieces())
+            assert caught.value.exit_code == 14
+    # What is left is no object, and a collection at the server takes it.
+    assert not (place / "packs/ab/x").exists()
 
 
 SCRIPTED = """

@@ -53,11 +53,11 @@ def make_key(path: Path) -> str:
 
 def children(process: int) -> list[int]:
     """Give the processes below one, whose parents come first."""
-    try:
-        text = Path(f"/proc/{process}/task/{process}/children").read_text()
-    except OSError:
-        return []
-    return [p for child in map(int, text.split()) for p in (child, *children(child))]
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{process}/task").iterdir():
+            found += map(int, (task / "children").read_text().split())
+    return [p for child in found for p in (child, *children(child))]
 
 
 class Sshd(Server):

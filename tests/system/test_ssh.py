@@ -21,7 +21,7 @@ from store.write.backends import open_backend
 from tests.support.converted import LEVEL, Conversions, Converted, gateway
 from tests.support.engine import Engine
 from tests.support.require import require
-from tests.support.sshd import PASSWORD, Sshd
+from tests.support.sshd import PASSWORD, Sshd, children
 
 pytestmark = [
     pytest.mark.system,
@@ -221,26 +221,14 @@ def test_nothing_of_it_is_seen_or_left_in_mode_erofs(engine: Engine, served: Ser
     assert "ssh" not in container.logs().replace("/.bootfs", ""), container.logs()
     pid = container.pid()
     assert pid
-    ours = [p for p in tree(pid) if "ssh" in cmdline(p)]
+    ours = [p for p in children(pid) if "/.bootfs/ssh/ssh" in cmdline(p)]
     assert len(ours) == 1
-    daemon = next(p for p in tree(pid) if ours[0] in children_of(p))
+    daemon = next(p for p in children(pid) if ours[0] in children(p))
     os.kill(daemon, signal.SIGKILL)
     deadline = time.monotonic() + 10
     while Path(f"/proc/{ours[0]}").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not Path(f"/proc/{ours[0]}").exists()
-
-
-def children_of(process: int) -> list[int]:
-    try:
-        text = Path(f"/proc/{process}/task/{process}/children").read_text()
-    except OSError:
-        return []
-    return [int(child) for child in text.split()]
-
-
-def tree(process: int) -> list[int]:
-    return [process, *(p for child in children_of(process) for p in tree(child))]
 
 
 def cmdline(process: int) -> str:

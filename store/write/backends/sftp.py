@@ -12,6 +12,7 @@ from store.format.sftpanswer import Attributes
 from store.read.ssh import SshSource
 from store.write.backends.directory import PART
 from store.write.backends.sftpfiles import LIMIT_S, SftpFiles
+from store.write.backends.sftpupload import SftpUpload
 
 
 class SftpBackend:
@@ -50,7 +51,7 @@ class SftpBackend:
         except NotADirectoryError:
             raise self._not_a_directory() from None
         if not self._is_made():
-            self._files.write(self._path(STORE_MARK), PART, iter((STORE_MARK_TEXT,)))
+            SftpUpload(self._files, self._path(STORE_MARK), PART, iter((STORE_MARK_TEXT,))).run()
 
     def _is_made(self) -> bool:
         """Whether the directory is a store, and not just empty.
@@ -145,7 +146,7 @@ class SftpBackend:
             if directory not in self._made:
                 self._files.make_directories(directory)
                 self._made.add(directory)
-            self._files.write(path, PART, pieces)
+            SftpUpload(self._files, path, PART, pieces).run()
             self._source.forget(name)
         except NotADirectoryError:
             raise self._not_a_directory() from None

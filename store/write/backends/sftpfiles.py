@@ -1,28 +1,19 @@
-"""Files at an SFTP server: looked at, written, renamed and removed."""
+"""Files at an SFTP server: looked at, listed and changed; sftpupload.py writes them."""
 
 from __future__ import annotations
 
-import secrets
-from _queue import SimpleQueue
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from time import monotonic
 from typing import TypeVar
 
 from store.errors import AccessDenied, NotFound, RemoteError, StorageFull
 from store.format.sftp import (
     ANSWER_STATUS,
-    CLOSE,
     EOF,
     FAILURE,
-    FSYNC,
     NO_SUCH_FILE,
-    OK,
-    OPEN_CREATE,
-    OPEN_WRITE,
     OPENDIR,
     PERMISSION_DENIED,
-    POSIX_RENAME,
     READ_SIZE,
     READDIR,
     REMOVE,
@@ -30,12 +21,8 @@ from store.format.sftp import (
     STATVFS,
     encode_extended,
     encode_mkdir,
-    encode_open,
     encode_path_request,
-    encode_rename,
-    encode_set_mode,
     encode_set_times,
-    encode_write,
 )
 from store.format.sftpanswer import (
     Answer,
@@ -52,12 +39,8 @@ from store.read.ssh import SshSource
 
 LIMIT_S = 60.0
 """What one look at the server or one change may take, logging in again included."""
-UPLOAD_TRIES = 4
-"""Connections that one object may take, each as long as it goes on."""
-WINDOW = 32
-"""Writes in flight: a megabyte."""
-SYNC_LIMIT_S = 300.0
-"""How long a disk may take to have an object safe."""
+ONCE_S = 2.0
+"""The same for what is not worth waiting for."""
 _T = TypeVar("_T")
 
 
@@ -87,7 +70,7 @@ class SftpFiles:
                 return None
             return parse_attributes(answer)
 
-        return self._again(ask)
+        return self.again(ask)
 
     def list(self, path: bytes) -> list[tuple[bytes, Attributes]]:
         """Return the entries of a directory; none where there is no such directory.
@@ -117,7 +100,7 @@ class SftpFiles:
             finally:
                 connection.forget(handle)
 
-        return self._again(ask)
+        return self.again(ask)
 
     def make_directories(self, path: bytes) -> None:
         """Make a directory and those above it that are missing.
@@ -135,12 +118,12 @@ class SftpFiles:
         self.make_directories(path.rpartition(b"/")[0])
 
         def ask(connection: SftpConnection, deadline: float) -> None:
-            self._check_change(
+            self.check_change(
                 connection, connection.call(lambda n: encode_mkdir(n, path, 0o755), deadline), path
             )
 
         try:
-            self._again(ask)
+            self.again(ask)
         except RemoteError:
             # Somebody else may have made it meanwhile, or this did before a connection broke.
             found = self.stat(path)
@@ -156,15 +139,15 @@ class SftpFiles:
         """
 
         def ask(connection: SftpConnection, deadline: float) -> None:
-            self._check_change(
+            self.check_change(
                 connection,
                 connection.call(lambda n: encode_set_times(n, path, time_s), deadline),
                 path,
             )
 
-        self._again(ask)
+        self.again(ask)
 
-    def remove(self, path: bytes) -> None:
+    def remove(self, path: bytes, *, tries_again: bool = True) -> None:
         """Remove a file; none is none.
 
         Raises:
@@ -175,106 +158,11 @@ class SftpFiles:
         def ask(connection: SftpConnection, deadline: float) -> None:
             answer = connection.call(lambda n: encode_path_request(REMOVE, n, path), deadline)
             if answer.kind != ANSWER_STATUS or parse_status(answer)[0] != NO_SUCH_FILE:
-                self._check_change(connection, answer, path)
+                self.check_change(connection, answer, path)
 
-        self._again(ask)
+        self.again(ask, LIMIT_S if tries_again else ONCE_S)
 
-    def write(self, path: bytes, part_suffix: str, pieces: Iterator[bytes]) -> None:
-        """Write a file whole, under another name in the same directory until its bytes are safe.
-
-        What ``pieces`` has given is kept until then: where a connection breaks, it is sent again.
-
-        Raises:
-            NotFound: it was removed while it was written.
-            AccessDenied, StorageFull, RemoteError: it cannot be written; nothing of it remains.
-
-        """
-        sent: list[bytes] = []
-        part = path.rpartition(b"/")[0] + f"/new-{secrets.token_hex(8)}{part_suffix}".encode()
-
-        def all_pieces() -> Iterator[bytes]:
-            yield from list(sent)
-            for piece in pieces:
-                sent.append(piece)
-                yield piece
-
-        try:
-            for tries_left in reversed(range(UPLOAD_TRIES)):
-                connection = self._again(lambda connection, _: connection)
-                try:
-                    self._upload(connection, part, all_pieces())
-                    self._rename(connection, part, path)
-                    return
-                except RemoteError as error:
-                    if not error.retryable or not tries_left:
-                        raise
-        except BaseException:
-            self.remove(part)
-            raise
-
-    def _upload(self, connection: SftpConnection, part: bytes, pieces: Iterator[bytes]) -> None:
-        # Not exclusively: it may be there from before a connection broke.
-        flags = OPEN_WRITE | OPEN_CREATE
-        soon = monotonic() + LIMIT_S
-        answer = connection.call(lambda n: encode_open(n, part, flags, 0o644), soon)
-        self._check_change(connection, answer, part)
-        handle = parse_handle(answer)
-        answers: SimpleQueue[Answer | None] = SimpleQueue()
-        in_flight = offset = 0
-        try:
-            for piece in pieces:
-                for at in range(0, len(piece), READ_SIZE):
-                    data = piece[at : at + READ_SIZE]
-                    if in_flight == WINDOW:
-                        self._take_written(connection, answers, part)
-                        in_flight -= 1
-                    connection.ask(partial(_encode_write, handle, offset, data), answers, LIMIT_S)
-                    in_flight += 1
-                    offset += len(data)
-            for _ in range(in_flight):
-                self._take_written(connection, answers, part)
-            if FSYNC in connection.extensions:
-                answer = connection.call(
-                    lambda n: encode_extended(n, FSYNC, handle),
-                    monotonic() + SYNC_LIMIT_S,
-                    SYNC_LIMIT_S,
-                )
-                self._check_change(connection, answer, part)
-            # The server's umask may have taken away what a web server needs.
-            answer = connection.call(
-                lambda n: encode_set_mode(n, part, 0o644), monotonic() + LIMIT_S
-            )
-            self._check_change(connection, answer, part)
-        except BaseException:
-            connection.forget(handle)
-            raise
-        answer = connection.call(
-            lambda n: encode_path_request(CLOSE, n, handle), monotonic() + LIMIT_S
-        )
-        self._check_change(connection, answer, part)
-
-    def _take_written(
-        self, connection: SftpConnection, answers: SimpleQueue[Answer | None], part: bytes
-    ) -> None:
-        answer = connection.wait(answers, monotonic() + LIMIT_S, LIMIT_S)
-        self._check_change(connection, answer, part)
-
-    def _rename(self, connection: SftpConnection, part: bytes, path: bytes) -> None:
-        deadline = monotonic() + LIMIT_S
-        if POSIX_RENAME in connection.extensions:
-            answer = connection.call(
-                lambda n: encode_extended(n, POSIX_RENAME, part, path), deadline
-            )
-            self._check_change(connection, answer, part)
-            return
-        # Version 3 itself replaces nothing.  For a moment there is no object of this name.
-        answer = connection.call(lambda n: encode_path_request(REMOVE, n, path), deadline)
-        if answer.kind != ANSWER_STATUS or parse_status(answer)[0] not in (OK, NO_SUCH_FILE):
-            self._check_change(connection, answer, path)
-        answer = connection.call(lambda n: encode_rename(n, part, path), deadline)
-        self._check_change(connection, answer, part)
-
-    def _check_change(self, connection: SftpConnection, answer: Answer, path: bytes) -> None:
+    def check_change(self, connection: SftpConnection, answer: Answer, path: bytes) -> None:
         """Return when a change was made.
 
         The protocol has one code for a full disk, a read-only one and others: what is free is
@@ -308,13 +196,19 @@ class SftpFiles:
                     )
         connection.check(answer, path)
 
-    def _again(self, ask: Callable[[SftpConnection, float], _T]) -> _T:
+    def again(self, ask: Callable[[SftpConnection, float], _T], limit_s: float | None = None) -> _T:
+        """Return what ``ask`` gets of a connection by a time, asked again where one breaks.
+
+        All of it may take ``limit_s``, by default `LIMIT_S`.
+
+        Raises:
+            TimedOut: it took longer.
+            BootfsError: as ``ask``, or there is no logging in.
+
+        """
+
         def attempt(left_s: float) -> _T:
             deadline = monotonic() + left_s
             return ask(self._source.session(deadline).connection, deadline)
 
-        return until_done(attempt, LIMIT_S, self._source.location)
-
-
-def _encode_write(handle: bytes, offset: int, data: bytes, number: int) -> bytes:
-    return encode_write(number, handle, offset, data)
+        return until_done(attempt, limit_s or LIMIT_S, self._source.location)
