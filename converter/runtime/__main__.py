@@ -1,4 +1,4 @@
-"""``python -m converter.runtime``: build the runtime layer, or renew the lock file."""
+"""``python -m converter.runtime``: build a shared layer, or renew the lock files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from converter.runtime import open_runtime, sshcontents
+from converter.runtime import open_runtime, open_ssh, sshcontents
 from converter.runtime.contents import ARCHITECTURES
 from converter.runtime.lock import NAME, encode_lock
 from converter.runtime.update import resolve_lock
@@ -25,6 +25,11 @@ def main() -> int:
         "--print", action="store_true", dest="print_layer",
         help="print digest, diff id, size and paths of the layer, building it if need be",
     )  # fmt: skip
+    parser.add_argument(
+        "--ssh",
+        action="store_true",
+        help="the second shared layer, with ssh, in place of the first",
+    )
     arguments = parser.parse_args()
     try:
         if arguments.update_lock:
@@ -36,7 +41,11 @@ def main() -> int:
             ):
                 Path(__file__).with_name(name).write_text(encode_lock(lock))
         if arguments.print_layer or not arguments.update_lock:
-            layer = open_runtime(arguments.architecture, _report)
+            layer = (
+                open_ssh(_report)
+                if arguments.ssh
+                else open_runtime(arguments.architecture, _report)
+            )
             sys.stdout.write(
                 f"digest {layer.digest}\ndiff-id {layer.diff_id}\nsize {layer.size}\n"
                 f"plain {layer.plain_path}\nstored {layer.stored_path}\n"

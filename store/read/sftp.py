@@ -59,7 +59,12 @@ class SftpConnection:
     """SFTP over a running ssh, which becomes this object's."""
 
     def __init__(self, child: SshChild, where: str, explain: Callable[[str], BootfsError]) -> None:
-        """Begin; `begin` is to follow.  ``explain`` makes an error of what ssh said."""
+        """Begin; `begin` is to follow.  ``explain`` makes an error of what ssh said.
+
+        Raises:
+            Unreachable: there is no thread to be had; ssh has ended.
+
+        """
         self.where = where
         self.extensions: dict[bytes, bytes] = {}
         """The server's, with their versions."""
@@ -78,7 +83,14 @@ class SftpConnection:
         self._done = allocate_lock()
         """Held until nothing is left."""
         self._done.acquire()
-        start_new_thread(self._take_answers, ())
+        try:
+            start_new_thread(self._take_answers, ())
+        except RuntimeError:
+            # The container may have no more threads (--pids-limit).
+            os.close(child.fd_in)
+            child.signal(SIGKILL)
+            child.end()
+            raise Unreachable(f"{where}: no thread to be had") from None
 
     def begin(self, limit_s: float) -> None:
         """Return when the server is ready.

@@ -36,9 +36,15 @@ class SshChild:
             Unreachable: there is no process to be had.
 
         """
-        theirs_in, self.fd_in = os.pipe()
-        self.fd_out, theirs_out = os.pipe()
-        self._fd_said, theirs_said = os.pipe()
+        fds: list[int] = []
+        try:
+            for _ in range(3):
+                fds += os.pipe()
+        except OSError as error:
+            for fd in fds:
+                os.close(fd)
+            raise Unreachable(f"cannot start {command[0]}: {error.strerror}") from None
+        theirs_in, self.fd_in, self.fd_out, theirs_out, self._fd_said, theirs_said = fds
         self._lock = allocate_lock()
         self._ended = False
         pairs = ((theirs_in, 0), (theirs_out, 1), (theirs_said, 2))

@@ -397,6 +397,31 @@ time.sleep(60)
         time.sleep(0.01)
 
 
+@pytest.mark.parametrize("fault", ["refuses", "is silent", "is away", "has another"])
+def test_another_mirror_takes_over(root: Path, tmp_path: Path, fault: str) -> None:
+    require("sshd")
+    lines: list[str] = []
+    with Sshd() as sshd:
+        url = sshd.url_of(str(root).replace(" ", "%20"))
+        source = open_source(f"{url}|{root}", 20.0, log=lines.append, auth=str(sshd.auth))
+        assert source.fetch(NAME, 0, 9) == DATA[:9] and lines == []
+        if fault == "is silent":
+            with sshd.paused():
+                assert source.fetch(NAME, 9, 9) == DATA[9:18]
+        else:
+            if fault == "refuses":
+                (sshd.run / "authorized_keys").write_text("")
+            elif fault == "has another":
+                sshd.know(make_key(tmp_path / "other"))
+            else:
+                sshd.stop()
+            sshd.break_sessions()
+            assert source.fetch(NAME, 9, 9) == DATA[9:18]
+        source.close()
+    (line,) = lines
+    assert line.startswith(f"mirror {url} is left")
+
+
 def use(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a conversion find this server's key, as it finds a user's."""
     monkeypatch.setenv("PATH", f"{sshd.path}:{os.environ['PATH']}")

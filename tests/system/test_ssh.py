@@ -206,29 +206,28 @@ def test_the_deaths_of_ssh_and_of_the_server_s_sessions_are_survived(
     assert kills > 1
 
 
-def test_nothing_of_it_is_seen_or_left_in_mode_erofs(engine: Engine, served: Served) -> None:
+def test_nothing_of_it_is_seen_and_it_ends_with_the_daemon(engine: Engine, served: Served) -> None:
+    # Of each process the name of its program; ssh's is that of the loader.
+    script = "cat /srv/1 > /dev/null; test -e /.bootfs || echo NONE; cat /proc/[0-9]*/comm; "
+    script += "echo ALL; sleep 60"
     container = served.image("erofs").start(
-        engine,
-        "sh",
-        "-c",
-        "cat /srv/* > /dev/null; ls -d /.bootfs; echo; "
-        "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; echo; done; sleep 60",
-        options=mounted(served.sshd.auth),
+        engine, "sh", "-c", script, options=mounted(served.sshd.auth)
     )
-    deadline = time.monotonic() + 30
-    while "sleep" not in container.logs() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert "ssh" not in container.logs().replace("/.bootfs", ""), container.logs()
-    pid = container.pid()
-    assert pid
-    ours = [p for p in children(pid) if "/.bootfs/ssh/ssh" in cmdline(p)]
-    assert len(ours) == 1
-    daemon = next(p for p in children(pid) if ours[0] in children(p))
+    container.wait_for_line("ALL")
+    assert container.logs().split() == ["NONE", "sh", "ALL"]
+    first = container.pid()
+    assert first
+    (ssh,) = (p for p in children(first) if "/.bootfs/ssh/ssh" in cmdline(p))
+    daemon = next(p for p in children(first) if ssh in children(p))
     os.kill(daemon, signal.SIGKILL)
     deadline = time.monotonic() + 10
-    while Path(f"/proc/{ours[0]}").exists() and time.monotonic() < deadline:
+    while Path(f"/proc/{ssh}").exists():
+        assert time.monotonic() < deadline
         time.sleep(0.02)
-    assert not Path(f"/proc/{ours[0]}").exists()
+    # The next daemon logs in itself.
+    done = container.run(*CHECK)
+    assert (done.returncode, done.stdout) == (0, "WHOLE\n"), container.logs()
+    assert len([p for p in children(first) if "/.bootfs/ssh/ssh" in cmdline(p)]) == 1
 
 
 def cmdline(process: int) -> str:
