@@ -49,11 +49,11 @@ class Node:
         self._home = Path(tempfile.mkdtemp(prefix="bootfs-node-", dir="/var/tmp"))
         run_ip("link", "add", BRIDGE, "type", "bridge")
         run_ip("addr", "add", BRIDGE_ADDRESS, "dev", BRIDGE)
-        self._socket = f"unix://{self._home}/docker.sock"
+        self.host = f"unix://{self._home}/docker.sock"
         self._log = self._home / "dockerd.log"
         command = [
             "dockerd",
-            f"--host={self._socket}",
+            f"--host={self.host}",
             f"--data-root={self._home}/data",
             f"--exec-root={self._home}/exec",
             f"--pidfile={self._home}/docker.pid",
@@ -107,7 +107,7 @@ class Node:
         Raises:
             RuntimeError: it failed although `check`; the message holds what it printed.
         """
-        command = ["docker", "--host", self._socket, *arguments]
+        command = ["docker", "--host", self.host, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if check and done.returncode != 0:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
@@ -121,7 +121,7 @@ class Node:
         Raises:
             RuntimeError: it ended without having printed READY.
         """
-        line = ["docker", "--host", self._socket, "run", "--rm", "--network", "host"]
+        line = ["docker", "--host", self.host, "run", "--rm", "--network", "host"]
         begun = time.monotonic()
         with subprocess.Popen(
             [*line, *options, image, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE

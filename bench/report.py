@@ -18,7 +18,7 @@ from bench.results import RESULTS, format_table
 TOP = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- figures:begin -->", "<!-- figures:end -->"
 MB = 1e6
-KINDS = ("startup", "boot", "lease", "convert", "filesystem")
+KINDS = ("startup", "boot", "lease", "convert", "updates", "registrystore", "filesystem")
 BOOT_PARTS = ("path_ms", "totals_ms", "beside_ms")
 WALLS = ("docker run", "bootfs", "bootfs, with stamps")
 
@@ -155,6 +155,39 @@ def convert_table(figures: Figures) -> str:
     return format_table(("conversion", "min s", "median s", "MB/s", "stored MB"), rows)
 
 
+def updates_table(figures: Figures) -> str:
+    """Return what updates and a family of images take in a store as a table."""
+    rows = []
+    for what, stored in figures["stored"].items():
+        casync = "-" if stored["casync"] is None else f"{stored['casync'] / MB:.1f}"
+        layers, ours = f"{stored['layers'] / MB:.1f}", f"{stored['bootfs'] / MB:.1f}"
+        rows.append((what, layers, ours, f"{stored['bootfs'] / stored['layers']:.1%}", casync))
+    header = ("bytes stored", "layers, gz MB", "bootfs MB", "of the layers", "casync MB")
+    return format_table(header, rows)
+
+
+def registry_table(figures: Figures) -> str:
+    """Return starts from, and conversions into, a registry as tables."""
+    rows = []
+    for name, ready in figures["ready_s"].items():
+        web, registry = ready["directory"]["min"], ready["registry"]["min"]
+        start = f"{figures['link']} {name}"
+        rows.append((start, f"{web:.2f}", f"{registry:.2f}", f"{registry / web:.2f}"))
+    starts = format_table(("cold start", "web server s", "registry s", "ratio"), rows)
+    least = {
+        key: min(conversion[f"{key}_s"] for conversion in figures["conversions"])
+        for key in ("bootfs", "casync")
+    }
+    memory = max(conversion["memory_bytes"] for conversion in figures["conversions"])
+    large = figures["large_layer_memory_bytes"]
+    taken = [
+        (f"bootfs, {figures['converted']}", f"{least['bootfs']:.1f}", f"{memory / MB:.0f}"),
+        ("docker pull, casync make, copy", f"{least['casync']:.1f}", "-"),
+        *([("bootfs, layer of 5 GB", "-", f"{large / MB:.0f}")] if large else []),
+    ]
+    return starts + "\n\n" + format_table(("registry to registry", "s", "MB resident"), taken)
+
+
 def filesystem_table(figures: Figures) -> str:
     """Return CPU seconds of each mode, and in brackets how many times overlay2's they are."""
     cpu = figures["cpu_s"]
@@ -208,6 +241,8 @@ def performance_part(results: Mapping[str, Figures]) -> str:
         "boot": "Steps of a warm boot",
         "lease": "Mode lease",
         "convert": "Conversion",
+        "updates": "Updates",
+        "registrystore": "The registry as the store",
         "filesystem": "File system",
     }
     for kind, figures in results.items():
@@ -222,6 +257,10 @@ def performance_part(results: Mapping[str, Figures]) -> str:
             parts += [lease_table(figures)]
         elif kind == "convert":
             parts += [f"Image: {figures['image']}.", convert_table(figures)]
+        elif kind == "updates":
+            parts += [updates_table(figures)]
+        elif kind == "registrystore":
+            parts += [registry_table(figures)]
         else:
             parts += [f"Image: {figures['image']}.", filesystem_table(figures)]
     return "\n\n".join(parts)

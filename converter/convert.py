@@ -12,10 +12,11 @@ from converter.bootimage import (
     check_source,
 )
 from converter.erofswriter import write_bootstrap
-from converter.images.transports import check_destination, open_image, write_image
+from converter.images.transports import check_destination, join_store, open_image, write_image
 from converter.images.view import Layer
 from converter.layers import merge_layers
 from converter.order import lay_out
+from converter.platforms import Platform
 from converter.progress import Progress
 from converter.reference import Reference
 from converter.runtime import RuntimeLayer, open_runtime, open_ssh
@@ -71,12 +72,15 @@ def convert(
     level: int,
     blob_store: str,
     progress: Progress,
+    platform: Platform | None = None,
     *,
     with_ssh: bool = False,
 ) -> Report:
     """Convert ``source`` into a boot image at ``destination``, its data into ``backend``.
 
-    The boot image can read stores over SSH ``with_ssh``, or where ``blob_store`` is one.
+    Of an image index the image for ``platform`` is converted, or without one that for this
+    machine.  The boot image can read stores over SSH ``with_ssh``, or where ``blob_store``
+    is one.
 
     Everything is written before the two steps that make it visible, the manifest
     and the boot image: whatever fails before leaves a valid store, with packs at
@@ -91,7 +95,7 @@ def convert(
     backend.check()
     with Spool(advance=progress.advance) as spool:
         progress.step("open")
-        image = open_image(source, spool)
+        image = open_image(source, spool, platform)
         check_source(image)
         progress.step("read", sum(layer.size for layer in image.layers))
         tree = merge_layers(image.layers, spool, advance=progress.advance)
@@ -117,9 +121,11 @@ def convert(
 
         progress.step("image")
         own = build_own_layer(image, tree, ImageFiles(bootstrap.plain, encoded, digest), blob_store)
-    config = build_config(image, [*shared, own], digest)
+    layers = [*shared, own]
+    config = build_config(image, layers, digest)
+    joined = join_store(destination, config, layers, backend, digest)
     commit(backend, digest, list(zip(index.pack_digests, index.pack_sizes, strict=True)))
-    image_digest = write_image(destination, config, [*shared, own])
+    image_digest = joined.write() if joined else write_image(destination, config, layers)
     progress.end()
     return Report(
         chunks=index.chunk_count,

@@ -23,6 +23,8 @@ from store.errors import (
 
 _MIB = 1 << 20
 
+_LARGER = "free some space, or set TMPDIR to a larger disk"
+
 # How much is written between two looks at the free space.
 _CHECK_EVERY = 16 * _MIB
 
@@ -30,6 +32,10 @@ _CHECK_EVERY = 16 * _MIB
 # accident or as a "bomb") must not starve everything else on the machine.
 _RESERVE_LIMIT = 1024 * _MIB
 _RESERVE_SHARE = 20
+
+
+class GivenUp(BootfsError):
+    """Bytes will not come because something else went wrong, which is what the user is told."""
 
 
 class FileBlob:
@@ -85,6 +91,9 @@ class FileBlob:
             raise SizeMismatch(name, size, max(0, self.size - offset))
         return FileBlob(self._fd, name, self.offset + offset, size)
 
+    def abandon(self) -> None:
+        """Let nobody wait any more for bytes that have not come; here all have."""
+
     def iter_pieces(self, piece: int = _MIB) -> Iterator[bytes]:
         """Yield the whole blob in order, at most ``piece`` bytes at a time."""
         for at in range(0, self.size, piece):
@@ -106,7 +115,7 @@ class Spool:
         advance: Callable[[int], None] = lambda _: None,
     ) -> None:
         base = parent if parent is not None else Path(tempfile.gettempdir())
-        with os_errors_at(base, "cannot make a temporary directory"):
+        with os_errors_at(base, "cannot make a temporary directory", _LARGER):
             self.path = Path(tempfile.mkdtemp(prefix="bootfs-", dir=base))
         if reserve is None:
             space = os.statvfs(self.path)
@@ -115,6 +124,7 @@ class Spool:
         self.advance = advance
         """Told how many bytes of a whole image were copied, as they are."""
         self._files: list[BinaryIO] = []
+        self._users: list[Callable[[], None]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -129,9 +139,15 @@ class Spool:
 
     def close(self) -> None:
         """Close every file and remove the directory.  Closing twice is harmless."""
+        while self._users:
+            self._users.pop()()
         while self._files:
             self._files.pop().close()
         shutil.rmtree(self.path, ignore_errors=True)
+
+    def end_first(self, end: Callable[[], None]) -> None:
+        """Call ``end`` before the files are closed: for who writes some of them in a thread."""
+        self._users.append(end)
 
     def store(self, name: str, data: bytes) -> FileBlob:
         """Return ``data`` as a blob.
@@ -166,7 +182,7 @@ class Spool:
 
         After the block, `SpoolFile.blob` holds what was written until the spool is closed.
         """
-        with os_errors_at(self.path, "cannot make a file"):
+        with os_errors_at(self.path, "cannot make a file", _LARGER):
             raw = tempfile.TemporaryFile(dir=self.path, buffering=0)  # noqa: SIM115
         file = cast("BinaryIO", raw)
         try:
@@ -189,6 +205,10 @@ class SpoolFile:
         self.name = name
         self.size = 0
 
+    def fileno(self) -> int:
+        """Return the descriptor, which is the spool's."""
+        return self._fd
+
     @property
     def blob(self) -> FileBlob:
         """What was written so far."""
@@ -210,7 +230,7 @@ class SpoolFile:
                 written = os.write(self._fd, rest)
             except OSError as error:
                 raise translate_os_error(
-                    error, self._spool.path, f"after {self.size:,} bytes of {self.name}"
+                    error, self._spool.path, f"after {self.size:,} bytes of {self.name}", _LARGER
                 ) from error
             rest = rest[written:]
             self.size += written
@@ -221,17 +241,19 @@ class SpoolFile:
         if free - wanted < self._spool.reserve:
             raise StorageFull(
                 f"{self._spool.path}: {free:,} bytes are free and {self._spool.reserve:,} are kept "
-                f"in reserve, after {self.size:,} bytes of {self.name}; "
-                "free some space, or set TMPDIR to a larger disk"
+                f"in reserve, after {self.size:,} bytes of {self.name}; " + _LARGER
             )
 
 
-def translate_os_error(error: OSError, path: Path, doing: str) -> BootfsError:
-    """Return the project's error for what the system refused at ``path``."""
+def translate_os_error(
+    error: OSError, path: Path, doing: str, advice: str = "free some space"
+) -> BootfsError:
+    """Return the project's error for what the system refused at ``path``.
+
+    ``advice`` is for a disk that is full.
+    """
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageFull(
-            f"{path}: the disk is full {doing}; free some space, or set TMPDIR to a larger disk"
-        )
+        return StorageFull(f"{path}: {doing}: the disk is full; {advice}")
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return NotFound(f"{path}: {doing}: it does not exist; check the path")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -244,8 +266,10 @@ def translate_os_error(error: OSError, path: Path, doing: str) -> BootfsError:
 
 
 @contextmanager
-def os_errors_at(path: Path, doing: str) -> Iterator[None]:
+def os_errors_at(path: Path, doing: str, advice: str = "free some space") -> Iterator[None]:
     """Translate what the system refuses in the block, all of it at ``path``.
+
+    ``advice`` is for a disk that is full.
 
     Raises:
         BootfsError: as `translate_os_error` chooses.
@@ -254,4 +278,4 @@ def os_errors_at(path: Path, doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise translate_os_error(error, path, doing) from error
+        raise translate_os_error(error, path, doing, advice) from error

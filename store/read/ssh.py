@@ -31,9 +31,17 @@ class SshSource:
     """100 Mbit/s for 10 ms, or 1 Gbit/s for 1 ms."""
 
     def __init__(
-        self, url: str, read_limit_s: float, auth: str = "", program: SshProgram | None = None
+        self,
+        url: str,
+        read_limit_s: float,
+        auth: str = "",
+        program: SshProgram | None = None,
+        kept_handles: int = KEPT_HANDLES,
     ) -> None:
         """Connect to nothing yet; ``program`` is what to start in place of this machine's ssh.
+
+        With ``kept_handles`` 0 each fetch opens what is there then, also where somebody has
+        replaced an object; it takes one more answer of the server.
 
         Raises:
             UsageError: the URL is none, or there is no ssh.
@@ -42,6 +50,7 @@ class SshSource:
         self.location = url
         self.place = parse_ssh_url(url)
         self._limit_s = read_limit_s
+        self._kept_handles = kept_handles
         self._sessions = SshSessions(self.place, program or find_program(auth), auth)
 
     def dial(self) -> None:
@@ -103,18 +112,6 @@ class SshSource:
         """Return what there is to ask the server; see `SshSessions.take`."""
         return self._sessions.take(deadline)
 
-    def forget(self, name: str) -> None:
-        """Open object ``name`` anew for the next fetch, since there is another in its place."""
-        with self._sessions.lock:
-            session = self._sessions.current
-            file = session.handles.pop(name, None) if session is not None else None
-            if file is None:
-                return
-            file.is_stale = True
-            is_used = file.users > 0  # then its last user closes it
-        if session is not None and not is_used:
-            session.connection.forget(file.handle)
-
     def _open(self, session: Session, name: str, deadline: float) -> Handle:
         """Return an open file for one more user; `_leave` ends the use."""
         with self._sessions.lock:
@@ -131,7 +128,7 @@ class SshSource:
         with self._sessions.lock:
             file.users -= 1
             kept = session.handles.get(name)
-            if kept is None and is_good and not file.is_stale:
+            if kept is None and is_good and self._kept_handles:
                 session.handles[name] = file
             elif kept is file and not is_good:
                 # It may be replaced: who asks again opens what is there then.
@@ -139,7 +136,7 @@ class SshSource:
             if session.handles.get(name) is not file and not file.users:
                 surplus.append(file)
             idle = [n for n, f in session.handles.items() if not f.users]
-            for other in idle[: max(len(session.handles) - KEPT_HANDLES, 0)]:
+            for other in idle[: max(len(session.handles) - self._kept_handles, 0)]:
                 surplus.append(session.handles.pop(other))
         for unused in surplus:
             session.connection.forget(unused.handle)

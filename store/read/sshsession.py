@@ -26,12 +26,10 @@ if TYPE_CHECKING:
 class Handle:
     """A file that is open at the server; ``users`` read it now."""
 
-    __slots__ = ("handle", "is_stale", "users")
+    __slots__ = ("handle", "users")
 
     def __init__(self, handle: bytes) -> None:
         self.handle = handle
-        self.is_stale = False
-        """There is another file in its place."""
         self.users = 1
 
 

@@ -6,6 +6,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,27 +15,29 @@ from store.errors import AccessDenied, PackNotFound, StorageFull, UsageError
 from store.format.names import STORE_MARK
 from store.interfaces import Backend
 from store.write.backends import open_backend
+from tests.support.registries import REPOSITORY
 from tests.support.require import require
+from tests.support.servers import Registry
 from tests.support.sshd import Sshd
 
+UrlOf = Callable[[Path], str]
 OpenAt = Callable[[Path], Backend]
 
 
-@pytest.fixture(params=["directory", "ssh"])
-def url_of(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[Path], str]:
+def url_maker(kind: str, request: pytest.FixtureRequest) -> UrlOf:
     """Give what makes a store's URL of a directory of this machine."""
-    if request.param == "directory":
+    if kind == "directory":
         return str
     sshd: Sshd = request.getfixturevalue("sshd")
+    monkeypatch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
     monkeypatch.setenv("PATH", f"{sshd.path}:{os.environ['PATH']}")
     return sshd.url_of
 
 
-@pytest.fixture
-def open_at(url_of: Callable[[Path], str]) -> Iterator[OpenAt]:
+@pytest.fixture(params=["directory", "ssh"])
+def open_at(request: pytest.FixtureRequest) -> Iterator[OpenAt]:
     """Give what opens a store at a directory; all are closed again."""
+    url_of = url_maker(request.param, request)
     opened = []
 
     def open_at(path: Path) -> Backend:
@@ -53,14 +56,31 @@ def has_locks(backend: Backend) -> bool:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
+    """Give the directory in which all bytes of the store are, of whichever kind it is."""
     return tmp_path / "new" / "store"
 
 
 @pytest.fixture
-def backend(place: Path, open_at: OpenAt) -> Backend:
+def directory(place: Path, open_at: OpenAt) -> Backend:
+    """Give a store whose objects are files below `place`, here or at a server."""
     backend = open_at(place)
     backend.create()
     return backend
+
+
+@pytest.fixture(params=["directory", "ssh", "registry"])
+def backend(request: pytest.FixtureRequest, place: Path) -> Iterator[Backend]:
+    if request.param != "registry":
+        with closing(open_backend(url_maker(request.param, request)(place))) as backend:
+            backend.create()
+            yield backend
+        return
+    require("registry")
+    with Registry(place) as registry:
+        backend = open_backend(f"docker://{registry.host_port}/{REPOSITORY}")
+        backend.create()
+        yield backend
+        backend.close()
 
 
 def files_below(path: Path) -> set[str]:
@@ -111,7 +131,6 @@ def test_what_exists_is_not_written_again(backend: Backend) -> None:
 
 def test_a_replacement_takes_the_place_of_what_was_there(backend: Backend) -> None:
     backend.write("packs/ab/x", iter((b"damaged",)))
-    assert backend.fetch("packs/ab/x", 0, 7) == b"damaged"
     backend.replace("packs/ab/x", iter((b"who", b"le")))
     backend.replace("packs/ab/y", iter((b"new",)))
     assert backend.fetch("packs/ab/x", 0, 5) == b"whole" and backend.size("packs/ab/x") == 5
@@ -132,18 +151,18 @@ def test_a_replacement_that_fails_leaves_what_was_there(backend: Backend, place:
     assert backend.fetch("packs/ab/x", 0, 7) == b"damaged" and files_below(place) == before
 
 
-def test_objects_grow_old_and_are_made_young(backend: Backend, place: Path) -> None:
-    backend.write("packs/ab/x", iter((b"x",)))
+def test_objects_grow_old_and_are_made_young(directory: Backend, place: Path) -> None:
+    directory.write("packs/ab/x", iter((b"x",)))
     os.utime(place / "packs/ab/x", (1000, 1000))
-    assert backend.age_s("packs/ab/x", 5000.5) == 4000.5
-    assert backend.refresh("packs/ab/x")
-    assert backend.age_s("packs/ab/x", 5000.5) < 0
+    assert directory.age_s("packs/ab/x", 5000.5) == 4000.5
+    assert directory.refresh("packs/ab/x")
+    assert directory.age_s("packs/ab/x", 5000.5) < 0
     os.utime(place / "packs/ab/x", (1000, 1000))
-    backend.write("packs/ab/x", iter((b"y",)))
-    assert backend.age_s("packs/ab/x", 5000.5) < 0 and backend.fetch("packs/ab/x", 0, 1) == b"x"
-    assert not backend.refresh("packs/ab/none")
+    directory.write("packs/ab/x", iter((b"y",)))
+    assert directory.age_s("packs/ab/x", 5000.5) < 0 and directory.fetch("packs/ab/x", 0, 1) == b"x"
+    assert not directory.refresh("packs/ab/none")
     with pytest.raises(PackNotFound):
-        backend.age_s("packs/ab/none", 0)
+        directory.age_s("packs/ab/none", 0)
 
 
 def test_what_is_removed_is_gone_and_may_be_removed_again(backend: Backend) -> None:
@@ -156,28 +175,30 @@ def test_what_is_removed_is_gone_and_may_be_removed_again(backend: Backend) -> N
     assert backend.fetch("packs/aa/1", 0, 3) == b"new"
 
 
-def test_what_is_being_written_is_listed_as_such_and_can_be_removed(backend: Backend) -> None:
-    backend.write("packs/aa/1", iter((b"x",)))
-    assert list(backend.iter_unfinished()) == []
+def test_what_is_being_written_is_listed_as_such_and_can_be_removed(directory: Backend) -> None:
+    directory.write("packs/aa/1", iter((b"x",)))
+    assert list(directory.iter_unfinished()) == []
 
     def pieces() -> Iterator[bytes]:
-        (name,) = backend.iter_unfinished()
-        assert backend.size(name) == 0 and backend.age_s(name, 0) < 0
-        backend.remove([name])
+        (name,) = directory.iter_unfinished()
+        assert directory.size(name) == 0 and directory.age_s(name, 0) < 0
+        directory.remove([name])
         yield b"lost"
 
     with pytest.raises(PackNotFound, match="longer --grace"):
-        backend.write("packs/ab/2", pieces())
-    assert list(backend.iter_names("packs/")) == ["packs/aa/1"]
-    assert list(backend.iter_unfinished()) == []
+        directory.write("packs/ab/2", pieces())
+    assert list(directory.iter_names("packs/")) == ["packs/aa/1"]
+    assert list(directory.iter_unfinished()) == []
 
 
-def test_who_removes_holds_the_store_alone(backend: Backend, place: Path, open_at: OpenAt) -> None:
+def test_who_removes_holds_the_store_alone(
+    directory: Backend, place: Path, open_at: OpenAt
+) -> None:
     """The others are seen to wait by what happens, not by when."""
-    if not has_locks(backend):
-        with pytest.raises(UsageError, match="at the server"), backend.hold(alone=True):
+    if not has_locks(directory):
+        with pytest.raises(UsageError, match="at the server"), directory.hold(alone=True):
             pass
-        with backend.hold(alone=False):
+        with directory.hold(alone=False):
             return
     order: list[str] = []
     begun = threading.Event()
@@ -187,7 +208,7 @@ def test_who_removes_holds_the_store_alone(backend: Backend, place: Path, open_a
         with open_at(place).hold(alone=True):
             order.append("alone")
 
-    with backend.hold(alone=False), open_at(place).hold(alone=False):
+    with directory.hold(alone=False), open_at(place).hold(alone=False):
         thread = threading.Thread(target=remove)
         thread.start()
         begun.wait()
@@ -199,7 +220,7 @@ def test_who_removes_holds_the_store_alone(backend: Backend, place: Path, open_a
         with open_at(place).hold(alone=False):
             order.append("committed")
 
-    with backend.hold(alone=True):
+    with directory.hold(alone=True):
         thread = threading.Thread(target=commit)
         thread.start()
         order.append("removed")
@@ -280,14 +301,14 @@ def test_a_file_in_its_place_is_refused(tmp_path: Path, open_at: OpenAt) -> None
             open_at(path).create()
 
 
-def test_a_store_of_another_version_is_refused(backend: Backend, place: Path) -> None:
+def test_a_store_of_another_version_is_refused(directory: Backend, place: Path) -> None:
     (place / STORE_MARK).write_text("bootfs store 2\n")
     with pytest.raises(UsageError, match="another version"):
-        backend.create()
+        directory.create()
 
 
-def test_a_web_server_can_read_what_is_written(backend: Backend, place: Path) -> None:
-    backend.write("packs/ab/x", iter((b"x",)))
+def test_a_web_server_can_read_what_is_written(directory: Backend, place: Path) -> None:
+    directory.write("packs/ab/x", iter((b"x",)))
     assert (place / "packs/ab/x").stat().st_mode & 0o777 == 0o644
 
 

@@ -88,7 +88,8 @@ def test_what_is_damaged_is_repaired_over_ssh(
     pack.write_bytes(whole[:5000] + b"damage" + whole[5006:])
     store, mirror = sshd.url_of(tmp_path / "store"), sshd.url_of(tmp_path / "mirror")
     assert run("check", "--store", store)[0] == 4
-    assert run("check", "--store", store, "--repair", mirror)[0] == 0
+    status, out, err = run("check", "--store", store, "--repair", mirror)
+    assert status == 0, out + err
     assert pack.read_bytes() == whole
 
 

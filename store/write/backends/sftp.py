@@ -28,7 +28,7 @@ class SftpBackend:
             UsageError: the URL is none, or there is no ssh.
 
         """
-        self._source = SshSource(url, LIMIT_S)
+        self._source = SshSource(url, LIMIT_S, kept_handles=0)
         self.location = url
         self.read_ahead = self._source.read_ahead
         self._root = self._source.place.path
@@ -147,7 +147,6 @@ class SftpBackend:
                 self._files.make_directories(directory)
                 self._made.add(directory)
             SftpUpload(self._files, path, PART, pieces).run()
-            self._source.forget(name)
         except NotADirectoryError:
             raise self._not_a_directory() from None
         except PackNotFound:
@@ -160,7 +159,6 @@ class SftpBackend:
         """Remove objects; see `Backend`."""
         for name in names:
             self._files.remove(self._path(name))
-            self._source.forget(name)
 
     @contextmanager
     def hold(self, *, alone: bool) -> Iterator[None]:
