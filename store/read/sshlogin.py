@@ -49,11 +49,11 @@ def stamp_of(auth: str) -> Stamp:
     return tuple(found)
 
 
-def read_login(auth: str, keys: str) -> Login:
+def read_login(auth: str, keys: str, takes_password: bool) -> Login:
     """Return what to log in with, from directory ``auth``; empty for what ssh finds by itself.
 
     A key that others may read is copied into directory ``keys`` until the login is
-    closed, since ssh refuses it where it is.
+    closed, since ssh refuses it where it is.  A password counts where ``takes_password``.
 
     Raises:
         AccessDenied: files are missing, or cannot be read.
@@ -63,7 +63,7 @@ def read_login(auth: str, keys: str) -> Login:
         login = Login("the keys and the agent that ssh finds by itself")
         login.options += ["-o", "BatchMode=yes"]
         return login
-    names = _names(auth)
+    names = [name for name in _names(auth) if takes_password or name != PASSWORD]
     known_hosts = f"{auth}/{KNOWN_HOSTS}"
     if KNOWN_HOSTS not in names:
         raise AccessDenied(
@@ -75,8 +75,9 @@ def read_login(auth: str, keys: str) -> Login:
     used = [f"{auth}/{n}" for n in (*found, AGENT, PASSWORD) if n in names]
     if not used:
         raise AccessDenied(
-            f"{auth} has neither a key ({KEY}…), nor {AGENT}, nor {PASSWORD}: "
-            "mount what the store's server takes"
+            f"{auth} has neither a key ({KEY}…) nor {AGENT}"
+            + (f" nor {PASSWORD}" if takes_password else f" ({PASSWORD} serves containers alone)")
+            + ": put there what the store's server takes"
         )
     login = Login(", ".join(used))
     login.has_password = PASSWORD in names

@@ -17,6 +17,8 @@ LAYER = f"{HOME}/ssh"
 """Where the second shared layer lies: converter/runtime/sshcontents.py."""
 KEYS = f"{LAYER}/keys"
 """An empty directory there, for copies of keys; memory where the boot may mount."""
+MEMORY = "/dev/shm"  # noqa: S108  # new files alone, of mode 0600 and unforeseeable names
+"""For the same elsewhere."""
 CONNECT_LIMIT_S = 10
 ALIVE_S = 5
 """So long after the server's last word ssh asks for another; after three times that it ends."""
@@ -51,7 +53,10 @@ class SshProgram:
         self.keys = keys
         """A directory for copies of keys whose own mode ssh refuses."""
         self.askpass = askpass
-        """A program that prints what is in the file that the variable `ASKS_FILE` names."""
+        """A program that prints what is in the file that the variable `ASKS_FILE` names.
+
+        Empty where there is none, and no password can be given.
+        """
 
     def command_for(self, place: SshPlace, login: Login) -> list[str]:
         """Return the command that speaks SFTP with ``place``."""
@@ -69,7 +74,7 @@ class SshProgram:
 
     def read_login(self, auth: str) -> Login:
         """Return what to log in with: see `read_login` of store/read/sshlogin.py."""
-        return read_login(auth, self.keys)
+        return read_login(auth, self.keys, bool(self.askpass))
 
 
 def find_program(auth: str) -> SshProgram:
@@ -96,7 +101,7 @@ def find_program(auth: str) -> SshProgram:
     for directory in os.environ.get("PATH", "").split(":"):
         path = f"{directory}/ssh"
         if directory and os.access(path, os.X_OK):
-            return SshProgram((path,), os.environ, "", "")
+            return SshProgram((path,), os.environ, MEMORY, "")
     if auth:
         raise UsageError(
             "this boot image has no ssh to reach its store with: convert it again with --with-ssh"

@@ -209,6 +209,21 @@ def test_a_password_comes_by_file_and_shows_nowhere(
         assert f"{sshd.auth}/password" in str(caught.value) and "horse" not in str(caught.value)
 
 
+def test_outside_of_containers_a_key_that_others_may_read_serves_and_a_password_does_not(
+    sshd: Sshd, root: Path, auth: Path, open_ssh: OpenSsh
+) -> None:
+    """With `bootfs check --fetchable --auth`, on the machine that converts."""
+    (auth / "id_ed25519").chmod(0o644)
+    (auth / "password").write_text(PASSWORD)
+    before = set(os.listdir("/dev/shm"))
+    assert open_ssh(sshd, root, auth).fetch(NAME, 0, 9) == DATA[:9]
+    assert not [name for name in set(os.listdir("/dev/shm")) - before if str(os.getpid()) in name]
+    for path in auth.glob("id_*"):
+        path.unlink()
+    with pytest.raises(AccessDenied, match="password serves containers alone"):
+        open_ssh(sshd, root, auth).fetch(NAME, 0, 9)
+
+
 def test_an_agent_s_socket_is_a_credential(
     sshd: Sshd, root: Path, auth: Path, open_ssh: OpenSsh
 ) -> None:

@@ -94,6 +94,20 @@ def test_what_is_damaged_is_repaired_over_ssh(
 
 
 @pytest.mark.usefixtures("user")
+def test_what_an_image_needs_can_be_asked_for_beforehand(
+    run: Run, sshd: Sshd, source: str, tmp_path: Path
+) -> None:
+    url = sshd.url_of(tmp_path / "store")
+    boot = f"oci:{tmp_path}/boot"
+    assert run("convert", source, boot, "--store", url)[0] == 0
+    assert run("check", "--fetchable", boot, "--store", url)[0] == 0
+    (pack,) = (tmp_path / "store/packs").rglob("??/*")
+    pack.unlink()
+    status, out, err = run("check", "--fetchable", boot, "--store", url)
+    assert status == 10 and pack.name in out + err
+
+
+@pytest.mark.usefixtures("user")
 def test_nothing_is_removed_without_locks(
     run: Run, sshd: Sshd, source: str, tmp_path: Path
 ) -> None:
