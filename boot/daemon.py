@@ -19,6 +19,7 @@ from boot.repeats import RepeatedReads
 from boot.replay import Replay
 from boot.syscalls import Residency, keep_freed_memory
 from store.errors import BootfsError
+from store.format.sshurl import is_ssh_url
 from store.read.cache import Cache, CacheUnusable
 from store.read.fetch import ChunkReader
 from store.read.image import ImageReader
@@ -46,6 +47,10 @@ def open_image(settings: Settings) -> tuple[ImageReader, StartOrder | None]:
     """
     keep_freed_memory(KEPT_MEMORY)
     index = open_index(settings.chunk_index)
+    if any(is_ssh_url(url) for url in settings.blob_store.split("|")):
+        from boot.keymemory import provide_key_memory
+
+        provide_key_memory()
     source = open_source(settings.blob_store, settings.read_limit_s, AUTHORITIES, log, AUTH)
     start_new_thread(source.dial, ())
     cache = order = None

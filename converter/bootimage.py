@@ -163,9 +163,10 @@ def build_config(source: ImageView, layers: list[Layer], chunk_index_digest: byt
     created = source.config.get("created") or "1970-01-01T00:00:00Z"
     config["created"] = created
     config["rootfs"] = {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]}
+    # The last is the image's own; between the runtime and it there may be ssh.
+    names = ["runtime", *["ssh"] * (len(layers) - 2), "image"]
     config["history"] = [
-        {"created": created, "created_by": f"bootfs {RELEASE}: runtime"},
-        {"created": created, "created_by": f"bootfs {RELEASE}: image"},
+        {"created": created, "created_by": f"bootfs {RELEASE}: {name}"} for name in names
     ]
     # Docker's own traces of how the source was made; the engine makes new ones.
     was_built_by_docker = bool(config.get("container_config"))

@@ -23,6 +23,7 @@ from converter.progress import Progress, shown_progress
 from converter.reference import Reference, parse_reference
 from converter.spool import Spool
 from store.errors import BootfsError, UsageError
+from store.format.sshurl import is_ssh_url, parse_ssh_url
 from store.interfaces import Source
 from store.read.source import open_source
 from store.write.backends import (
@@ -82,7 +83,8 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("destination", metavar="DEST")
     command.add_argument(
         "--store", metavar="URL", default=DEFAULT_STORE,
-        help="store to write, a directory or docker://HOST/REPOSITORY; registry: the repository "
+        help="store to write, a directory, ssh://[USER@]HOST/PATH or "
+        "docker://HOST/REPOSITORY; registry: the repository "
         f"of DEST (default: {DEFAULT_STORE})",
     )  # fmt: skip
     command.add_argument(
@@ -97,6 +99,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--blob-store", metavar="URL", default="",
         help="store that containers read when they are given no BLOB_STORE (default: a registry's "
         "store is, no other); mirrors: 'URL|URL'",
+    )  # fmt: skip
+    command.add_argument(
+        "--with-ssh", action="store_true",
+        help="have the boot image bring ssh, for a BLOB_STORE=ssh://…; so it has with such a "
+        "--blob-store",
     )  # fmt: skip
     command.add_argument(
         "--level", metavar="N", type=int, default=DEFAULT_LEVEL,
@@ -126,7 +133,8 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("destination", metavar="DEST", nargs="?")
     command.add_argument(
         "--store", metavar="URL",
-        help="store to read, a directory, http(s):// or docker://, mirrors 'URL|URL', or registry: "
+        help="store to read, a directory, http(s)://, ssh:// or docker://, mirrors 'URL|URL', "
+        "or registry: "
         "the repository of DEST "
         f"(default: {DEFAULT_STORE}); without SOURCE and DEST the store to verify",
     )  # fmt: skip
@@ -232,6 +240,7 @@ def _convert(options: argparse.Namespace) -> int:
             options.blob_store or (store if is_in_registry(store) else ""),
             progress,
             _platform(options),
+            with_ssh=options.with_ssh,
         )
     if not options.blob_store and is_on_this_machine(store):
         print(
@@ -271,7 +280,7 @@ def _check_mounted(store: str) -> None:
         UsageError: it is not.
 
     """
-    if is_in_registry(store):
+    if is_in_registry(store) or is_ssh_url(store):
         return
     path = os.path.realpath(store.removeprefix("file://"))
     while not os.path.ismount(path):
@@ -301,6 +310,9 @@ def _check_one_store(url: str) -> None:
         return
     if "://" not in url:
         raise UsageError(f"--blob-store {url}: give a URL or an absolute directory")
+    if is_ssh_url(url):
+        parse_ssh_url(url)  # this machine needs no ssh for it
+        return
     open_source(url, READ_LIMIT_S).close()
 
 

@@ -19,7 +19,7 @@ from converter.order import lay_out
 from converter.platforms import Platform
 from converter.progress import Progress
 from converter.reference import Reference
-from converter.runtime import open_runtime
+from converter.runtime import RuntimeLayer, open_runtime, open_ssh
 from converter.spool import Spool
 from converter.storing import add_bootstrap, store_region
 from converter.structure import check_structure
@@ -27,6 +27,7 @@ from store.format.chunkindex import encode_chunk_index
 from store.format.digest import digest_of
 from store.format.erofs import Image
 from store.format.names import bootstrap_name, chunk_index_name
+from store.format.sshurl import is_ssh_url
 from store.interfaces import Backend
 from store.write.roots import commit
 
@@ -72,11 +73,16 @@ def convert(
     blob_store: str,
     progress: Progress,
     platform: Platform | None = None,
+    *,
+    with_ssh: bool = False,
 ) -> Report:
     """Convert ``source`` into a boot image at ``destination``, its data into ``backend``.
 
     Of an image index the image for ``platform`` is converted, or without one that for this
-    machine.  Everything is written before the two steps that make it visible, the manifest
+    machine.  The boot image can read stores over SSH ``with_ssh``, or where ``blob_store``
+    is one.
+
+    Everything is written before the two steps that make it visible, the manifest
     and the boot image: whatever fails before leaves a valid store, with packs at
     most that nothing refers to, and no destination.
 
@@ -96,7 +102,9 @@ def convert(
         region = lay_out(tree)
         # Only for a source that can be converted: this may go over the network.
         progress.step("runtime")
-        runtime = open_runtime()
+        shared = [_as_layer(open_runtime())]
+        if with_ssh or any(is_ssh_url(url) for url in blob_store.split("|")):
+            shared.append(_as_layer(open_ssh()))
         backend.create()
         progress.step("store", region.size)
         stored = store_region(region, backend, level, progress.advance)
@@ -113,14 +121,7 @@ def convert(
 
         progress.step("image")
         own = build_own_layer(image, tree, ImageFiles(bootstrap.plain, encoded, digest), blob_store)
-    shared = Layer(
-        plain=runtime.plain_path,
-        stored=runtime.stored_path,
-        diff_id=runtime.diff_id,
-        digest=runtime.digest,
-        size=runtime.size,
-    )
-    layers = [shared, own]
+    layers = [*shared, own]
     config = build_config(image, layers, digest)
     joined = join_store(destination, config, layers, backend, digest)
     commit(backend, digest, list(zip(index.pack_digests, index.pack_sizes, strict=True)))
@@ -132,6 +133,18 @@ def convert(
         plain_bytes=region.size,
         stored_bytes=stored.referenced_bytes,
         new_stored_bytes=stored.new_bytes,
-        boot_image=BootImageReport(str(destination), image_digest, own.size, shared.size),
+        boot_image=BootImageReport(
+            str(destination), image_digest, own.size, sum(layer.size for layer in shared)
+        ),
         seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def _as_layer(shared: RuntimeLayer) -> Layer:
+    return Layer(
+        plain=shared.plain_path,
+        stored=shared.stored_path,
+        diff_id=shared.diff_id,
+        digest=shared.digest,
+        size=shared.size,
     )

@@ -15,6 +15,7 @@ from tests.support.engine import BASE_IMAGE, Engine, has_image
 from tests.support.faultlog import FaultLog
 from tests.support.require import require
 from tests.support.servers import Nginx, Registry
+from tests.support.sshd import Sshd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -117,6 +118,14 @@ def registry() -> Iterator[Registry]:
     require("registry")
     with Registry() as registry:
         yield registry
+
+
+@pytest.fixture(scope="session")
+def sshd() -> Iterator[Sshd]:
+    """Give an SSH server that all tests share: nothing is changed about it."""
+    require("sshd")
+    with Sshd() as sshd:
+        yield sshd
 
 
 @pytest.fixture

@@ -36,6 +36,10 @@ class Freezer:
         """
         while True:
             found = False
+            # One that was stopped between its start and being spared would keep all waiting.
+            for pid in self._stopped & self._spared:
+                self._send(pid, SIGCONT)
+                self._stopped.discard(pid)
             for pid in self.pids():
                 if pid in self._stopped or self._state(pid) in (b"T", b"t", b"Z", b""):
                     continue

@@ -40,6 +40,7 @@ from boot.workload import Identity, take_identity
 from store.errors import BootError
 from store.format.erofs import Image
 from store.read.cache import Cache, CacheUnusable
+from store.read.children import PIDS
 from store.read.fetch import ChunkReader
 from store.read.image import ImageReader
 from store.read.source import open_source
@@ -134,7 +135,7 @@ def boot(
     os.makedirs(directory, 0o755, exist_ok=True)
 
     # Who fills it, and who keeps it closed until then.
-    pids: set[int] = set()
+    pids = PIDS
     processes = open_processes()
     freezer = Freezer(processes, pids)
     limit_s = break_time_s()

@@ -1,4 +1,4 @@
-"""``python -m converter.runtime``: build the runtime layer, or renew the lock file."""
+"""``python -m converter.runtime``: build a shared layer, or renew the lock files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from converter.runtime import open_runtime
+from converter.runtime import open_runtime, open_ssh, sshcontents
 from converter.runtime.contents import ARCHITECTURES
 from converter.runtime.lock import NAME, encode_lock
 from converter.runtime.update import resolve_lock
@@ -25,13 +25,27 @@ def main() -> int:
         "--print", action="store_true", dest="print_layer",
         help="print digest, diff id, size and paths of the layer, building it if need be",
     )  # fmt: skip
+    parser.add_argument(
+        "--ssh",
+        action="store_true",
+        help="the second shared layer, with ssh, in place of the first",
+    )
     arguments = parser.parse_args()
     try:
         if arguments.update_lock:
-            text = encode_lock(resolve_lock(arguments.architecture))
-            Path(__file__).with_name(NAME).write_text(text)
+            # Together: the second layer's programs use libraries of the first.
+            ssh = resolve_lock(arguments.architecture, sshcontents.DEBIAN_PACKAGES, {})
+            for name, lock in (
+                (NAME, resolve_lock(arguments.architecture)),
+                (sshcontents.LOCK, ssh),
+            ):
+                Path(__file__).with_name(name).write_text(encode_lock(lock))
         if arguments.print_layer or not arguments.update_lock:
-            layer = open_runtime(arguments.architecture, _report)
+            layer = (
+                open_ssh(_report)
+                if arguments.ssh
+                else open_runtime(arguments.architecture, _report)
+            )
             sys.stdout.write(
                 f"digest {layer.digest}\ndiff-id {layer.diff_id}\nsize {layer.size}\n"
                 f"plain {layer.plain_path}\nstored {layer.stored_path}\n"

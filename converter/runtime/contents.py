@@ -60,22 +60,22 @@ WHEELS = {
     "trio": "0.35.0",
 }
 
-_LIBRARIES = "lib/x86_64-linux-gnu"
+LIBRARIES = "lib/x86_64-linux-gnu"
 
 # Path below RUNTIME -> package, path in it.  A library is named as those that need it name it.
 BINARIES = {
-    "ld.so": ("libc6", f"{_LIBRARIES}/ld-linux-x86-64.so.2"),
-    "lib/libc.so.6": ("libc6", f"{_LIBRARIES}/libc.so.6"),
-    "lib/libcrypto.so.3": ("libssl3", f"usr/{_LIBRARIES}/libcrypto.so.3"),
-    "lib/libdl.so.2": ("libc6", f"{_LIBRARIES}/libdl.so.2"),
-    "lib/libexpat.so.1": ("libexpat1", f"{_LIBRARIES}/libexpat.so.1"),
-    "lib/libffi.so.8": ("libffi8", f"usr/{_LIBRARIES}/libffi.so.8"),
-    "lib/libfuse3.so.3": ("libfuse3-3", f"{_LIBRARIES}/libfuse3.so.3"),
-    "lib/libgcc_s.so.1": ("libgcc-s1", f"{_LIBRARIES}/libgcc_s.so.1"),
-    "lib/libm.so.6": ("libc6", f"{_LIBRARIES}/libm.so.6"),
-    "lib/libpthread.so.0": ("libc6", f"{_LIBRARIES}/libpthread.so.0"),
-    "lib/libssl.so.3": ("libssl3", f"usr/{_LIBRARIES}/libssl.so.3"),
-    "lib/libz.so.1": ("zlib1g", f"{_LIBRARIES}/libz.so.1"),
+    "ld.so": ("libc6", f"{LIBRARIES}/ld-linux-x86-64.so.2"),
+    "lib/libc.so.6": ("libc6", f"{LIBRARIES}/libc.so.6"),
+    "lib/libcrypto.so.3": ("libssl3", f"usr/{LIBRARIES}/libcrypto.so.3"),
+    "lib/libdl.so.2": ("libc6", f"{LIBRARIES}/libdl.so.2"),
+    "lib/libexpat.so.1": ("libexpat1", f"{LIBRARIES}/libexpat.so.1"),
+    "lib/libffi.so.8": ("libffi8", f"usr/{LIBRARIES}/libffi.so.8"),
+    "lib/libfuse3.so.3": ("libfuse3-3", f"{LIBRARIES}/libfuse3.so.3"),
+    "lib/libgcc_s.so.1": ("libgcc-s1", f"{LIBRARIES}/libgcc_s.so.1"),
+    "lib/libm.so.6": ("libc6", f"{LIBRARIES}/libm.so.6"),
+    "lib/libpthread.so.0": ("libc6", f"{LIBRARIES}/libpthread.so.0"),
+    "lib/libssl.so.3": ("libssl3", f"usr/{LIBRARIES}/libssl.so.3"),
+    "lib/libz.so.1": ("zlib1g", f"{LIBRARIES}/libz.so.1"),
     "python": ("python3.11-minimal", "usr/bin/python3.11"),
 }
 

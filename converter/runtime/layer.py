@@ -33,7 +33,7 @@ _GZIP_LEVEL = 12  # compressed once a release, fetched by every node
 
 @dataclass(frozen=True, slots=True)
 class RuntimeLayer:
-    """Layer 1 of every boot image; the files belong to the cache and are only read."""
+    """A layer that boot images share; the files belong to the cache and are only read."""
 
     plain_path: Path
     """The layer as an uncompressed tar."""
@@ -67,20 +67,39 @@ def open_runtime(
     if architecture not in contents.ARCHITECTURES:
         known = ", ".join(contents.ARCHITECTURES)
         raise UsageError(f"no runtime layer for {architecture!r}; there is one for {known}")
-    cache = cache_directory()
     own = read_own_sources()
     launcher = read_launcher(architecture)
-    place = cache / "layers" / _key(own, launcher)
+
+    def build(inputs: Path) -> bytes:
+        lock = parse_lock(read_lock_text())
+        contained = read_inputs(lock, inputs, report)
+        report("building the runtime layer")
+        return encode_tar(assemble(lock, contained, own), launcher)
+
+    return open_layer("layers", {**own, "init": launcher}, build)
+
+
+def open_layer(
+    kind: str, parts: Mapping[str, bytes], build: Callable[[Path], bytes]
+) -> RuntimeLayer:
+    """Return a shared layer, built if the cache does not hold it intact.
+
+    ``kind`` is the directory of such layers in the cache; ``parts`` are what decides the bytes
+    beside this builder; ``build`` returns the plain layer, with a directory for its inputs.
+
+    Raises:
+        AccessDenied, StorageFull: the cache cannot be written.
+        as ``build``.
+
+    """
+    cache = cache_directory()
+    place = cache / kind / _key(parts)
     if layer := _read_layer(place):
         return layer
     with _translated(cache), _locked(cache):
         if layer := _read_layer(place):
             return layer
-        lock = parse_lock(read_lock_text())
-        inputs = read_inputs(lock, cache / "inputs", report)
-        report("building the runtime layer")
-        plain = encode_tar(assemble(lock, inputs, own), launcher)
-        layer = _write_layer(place, plain)
+        layer = _write_layer(place, build(cache / "inputs"))
         _forget_old(place.parent)
     return layer
 
@@ -93,17 +112,12 @@ def cache_directory() -> Path:
     return (Path(home) if home else Path.home() / ".cache") / "bootfs" / "runtime"
 
 
-def _key(own: Mapping[str, bytes], launcher: bytes) -> str:
+def _key(own: Mapping[str, bytes]) -> str:
     """Return the name of what decides the layer's bytes.
 
-    That is the lock file and the rest of this builder, our modules, and the compressor.
+    That is the lock file and the rest of this builder, our own part, and the compressor.
     """
-    parts = {
-        **own,
-        **read_builder_sources(),
-        "init": launcher,
-        "deflate": version("deflate").encode(),
-    }
+    parts = {**own, **read_builder_sources(), "deflate": version("deflate").encode()}
     key = hashlib.sha256()
     for path, body in sorted(parts.items()):
         key.update(f"\0{path}\0{hashlib.sha256(body).hexdigest()}".encode())

@@ -87,6 +87,6 @@ def encode_lock(lock: Lock) -> str:
     return "".join(sorted([*lines, f"snapshot {lock.snapshot}\n"]))
 
 
-def read_lock_text() -> str:
-    """Return the lock file that belongs to this release."""
-    return (files(__package__) / NAME).read_text()
+def read_lock_text(name: str = NAME) -> str:
+    """Return the lock file that belongs to this release, of the runtime layer or of another."""
+    return (files(__package__) / name).read_text()

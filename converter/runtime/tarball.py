@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from converter.runtime import contents
 
-_TOP = ".bootfs"
+TOP = ".bootfs"
 _PROGRAMS = ("ld.so", "python")
 _LAUNCHER_MODE = 0o4755
 
@@ -20,12 +20,21 @@ def encode_tar(bundle: Mapping[str, bytes], launcher: bytes) -> bytes:
     ``bundle`` are files by their path below ``/.bootfs/runtime``.
     """
     members: dict[str, tuple[int, bytes | None]] = {
-        f"{_TOP}/{name}": (0o755, None) for name in contents.EMPTY_DIRECTORIES
+        f"{TOP}/{name}": (0o755, None) for name in contents.EMPTY_DIRECTORIES
     }
-    members[f"{_TOP}/init"] = (_LAUNCHER_MODE, launcher)
+    members[f"{TOP}/init"] = (_LAUNCHER_MODE, launcher)
     for path, contained in bundle.items():
         mode = 0o755 if path in _PROGRAMS else 0o644
-        members[f"{_TOP}/{contents.RUNTIME}/{path}"] = (mode, contained)
+        members[f"{TOP}/{contents.RUNTIME}/{path}"] = (mode, contained)
+    return encode_members(members)
+
+
+def encode_members(members: Mapping[str, tuple[int, bytes | None]], time_s: int = 0) -> bytes:
+    """Return a tar archive of files and of directories, which have no contents, by their path.
+
+    The directories above them are added.  All were changed at ``time_s``.
+    """
+    members = dict(members)
     for path in list(members):
         while path := posixpath.dirname(path):
             members[path] = (0o755, None)
@@ -35,6 +44,7 @@ def encode_tar(bundle: Mapping[str, bytes], launcher: bytes) -> bytes:
             mode, body = members[path]
             member = tarfile.TarInfo(path)
             member.mode = mode
+            member.mtime = time_s
             member.type = tarfile.DIRTYPE if body is None else tarfile.REGTYPE
             member.size = len(body or b"")
             tar.addfile(member, io.BytesIO(body or b""))

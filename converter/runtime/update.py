@@ -12,6 +12,7 @@ import re
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -42,8 +43,12 @@ _URI = re.compile(r"'(?P<url>[^']+)' \S+ (?P<size>\d+) SHA256:(?P<sha256>[0-9a-f
 _VERSION = re.compile(r"_(?P<version>[^_]+)_[^_]+\.deb$")
 
 
-def resolve_lock(architecture: str) -> Lock:
-    """Return a lock of the newest packages of bookworm, and of the wheels `contents` names.
+def resolve_lock(
+    architecture: str,
+    packages: Iterable[str] = contents.DEBIAN_PACKAGES,
+    wheels: Mapping[str, str] = contents.WHEELS,
+) -> Lock:
+    """Return a lock of the newest ``packages`` of bookworm, and of ``wheels`` (name, version).
 
     Raises:
         Unreachable: apt cannot read the archive.
@@ -52,13 +57,13 @@ def resolve_lock(architecture: str) -> Lock:
     """
     with tempfile.TemporaryDirectory(prefix="bootfs-lock-") as scratch:
         inputs = [
-            *_resolve_debs(contents.ARCHITECTURES[architecture], Path(scratch)),
-            *_resolve_wheels(Path(scratch)),
+            *_resolve_debs(packages, contents.ARCHITECTURES[architecture], Path(scratch)),
+            *_resolve_wheels(wheels, Path(scratch)),
         ]
     return Lock(tuple(sorted(inputs)), time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
 
 
-def _resolve_debs(architecture: str, directory: Path) -> list[Input]:
+def _resolve_debs(packages: Iterable[str], architecture: str, directory: Path) -> list[Input]:
     mirror = os.environ.get(MIRROR_VARIABLE, MIRROR).rstrip("/")
     for name in ("state/lists/partial", "cache/archives/partial", "etc/apt"):
         (directory / name).mkdir(parents=True)
@@ -66,9 +71,9 @@ def _resolve_debs(architecture: str, directory: Path) -> list[Input]:
     configuration.write_text(_CONFIGURATION.format(architecture=architecture, directory=directory))
     (directory / "sources.list").write_text(_SOURCES.format(keys=_KEYS, mirror=mirror))
     _run_apt(configuration, "update")
-    listing = _run_apt(configuration, "download", "--print-uris", *contents.DEBIAN_PACKAGES)
+    listing = _run_apt(configuration, "download", "--print-uris", *packages)
     inputs = []
-    for name in contents.DEBIAN_PACKAGES:
+    for name in packages:
         match = next((m for m in _URI.finditer(listing) if f"/{name}_" in m["url"]), None)
         version = match and _VERSION.search(match["url"])
         if not match or not version:
@@ -93,9 +98,9 @@ def _run_apt(configuration: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def _resolve_wheels(directory: Path) -> list[Input]:
+def _resolve_wheels(pinned: Mapping[str, str], directory: Path) -> list[Input]:
     inputs = []
-    for name, version in contents.WHEELS.items():
+    for name, version in pinned.items():
         wheels = directory / "wheels" / name
         wheels.mkdir(parents=True)
         path = download_wheel(name, version, wheels)

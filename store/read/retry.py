@@ -13,6 +13,9 @@ LONGEST_WAIT_S = 5.0
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 
 def jittered(wait_s: float) -> float:
@@ -31,7 +34,7 @@ def pause_before(deadline: float, wait_s: float, asked_s: float = 0.0) -> float:
     return pause_s if pause_s < left_s and left_s > FIRST_WAIT_S else -1.0
 
 
-def until_done(attempt: Callable[[float], bytes], limit_s: float, what: str) -> bytes:
+def until_done(attempt: Callable[[float], T], limit_s: float, what: str) -> T:
     """Return what ``attempt`` returns, trying again while its errors are retryable.
 
     ``attempt`` gets the seconds that are left.  Waits double from 0.1 s to 5 s,

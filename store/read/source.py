@@ -38,7 +38,7 @@ def open_source(
 
 
 def open_one(url: str, read_limit_s: float, authorities: str, auth: str) -> Mirror:
-    """Return a single store: a directory, ``file://``, ``http(s)://``, ``docker://``.
+    """Return a single store: a directory, ``file://``, ``http(s)://``, ``docker://``, ``ssh://``.
 
     Each kind is imported when it is named: a boot pays for one.
 
@@ -51,6 +51,10 @@ def open_one(url: str, read_limit_s: float, authorities: str, auth: str) -> Mirr
         from store.read.remote import HttpSource
 
         return HttpSource(url, read_limit_s, authorities)
+    if scheme in ("ssh", "sftp"):
+        from store.read.ssh import SshSource
+
+        return SshSource(url, read_limit_s, auth)
     if scheme in ("docker", "docker+http", "docker+https"):
         from store.read.registry import RegistrySource
 
@@ -59,4 +63,6 @@ def open_one(url: str, read_limit_s: float, authorities: str, auth: str) -> Mirr
         from store.read.local import DirectorySource
 
         return DirectorySource(url[len("file://") :] if scheme else url)
-    raise UsageError(f"{url!r}: not a store; give a directory, http://, https:// or docker://")
+    raise UsageError(
+        f"{url!r}: not a store; give a directory, http://, https://, docker:// or ssh://"
+    )

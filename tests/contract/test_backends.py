@@ -4,8 +4,9 @@ import os
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,43 @@ from store.errors import AccessDenied, PackNotFound, StorageFull, UsageError
 from store.format.names import STORE_MARK
 from store.interfaces import Backend
 from store.write.backends import open_backend
-from store.write.backends.directory import DirectoryBackend
 from tests.support.registries import REPOSITORY
 from tests.support.require import require
 from tests.support.servers import Registry
+from tests.support.sshd import Sshd
+
+UrlOf = Callable[[Path], str]
+OpenAt = Callable[[Path], Backend]
+
+
+def url_maker(kind: str, request: pytest.FixtureRequest) -> UrlOf:
+    """Give what makes a store's URL of a directory of this machine."""
+    if kind == "directory":
+        return str
+    sshd: Sshd = request.getfixturevalue("sshd")
+    monkeypatch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
+    monkeypatch.setenv("PATH", f"{sshd.path}:{os.environ['PATH']}")
+    return sshd.url_of
+
+
+@pytest.fixture(params=["directory", "ssh"])
+def open_at(request: pytest.FixtureRequest) -> Iterator[OpenAt]:
+    """Give what opens a store at a directory; all are closed again."""
+    url_of = url_maker(request.param, request)
+    opened = []
+
+    def open_at(path: Path) -> Backend:
+        opened.append(open_backend(url_of(path)))
+        return opened[-1]
+
+    yield open_at
+    for backend in opened:
+        backend.close()
+
+
+def has_locks(backend: Backend) -> bool:
+    """Whether a kind of store can be held alone, as docs/stores says of each."""
+    return not backend.location.startswith("ssh://")
 
 
 @pytest.fixture
@@ -27,16 +61,19 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def directory(place: Path) -> Backend:
-    backend = open_backend(str(place))
+def directory(place: Path, open_at: OpenAt) -> Backend:
+    """Give a store whose objects are files below `place`, here or at a server."""
+    backend = open_at(place)
     backend.create()
     return backend
 
 
-@pytest.fixture(params=["directory", "registry"])
+@pytest.fixture(params=["directory", "ssh", "registry"])
 def backend(request: pytest.FixtureRequest, place: Path) -> Iterator[Backend]:
-    if request.param == "directory":
-        yield request.getfixturevalue("directory")
+    if request.param != "registry":
+        with closing(open_backend(url_maker(request.param, request)(place))) as backend:
+            backend.create()
+            yield backend
         return
     require("registry")
     with Registry(place) as registry:
@@ -51,20 +88,20 @@ def files_below(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("what", ["file", "other directory", "other version"])
-def test_a_check_refuses_what_create_refuses(tmp_path: Path, what: str) -> None:
+def test_a_check_refuses_what_create_refuses(tmp_path: Path, what: str, open_at: OpenAt) -> None:
     place = tmp_path / "there"
     if what == "file":
         place.touch()
     else:
         place.mkdir()
         (place / (STORE_MARK if what == "other version" else "thesis")).write_text("x")
-    for call in (open_backend(str(place)).check, open_backend(str(place)).create):
+    for call in (open_at(place).check, open_at(place).create):
         with pytest.raises(UsageError, match="another"):
             call()
 
 
-def test_a_check_makes_nothing_and_takes_what_create_takes(place: Path) -> None:
-    backend = open_backend(str(place))
+def test_a_check_makes_nothing_and_takes_what_create_takes(place: Path, open_at: OpenAt) -> None:
+    backend = open_at(place)
     backend.check()
     assert not place.parent.exists()
     backend.create()
@@ -154,17 +191,24 @@ def test_what_is_being_written_is_listed_as_such_and_can_be_removed(directory: B
     assert list(directory.iter_unfinished()) == []
 
 
-def test_who_removes_holds_the_store_alone(directory: Backend, place: Path) -> None:
+def test_who_removes_holds_the_store_alone(
+    directory: Backend, place: Path, open_at: OpenAt
+) -> None:
     """The others are seen to wait by what happens, not by when."""
+    if not has_locks(directory):
+        with pytest.raises(UsageError, match="at the server"), directory.hold(alone=True):
+            pass
+        with directory.hold(alone=False):
+            return
     order: list[str] = []
     begun = threading.Event()
 
     def remove() -> None:
         begun.set()
-        with open_backend(str(place)).hold(alone=True):
+        with open_at(place).hold(alone=True):
             order.append("alone")
 
-    with directory.hold(alone=False), open_backend(str(place)).hold(alone=False):
+    with directory.hold(alone=False), open_at(place).hold(alone=False):
         thread = threading.Thread(target=remove)
         thread.start()
         begun.wait()
@@ -173,7 +217,7 @@ def test_who_removes_holds_the_store_alone(directory: Backend, place: Path) -> N
     assert order == ["both", "alone"]
 
     def commit() -> None:
-        with open_backend(str(place)).hold(alone=False):
+        with open_at(place).hold(alone=False):
             order.append("committed")
 
     with directory.hold(alone=True):
@@ -184,8 +228,8 @@ def test_who_removes_holds_the_store_alone(directory: Backend, place: Path) -> N
     assert order == ["both", "alone", "removed", "committed"]
 
 
-def test_nothing_that_is_not_there_can_be_held(place: Path) -> None:
-    with pytest.raises(PackNotFound), open_backend(str(place)).hold(alone=False):
+def test_nothing_that_is_not_there_can_be_held(place: Path, open_at: OpenAt) -> None:
+    with pytest.raises(PackNotFound), open_at(place).hold(alone=False):
         pass
 
 
@@ -237,24 +281,24 @@ def test_creating_twice_is_creating_once(backend: Backend) -> None:
     assert backend.fetch("packs/ab/x", 0, 4) == b"kept"
 
 
-def test_a_directory_with_something_else_in_it_is_refused(tmp_path: Path) -> None:
+def test_a_directory_with_something_else_in_it_is_refused(tmp_path: Path, open_at: OpenAt) -> None:
     (tmp_path / "thesis.doc").touch()
     with pytest.raises(UsageError, match="not empty"):
-        open_backend(str(tmp_path)).create()
+        open_at(tmp_path).create()
     assert files_below(tmp_path) == {"thesis.doc"}
 
 
-def test_a_creation_that_was_killed_is_completed(tmp_path: Path) -> None:
+def test_a_creation_that_was_killed_is_completed(tmp_path: Path, open_at: OpenAt) -> None:
     (tmp_path / "tmpabc.part").touch()
-    open_backend(str(tmp_path)).create()
+    open_at(tmp_path).create()
     assert (tmp_path / STORE_MARK).exists()
 
 
-def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
+def test_a_file_in_its_place_is_refused(tmp_path: Path, open_at: OpenAt) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(UsageError):
-            open_backend(str(path)).create()
+            open_at(path).create()
 
 
 def test_a_store_of_another_version_is_refused(directory: Backend, place: Path) -> None:
@@ -288,8 +332,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", path], check=True)
 
 
-def test_a_full_disk_is_said_and_nothing_of_the_object_remains(small_disk: Path) -> None:
-    backend = DirectoryBackend(str(small_disk))
+def test_a_full_disk_is_said_and_nothing_of_the_object_remains(
+    small_disk: Path, open_at: OpenAt
+) -> None:
+    backend = open_at(small_disk)
     backend.create()
     backend.write("packs/aa/1", iter((bytes(100_000),)))
     before = files_below(small_disk)
@@ -299,17 +345,20 @@ def test_a_full_disk_is_said_and_nothing_of_the_object_remains(small_disk: Path)
     backend.write("packs/cc/3", iter((bytes(50_000),)))
 
 
-def test_a_store_that_may_not_be_written_is_said(small_disk: Path) -> None:
-    backend = DirectoryBackend(str(small_disk))
+def test_a_store_that_may_not_be_written_is_said(small_disk: Path, open_at: OpenAt) -> None:
+    backend = open_at(small_disk)
     backend.create()
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     with pytest.raises(AccessDenied, match="writable"):
         backend.write("packs/aa/1", iter((b"x",)))
     with pytest.raises(AccessDenied):
-        DirectoryBackend(str(small_disk / "new")).create()
+        open_at(small_disk / "new").create()
     with pytest.raises(AccessDenied):
         backend.remove(["bootfs-store"])
-    with pytest.raises(AccessDenied), backend.hold(alone=True):
+    with (
+        pytest.raises(AccessDenied if has_locks(backend) else UsageError),
+        backend.hold(alone=True),
+    ):
         pass
     # Nobody can collect there either.
     assert backend.refresh("bootfs-store") and not backend.refresh("packs/aa/1")

@@ -17,10 +17,12 @@ from store.read.local import DirectorySource
 from store.read.registry import RegistrySource
 from store.read.remote import HttpSource
 from store.read.source import open_source
+from store.read.ssh import SshSource
 from store.write.backends import open_backend
 from store.write.backends.directory import DirectoryBackend
 from tests.support.registries import REPOSITORY, push_blob
 from tests.support.servers import Nginx, Registry
+from tests.support.sshd import Sshd
 from tests.support.stores import WatchedSource
 
 DATA = Random(1).randbytes(3 << 20)
@@ -29,7 +31,7 @@ EMPTY = pack_name(sha256(b"").digest())
 """Names that they have in a registry too, where the digest is the name."""
 
 
-KINDS = ("directory", "http", "http below a path", "backend", "watched", "mirrors")
+KINDS = ("directory", "http", "http below a path", "backend", "watched", "mirrors", "ssh")
 REGISTRIES = ("registry", "registry backend")
 
 
@@ -49,6 +51,9 @@ def source(
         source = WatchedSource(DirectorySource(str(root)))
     elif request.param == "mirrors":
         source = open_source(f"{root}|{serve(root).url}", 5)
+    elif request.param == "ssh":
+        sshd: Sshd = request.getfixturevalue("sshd")
+        source = open_source(sshd.url_of(root), 5, auth=str(sshd.auth))
     elif request.param in REGISTRIES:
         registry: Registry = request.getfixturevalue("registry")
         for data in (DATA, b""):
@@ -152,6 +157,10 @@ def test_urls_name_their_source(tmp_path: Path) -> None:
     for url in (str(tmp_path), f"file://{tmp_path}", f"FILE://{tmp_path}"):
         source = open_source(url, 1)
         assert isinstance(source, DirectorySource)
+        source.close()
+    for url in ("ssh://host/path", "SFTP://user@[::1]:23/path"):
+        source = open_source(url, 1)
+        assert isinstance(source, SshSource)
         source.close()
 
 

@@ -43,6 +43,7 @@ from tests.support.layers import (
     tar_of,
     whiteout,
 )
+from tests.support.sftpwire import attributes, message, names, text, u32, u64
 from tests.support.stores import make_index
 from tests.support.trees import DataRegion, make_directory, make_file, make_link
 
@@ -194,6 +195,30 @@ def _requests() -> tuple[bytes, ...]:
     return join_parts(parts), join_parts(others[:5]), join_parts(others[5:])
 
 
+def _sftp_answers() -> Iterator[bytes]:
+    about = attributes(5, (0, 0), 0o100644, (1, 2), [(b"a@b", b"c")])
+    bodies = {
+        2: text(b"posix-rename@openssh.com") + text(b"1"),
+        101: u32(4) + text(b"Failure") + text(b"en"),
+        102: text(b"\0\0\0\1"),
+        103: text(b"data"),
+        104: names([(b"name", about), (b"..", attributes())]),
+        105: about,
+        201: b"".join(map(u64, [4096, 512, 1000, 400, 300, 90, 80, 70, 1, 3, 255])),
+    }
+    yield b"".join(message(kind, 3, body) for kind, body in bodies.items())
+    for kind, body in bodies.items():
+        yield message(kind, 3, body)
+        yield message(kind, 3, body[:-1])
+        yield message(kind, 3, body)[:-1]
+    yield message(102, 1, text(b""))
+    yield message(104, 1, names([(b"a/b", about)]))
+    yield message(104, 1, u32(1 << 31))
+    yield b"Welcome to this host\n"
+    yield u32(1 << 20) + bytes(9)
+    yield b"\0\0"
+
+
 def _artifact() -> bytes:
     image = b"\1" * 32
     names = (manifest_name(image), chunk_index_name(image), bootstrap_name(image))
@@ -246,6 +271,11 @@ def seeds() -> dict[str, list[bytes]]:
             b"HTTP/1.1 100 Continue\r\n\r\n" + HTTP + b"\r\nabcd",
             b"HTTP/1.1 503 Busy\r\nRetry-After: 9\r\n\r\n",
             b"HTTP/1.1 416 No\r\nContent-Range: bytes */5\r\n\r\n",
+        ],
+        "sftp-answers": list(_sftp_answers()),
+        "ssh-url": [
+            b"ssh://user@host:22/a/b", b"sftp://[::1]/a%20b", b"ssh://user:secret@host/a",
+            b"ssh://-oProxyCommand=x/a", b"ssh://host", b"SSH://host/%00", b"ssh://a@b:99999/",
         ],
         "registry-challenge": [
             b'docker://host:5000/a/b\nBearer realm="https://t/x?y",service="s, t",scope="u:v"',

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tests.fuzz import booted, imaged, stored
+from tests.fuzz import booted, imaged, sshed, stored
 from tests.fuzz.registry import TARGETS, Target
 
-PARTS = (stored, imaged, booted)
+PARTS = (stored, imaged, booted, sshed)
 
 __all__ = ["PARTS", "TARGETS", "Target"]

@@ -21,6 +21,8 @@ from tests.support.engine import compose_command
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+SSHD = "/usr/sbin/sshd"
+"""It wants to be started by its whole name."""
 EROFS_SINCE = (6, 12)
 """The first kernel that mounts an EROFS image from a file, without a loop device."""
 
@@ -70,6 +72,12 @@ def _tool(name: str) -> Callable[[], str]:
     return lambda: "" if shutil.which(name) else f"{name} is not installed"
 
 
+def _sshd() -> str:
+    # Who is not root has no /usr/sbin in PATH.
+    is_there = os.path.exists(SSHD) and shutil.which("ssh-keygen")
+    return "" if is_there else f"{SSHD} or ssh-keygen is not installed"
+
+
 PROBES: dict[str, Callable[[], str]] = {
     "docker": _docker,
     "compose": _compose,
@@ -84,6 +92,7 @@ PROBES: dict[str, Callable[[], str]] = {
     "root": _root,
     "nginx": _tool("nginx"),
     "registry": _tool("docker-registry"),
+    "sshd": _sshd,
     "skopeo": _tool("skopeo"),
     "gpg": _tool("gpg"),
     "casync": _tool("casync"),

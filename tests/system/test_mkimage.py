@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bench.images import IMAGES, build_image
+from tests.support.converted import gateway
 from tests.support.engine import BOOT_OPTIONS, Engine, docker, has_image
 from tests.support.require import require
 from tests.support.servers import Registry
+from tests.support.sshd import Sshd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,3 +83,17 @@ def test_without_a_place_for_the_store_it_refuses(engine: Engine, mkimage: str) 
         "give docker run -v DIRECTORY:/output\n"
     )
     assert not has_image(boot)
+
+
+def test_it_writes_over_ssh(engine: Engine, mkimage: str, tmp_path: Path) -> None:
+    require("sshd", "root")
+    source, boot = build_image(IMAGES["deb"]), engine.image_name()
+    with Sshd(addresses=[gateway()]) as sshd:
+        url = sshd.url_of(tmp_path / "store", address=sshd.addresses[1])
+        options = (*SOCKET, "-v", f"{sshd.auth}:/root/.ssh:ro")
+        given = (source, boot, "--store", url, "--blob-store", url)
+        made = engine.run(mkimage, *given, options=options)
+        assert made.returncode == 0, made.stderr
+        options = (*BOOT_OPTIONS, "-v", f"{sshd.auth}:/.bootfs/auth:ro")
+        done = engine.run(boot, options=options)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "READY\n", "")

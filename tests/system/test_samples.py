@@ -28,6 +28,7 @@ CHECKOUT = ("boot", "converter", "sample", "scripts", "store", "pyproject.toml",
 BOOT_IMAGE = "bootfs-demo:latest"
 CACHE = "bootfs-cache"
 SIGNED = "bootfs-signed:latest"
+OVER_SSH = "bootfs-ssh:latest"
 
 
 @pytest.fixture
@@ -131,6 +132,25 @@ def test_signing(conversions: Conversions) -> None:
     assert len(refused) == len(layers) + 3
     assert all(line.startswith("refused, ") for line in refused)
     done = run(TOP / "sample/signing/run")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("usage: ")
+
+
+def test_a_store_over_ssh() -> None:
+    require("sshd")
+    source = build_image(IMAGES["deb"])
+    was_there = has_image(OVER_SSH)
+    try:
+        done = run(TOP / "sample/ssh/run", source)
+    finally:
+        if not was_there:
+            docker("rmi", "-f", OVER_SSH, check=False)
+    assert (done.returncode, done.stdout) == (0, "READY\n"), done.stderr
+    lines = done.stderr.splitlines()
+    assert any("0 differences" in line for line in lines)
+    assert any(line.startswith(f"booted: {OVER_SSH} from ssh://") for line in lines)
+    assert lines[-1].startswith("bootfs: ") and "is not the one in" in lines[-1]
+    done = run(TOP / "sample/ssh/run")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("usage: ")
 

@@ -8,13 +8,17 @@ from store.write.registry.endpoint import SCHEMES, parse_endpoint
 
 
 def open_backend(url: str) -> Backend:
-    """Return read-write access to the store at ``url``: a directory, ``file://``, ``docker://``.
+    """Return read-write access to the store at ``url``: a directory, ``docker://``, ``ssh://``.
 
     Raises:
         UsageError: such a store cannot be written.
 
     """
     scheme = url.partition("://")[0] if "://" in url else ""
+    if scheme.lower() in ("ssh", "sftp"):
+        from store.write.backends.sftp import SftpBackend
+
+        return SftpBackend(url)
     if scheme in ("", "file") and url:
         from store.write.backends.directory import DirectoryBackend
 
@@ -25,7 +29,9 @@ def open_backend(url: str) -> Backend:
         return RegistryBackend(url)
     if scheme in ("http", "https"):
         raise UsageError(f"{url}: a web server cannot be written to; give the directory it serves")
-    raise UsageError(f"{url!r}: not a store that can be written; give a directory or docker://")
+    raise UsageError(
+        f"{url!r}: not a store that can be written; give a directory, docker:// or ssh://"
+    )
 
 
 def is_in_registry(url: str) -> bool:
