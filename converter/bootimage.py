@@ -61,6 +61,7 @@ class ImageFiles:
     chunk_index: bytes
     chunk_index_digest: bytes
     """Raw BLAKE3 digest of ``chunk_index``."""
+    origins: bytes
 
 
 def check_source(source: ImageView) -> None:
@@ -124,12 +125,15 @@ def build_own_layer(source: ImageView, tree: Node, files: ImageFiles, blob_store
             ("bootstrap", files.bootstrap),
             ("chunk-index", files.chunk_index),
             ("config", config),
+            ("origins", files.origins),
         ):
             _add_file(tar, f".bootfs/image/{name}", data, 0o644)
     return Layer.from_plain(buffer.getvalue())
 
 
-def build_config(source: ImageView, layers: list[Layer], chunk_index_digest: bytes) -> JsonObject:
+def build_config(
+    source: ImageView, layers: list[Layer], chunk_index_digest: bytes, level: int
+) -> JsonObject:
     """Return the boot image's config: the source's, but for entrypoint, layers and history.
 
     What cannot be kept as it is (history, digests of the source) is kept in labels.
@@ -154,6 +158,7 @@ def build_config(source: ImageView, layers: list[Layer], chunk_index_digest: byt
         **checked.get("Labels", {}),
         LABEL + "release": RELEASE,
         LABEL + "chunk-index": f"blake3:{chunk_index_digest.hex()}",
+        LABEL + "level": str(level),
         LABEL + "source.reference": public_name(source.name),
         LABEL + "source.digest": source.manifest_digest,
         LABEL + "source.entrypoint": _canonical(checked.get("Entrypoint")),

@@ -6,15 +6,17 @@ import argparse
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
 
 from converter import RELEASE
-from converter.bootview import BootView, read_boot_image
+from converter.bootview import read_boot_image
 from converter.check import Comparison
 from converter.convert import DEFAULT_LEVEL, Report, convert
 from converter.images.transports import open_image
+from converter.inspecting import inspect_image
 from converter.keeping import check_whole_store, collect_store, forget_image, parse_duration
 from converter.layers import merge_layers
 from converter.progress import Progress, shown_progress
@@ -83,8 +85,15 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.add_argument("--progress", choices=("bar", "json", "none"))
 
-    command = add("inspect", "show what a boot image was made of and what it needs")
+    command = add("inspect", "show what a boot image was made of, what is in it, what it needs")
     command.add_argument("image", metavar="IMAGE")
+    command.add_argument(
+        "--store", metavar="URL", help="say what the image shares with others of this store"
+    )
+    command.add_argument(
+        "--depth", metavar="N", type=parse_count, default=1,
+        help="show directories down to N names below the root (default: 1)",
+    )  # fmt: skip
     command.add_argument("--json", action="store_true", help="print as JSON")
 
     command = add(
@@ -130,6 +139,18 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def parse_count(text: str) -> int:
+    """Return a number from 0 on.
+
+    Raises:
+        ArgumentTypeError: it is none.
+
+    """
+    if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number; write 0, 1, 2, …")
+    return int(text)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     options = build_parser().parse_args(arguments)
@@ -140,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "convert":
             return _convert(options)
         if options.command == "inspect":
-            return _inspect(options)
+            return inspect_image(options.image, options.store, options.depth, as_json=options.json)
         if options.command == "forget":
             return forget_image(options.store, options.image)
         if options.command == "collect":
@@ -237,45 +258,6 @@ def summary(report: Report) -> str:
         f"{report.new_stored_bytes / 1e6:.1f} MB stored; "
         f"boot image {own:.2f} MB + {shared:.1f} MB shared; {report.seconds:.1f} s"
     )
-
-
-def _inspect(options: argparse.Namespace) -> int:
-    with Spool() as spool:
-        view = read_boot_image(open_image(parse_reference(options.image), spool), spool)
-    facts = describe(view)
-    if options.json:
-        print(json.dumps(facts))
-        return 0
-    width = max(map(len, facts))
-    for name, value in facts.items():
-        shown = json.dumps(value) if isinstance(value, list | dict) else value
-        print(f"{name.replace('_', ' '):<{width}}  {shown}")
-    return 0
-
-
-def describe(view: BootView) -> dict[str, object]:
-    """Return what ``bootfs inspect`` shows of a boot image; sizes are bytes."""
-    index = view.index
-    labels = view.labels
-    return {
-        "reference": view.name,
-        "release": view.config.release.decode("utf-8", "replace"),
-        "source": labels.get("source.reference", ""),
-        "source_digest": labels.get("source.digest", ""),
-        "source_layers": view.noted("source.layers") or [],
-        "source_history": view.noted("source.history") or [],
-        "entrypoint": [a.decode("utf-8", "replace") for a in view.config.entrypoint],
-        "blob_store": view.config.blob_store.decode("utf-8", "replace"),
-        "volumes": [v.decode("utf-8", "replace") for v in view.config.volumes],
-        "chunk_index": f"blake3:{view.config.chunk_index.hex()}",
-        "chunks": index.chunk_count,
-        "packs": len(index.pack_digests),
-        "plain_bytes": index.data_size,
-        "stored_bytes": sum(index.stored_sizes),
-        "bootstrap_bytes": index.bootstrap_size,
-        "own_layer_plain_bytes": view.own_layer_size,
-        "runtime_layer_plain_bytes": view.runtime_layer_size,
-    }
 
 
 def _reporter(progress: Progress) -> Callable[[str], None]:

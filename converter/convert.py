@@ -16,6 +16,7 @@ from converter.images.transports import check_destination, open_image, write_ima
 from converter.images.view import Layer
 from converter.layers import merge_layers
 from converter.order import lay_out
+from converter.origins import encode_origins
 from converter.progress import Progress
 from converter.reference import Reference
 from converter.runtime import open_runtime
@@ -109,7 +110,9 @@ def convert(
         backend.write(bootstrap_name(digest), iter((bootstrap.plain,)))
 
         progress.step("image")
-        own = build_own_layer(image, tree, ImageFiles(bootstrap.plain, encoded, digest), blob_store)
+        origins = encode_origins(region.extents)
+        files = ImageFiles(bootstrap.plain, encoded, digest, origins)
+        own = build_own_layer(image, tree, files, blob_store)
     shared = Layer(
         plain=runtime.plain_path,
         stored=runtime.stored_path,
@@ -117,7 +120,7 @@ def convert(
         digest=runtime.digest,
         size=runtime.size,
     )
-    config = build_config(image, [shared, own], digest)
+    config = build_config(image, [shared, own], digest, level)
     commit(backend, digest, list(zip(index.pack_digests, index.pack_sizes, strict=True)))
     image_digest = write_image(destination, config, [shared, own])
     progress.end()

@@ -246,8 +246,8 @@ def check_image_config(data: bytes) -> bool:
         source = ImageView("oci:image:tag", config, "sha256:" + "0" * 64, ())
         check_source(source)
         tree = _plain_tree()
-        own = build_own_layer(source, tree, ImageFiles(b"b", b"i", bytes(32)), "")
-        made = build_config(source, [own], bytes(32))
+        own = build_own_layer(source, tree, ImageFiles(b"b", b"i", bytes(32), b"o"), "")
+        made = build_config(source, [own], bytes(32), 5)
     except (FormatError, ConvertError, UsageError) as error:
         assert says_what_to_do(error) or isinstance(error, UsageError)
         return False
