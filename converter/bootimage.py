@@ -25,6 +25,7 @@ from store.format.bootconfig import BootConfig, encode_boot_config
 
 INIT = "/.bootfs/init"
 LABEL = "io.bootfs."
+OWN_VOLUMES = ("/.bootfs/cache", "/.bootfs/rw")
 LINK_LIMIT = 40
 NAME_LIMIT = 255
 """The longest name of an entry that a file system takes, in bytes."""
@@ -151,8 +152,7 @@ def build_config(
         settings.pop("Cmd", None)
     settings["Volumes"] = {
         **checked.get("Volumes", {}),
-        "/.bootfs/cache": {},
-        "/.bootfs/rw": {},
+        **{path: {} for path in OWN_VOLUMES},
     }
     settings["Labels"] = {
         **checked.get("Labels", {}),

@@ -15,6 +15,8 @@ from converter import RELEASE
 from converter.bootview import read_boot_image
 from converter.check import Comparison
 from converter.convert import DEFAULT_LEVEL, Report, convert
+from converter.diffing import diff_images
+from converter.exporting import export_image
 from converter.images.transports import open_image
 from converter.inspecting import inspect_image
 from converter.keeping import check_whole_store, collect_store, forget_image, parse_duration
@@ -96,6 +98,27 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     command.add_argument("--json", action="store_true", help="print as JSON")
 
+    command = add("diff", "show what changed from one boot image to another, and what it costs")
+    command.add_argument("first", metavar="A")
+    command.add_argument("second", metavar="B")
+    command.add_argument(
+        "--store", metavar="URL",
+        help="compare the bytes of files whose chunks alone do not tell; "
+        "a directory or http(s)://, mirrors 'URL|URL'",
+    )  # fmt: skip
+    command.add_argument("--json", action="store_true", help="print the result as JSON")
+
+    command = add("export", "turn a boot image back into an ordinary image of one layer")
+    command.add_argument("image", metavar="IMAGE")
+    command.add_argument("destination", metavar="DEST")
+    command.add_argument(
+        "--store", metavar="URL", default=DEFAULT_STORE,
+        help="store to read, a directory or http(s)://, mirrors 'URL|URL' "
+        f"(default: {DEFAULT_STORE})",
+    )  # fmt: skip
+    command.add_argument("--json", action="store_true", help="print the result as JSON")
+    command.add_argument("--progress", choices=("bar", "json", "none"))
+
     command = add(
         "check",
         "compare a converted image with its source, every byte and all metadata; "
@@ -162,6 +185,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _convert(options)
         if options.command == "inspect":
             return inspect_image(options.image, options.store, options.depth, as_json=options.json)
+        if options.command == "diff":
+            is_different = diff_images(
+                options.first, options.second, options.store, as_json=options.json
+            )
+            return DIFFERENT if is_different else 0
+        if options.command == "export":
+            return export_image(
+                options.image,
+                options.destination,
+                options.store,
+                options.progress,
+                as_json=options.json,
+            )
         if options.command == "forget":
             return forget_image(options.store, options.image)
         if options.command == "collect":
