@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from converter import RELEASE
 from converter.images.view import ImageView, JsonObject, Layer
-from converter.reference import DOCKER_ARCHIVE, OCI, OCI_ARCHIVE
+from converter.reference import DOCKER_ARCHIVE, OCI, OCI_ARCHIVE, ROOT_ALONE
 from converter.sourceconfig import PATH_LIMIT, check_config, check_platform, encode_text
 from converter.tree import Node
 from store.errors import ConvertError, UsageError
@@ -190,6 +190,8 @@ def public_name(name: str) -> str:
     place must give the same boot image.
     """
     transport, _, rest = name.partition(":")
+    if transport in ROOT_ALONE:
+        return f"{transport}:{os.path.basename(os.path.abspath(rest))}"
     if transport not in (DOCKER_ARCHIVE, OCI, OCI_ARCHIVE):
         return name
     path, colon, tag = rest.partition(":")

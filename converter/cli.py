@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from pathlib import Path
 
 from converter import RELEASE
 from converter.bootview import read_boot_image
@@ -17,12 +18,15 @@ from converter.check import Comparison
 from converter.convert import DEFAULT_LEVEL, Report, convert
 from converter.diffing import diff_images
 from converter.exporting import export_image
+from converter.htmlreport import check_report, write_report
 from converter.images.transports import open_image
 from converter.inspecting import inspect_image
 from converter.keeping import check_whole_store, collect_store, forget_image, parse_duration
 from converter.layers import merge_layers
 from converter.progress import Progress, shown_progress
-from converter.reference import parse_reference
+from converter.reference import ROOT_ALONE, parse_reference
+from converter.settings import add_options as add_settings
+from converter.settings import settings_of
 from converter.spool import Spool
 from store.errors import BootfsError, UsageError
 from store.read.source import open_source
@@ -36,7 +40,8 @@ INTERRUPTED = 130
 
 REFERENCES = """\
 SOURCE and DEST are references: docker-daemon:NAME[:TAG] (or just NAME), docker-archive:FILE,
-oci:DIRECTORY[:TAG], oci-archive:FILE[:TAG].
+oci:DIRECTORY[:TAG], oci-archive:FILE[:TAG]; SOURCE also dir:DIRECTORY, the root file
+system itself or what skopeo copies to dir:, and tar:FILE, the root file system in a tar.
 """
 EXIT_STATUS = """\
 Exit status: 0 done, 1 other failure, 2 usage, 4 differences found, 10 not found, 11 damaged
@@ -84,8 +89,16 @@ def build_parser() -> argparse.ArgumentParser:
         "--level", metavar="N", type=int, default=DEFAULT_LEVEL,
         help=f"zstd level of chunks, 1 to 22 (default: {DEFAULT_LEVEL})",
     )  # fmt: skip
+    command.add_argument(
+        "--force", action="store_true",
+        help="convert although DEST is what would come of it, and the store has all of it",
+    )  # fmt: skip
+    command.add_argument(
+        "--report", metavar="FILE", help="write what is in the image as a page of HTML"
+    )
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.add_argument("--progress", choices=("bar", "json", "none"))
+    add_settings(command)
 
     command = add("inspect", "show what a boot image was made of, what is in it, what it needs")
     command.add_argument("image", metavar="IMAGE")
@@ -226,6 +239,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _convert(options: argparse.Namespace) -> int:
     if not 1 <= options.level <= 22:
         raise UsageError(f"--level {options.level}: zstd has the levels 1 to 22")
+    source = parse_reference(options.source)
+    destination = parse_reference(options.destination)
+    settings = settings_of(options)
+    if settings and source.transport not in ROOT_ALONE:
+        raise UsageError(
+            f"{source} has settings of its own, which are kept; "
+            "--entrypoint, --cmd, --env, --user, --workdir are for a SOURCE dir: or tar:"
+        )
+    if options.report is not None:
+        check_report(Path(options.report))
     if options.blob_store:
         # Refuse here what every boot of the image would refuse.
         _check_blob_store(options.blob_store)
@@ -236,13 +259,17 @@ def _convert(options: argparse.Namespace) -> int:
         if options.mounted:
             _check_mounted(options.store)
         report = convert(
-            parse_reference(options.source),
-            parse_reference(options.destination),
+            source,
+            destination,
             backend,
             options.level,
             options.blob_store,
             progress,
+            settings=settings,
+            force=options.force,
         )
+        if options.report is not None:
+            write_report(Path(options.report), report, destination, backend)
     print(json.dumps(report.as_json()) if options.json else summary(report))
     return 0
 
@@ -287,6 +314,11 @@ def _check_one_store(url: str) -> None:
 
 def summary(report: Report) -> str:
     """Return the last line of a conversion."""
+    if report.unchanged:
+        return (
+            f"{report.boot_image.reference}: made of the same source by the same release and "
+            "options, and whole in the store: nothing to do; --force converts again"
+        )
     own = report.boot_image.own_layer_bytes / 1e6
     shared = report.boot_image.runtime_layer_bytes / 1e6
     return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from converter.bootimage import (
@@ -11,15 +12,18 @@ from converter.bootimage import (
     build_own_layer,
     check_source,
 )
+from converter.earlier import Earlier, Kept, read_earlier
 from converter.erofswriter import write_bootstrap
-from converter.images.transports import check_destination, open_image, write_image
-from converter.images.view import Layer
+from converter.images.rootfs import with_settings
+from converter.images.transports import check_destination, open_image, peek_digest, write_image
+from converter.images.view import Layer, LayerSource
 from converter.layers import merge_layers
 from converter.order import lay_out
 from converter.origins import encode_origins
 from converter.progress import Progress
 from converter.reference import Reference
 from converter.runtime import open_runtime
+from converter.settings import Settings
 from converter.spool import Spool
 from converter.storing import add_bootstrap, store_region
 from converter.structure import check_structure
@@ -56,8 +60,13 @@ class Report:
     """Stored size of all chunks of the image, also of those the store had."""
     new_stored_bytes: int
     """Size of the packs that were written."""
+    source_layer_bytes: list[int]
+    """Size of each layer of the source as it was read, lowest first: compressed, or as
+    the engine gives it; none where the source need not be read."""
     boot_image: BootImageReport
     seconds: float
+    unchanged: bool = False
+    """Whether the same boot image was there already, so that nothing was done."""
 
     def as_json(self) -> dict[str, object]:
         """Return the report as what ``--json`` prints."""
@@ -71,24 +80,40 @@ def convert(
     level: int,
     blob_store: str,
     progress: Progress,
+    *,
+    settings: Settings | None = None,
+    force: bool = False,
 ) -> Report:
     """Convert ``source`` into a boot image at ``destination``, its data into ``backend``.
 
     Everything is written before the two steps that make it visible, the manifest
     and the boot image: whatever fails before leaves a valid store, with packs at
-    most that nothing refers to, and no destination.
+    most that nothing refers to, and no destination.  ``settings`` are those of a source
+    without a config of its own.  Where the boot image is there already, and the store has
+    what it needs, nothing is done, unless ``force``.
 
     Raises:
         BootfsError: whatever part fails says what and where.
 
     """
     started = time.monotonic()
-    check_destination(destination)
+    kept = Kept(level, blob_store, backend)
     backend.check()
     with Spool(advance=progress.advance) as spool:
+        earlier = None if force else read_earlier(destination, spool)
+        if earlier is None:
+            check_destination(destination)
         progress.step("open")
+        if earlier is not None and earlier.is_of(str(source), peek_digest(source), kept):
+            return _unchanged(earlier, [], destination, progress, started)
         image = open_image(source, spool)
+        if settings:
+            image = with_settings(image, settings)
         check_source(image)
+        if earlier is not None:
+            if earlier.is_of(image.name, image.manifest_digest, kept):
+                return _unchanged(earlier, image.layers, destination, progress, started)
+            check_destination(destination)
         progress.step("read", sum(layer.size for layer in image.layers))
         tree = merge_layers(image.layers, spool, advance=progress.advance)
         region = lay_out(tree)
@@ -130,6 +155,31 @@ def convert(
         plain_bytes=region.size,
         stored_bytes=stored.referenced_bytes,
         new_stored_bytes=stored.new_bytes,
+        source_layer_bytes=[layer.size for layer in image.layers],
         boot_image=BootImageReport(str(destination), image_digest, own.size, shared.size),
         seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def _unchanged(
+    earlier: Earlier,
+    layers: Sequence[LayerSource],
+    destination: Reference,
+    progress: Progress,
+    started: float,
+) -> Report:
+    progress.end()
+    index = earlier.view.index
+    return Report(
+        chunks=index.chunk_count,
+        new_chunks=0,
+        plain_bytes=index.data_size,
+        stored_bytes=sum(index.stored_sizes),
+        new_stored_bytes=0,
+        source_layer_bytes=[layer.size for layer in layers],
+        boot_image=BootImageReport(
+            str(destination), earlier.digest, earlier.own_layer_size(), open_runtime().size
+        ),
+        seconds=round(time.monotonic() - started, 3),
+        unchanged=True,
     )

@@ -11,12 +11,16 @@ DOCKER_DAEMON = "docker-daemon"
 DOCKER_ARCHIVE = "docker-archive"
 OCI = "oci"
 OCI_ARCHIVE = "oci-archive"
+DIR = "dir"
+TAR = "tar"
 
-_TRANSPORTS = (DOCKER_DAEMON, DOCKER_ARCHIVE, OCI, OCI_ARCHIVE)
-_KNOWN_ELSEWHERE = ("docker", "dir", "containers-storage", "ostree", "tarball", "sif", "atomic")
+ROOT_ALONE = (DIR, TAR)
+"""Where there is a root file system alone: its reference is a path and nothing else."""
+_TRANSPORTS = (DOCKER_DAEMON, DOCKER_ARCHIVE, OCI, OCI_ARCHIVE, DIR, TAR)
+_KNOWN_ELSEWHERE = ("docker", "containers-storage", "ostree", "tarball", "sif", "atomic")
 _FORMS = (
     "use docker-daemon:NAME[:TAG], docker-archive:PATH[:NAME:TAG], oci:PATH[:TAG], "
-    "oci-archive:PATH[:TAG], or a bare NAME[:TAG] of the local engine"
+    "oci-archive:PATH[:TAG], dir:PATH, tar:PATH, or a bare NAME[:TAG] of the local engine"
 )
 
 # The grammar of github.com/distribution/reference.
@@ -36,10 +40,10 @@ class Reference:
     """Where an image is, or shall be."""
 
     transport: str
-    """`DOCKER_DAEMON`, `DOCKER_ARCHIVE`, `OCI` or `OCI_ARCHIVE`."""
+    """`DOCKER_DAEMON`, `DOCKER_ARCHIVE`, `OCI`, `OCI_ARCHIVE`, `DIR` or `TAR`."""
     name: str
     """The engine's name of the image (with ``@sha256:…``, or ``sha256:…`` alone, where
-    the user gave a digest), or the path of the archive or layout."""
+    the user gave a digest), or the path of the archive, layout, directory or tar."""
     tag: str = ""
     """The tag; for docker-archive ``NAME:TAG`` within the archive; empty if there is none."""
 
@@ -69,6 +73,10 @@ def parse_reference(text: str) -> Reference:
             raise UsageError(f"{text!r}: nothing follows {transport}:; {_FORMS}")
         if transport == DOCKER_DAEMON:
             return _parse_engine_name(rest, text)
+        if transport in ROOT_ALONE:
+            if "\0" in rest:
+                raise UsageError(f"{text!r}: there is no path; {_FORMS}")
+            return Reference(transport, rest)
         return _parse_path(transport, rest, text)
     if colon and (rest.startswith("//") or (transport in _KNOWN_ELSEWHERE and "/" in rest)):
         raise UsageError(f"{text!r}: the transport {transport}: is not supported; {_FORMS}")

@@ -104,7 +104,19 @@ def _image_of(files: Files, reference: Reference) -> ImageView:
         raise FormatError(files.name, 0, "there is no index.json: incomplete, copy it again")
     what = f"{files.name}: index.json"
     document = object_of(parse_json(read_document(index, what), what), what)
-    chosen = _choose(_manifests(document, what), reference)
+    return image_of_manifest(files, reference, _choose(_manifests(document, what), reference))
+
+
+def image_of_manifest(files: Files, reference: Reference, chosen: Descriptor) -> ImageView:
+    """Return the image whose manifest, or an image index with one, ``chosen`` describes.
+
+    ``files`` has its blobs under the names that they have in an OCI layout.
+
+    Raises:
+        ImageNotFound: an index has none for this machine.
+        FormatError, IntegrityError: what is there is damaged.
+
+    """
     descriptor, manifest = _resolve(files, chosen)
     return _view(files, reference, descriptor, manifest)
 

@@ -69,7 +69,7 @@ def with_xattr(name: bytes, value: bytes) -> Node:
     ],
 )
 def test_what_no_layer_holds_is_refused_by_its_path(node: Node) -> None:
-    with pytest.raises(UnsupportedEntry, match="^/d/name: "):
+    with pytest.raises(UnsupportedEntry, match=r"^/d/name: "):
         list(iter_layer(make_directory(d=make_directory(name=node))))
 
 
