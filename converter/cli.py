@@ -129,6 +129,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="store to read, a directory or http(s)://, mirrors 'URL|URL' "
         f"(default: {DEFAULT_STORE})",
     )  # fmt: skip
+    command.add_argument(
+        "--sparse", action="store_true",
+        help="keep holes of files; Docker runs such an image, and cannot save or push it",
+    )  # fmt: skip
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.add_argument("--progress", choices=("bar", "json", "none"))
 
@@ -209,6 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 options.destination,
                 options.store,
                 options.progress,
+                sparse=options.sparse,
                 as_json=options.json,
             )
         if options.command == "forget":

@@ -23,9 +23,17 @@ _PLAIN = (DOCKER_DAEMON, DOCKER_ARCHIVE)
 
 
 def export_image(
-    image: str, destination: str, store: str, progress_wish: str | None, *, as_json: bool
+    image: str,
+    destination: str,
+    store: str,
+    progress_wish: str | None,
+    *,
+    sparse: bool,
+    as_json: bool,
 ) -> int:
     """Write an ordinary image with the tree and the settings of a boot image; return 0.
+
+    With ``sparse`` holes of files stay holes, else they become zeros; see `iter_layer`.
 
     All of the image's chunks are fetched from ``store``, each verified.  Nothing is
     visible at the destination until all of it is there.
@@ -51,7 +59,7 @@ def export_image(
         with closing(view.open_reader(source, _warn)) as reader:
             tree = read_tree(view.open_tree(reader), reader)
             progress.step("read", view.index.data_size)
-            pieces = iter_counted(iter_layer(tree), progress)
+            pieces = iter_counted(iter_layer(tree, sparse=sparse), progress)
             layer = spool_layer(pieces, spool, compress=target.transport not in _PLAIN)
         progress.step("image")
         digest = write_image(target, config, [layer])

@@ -11,10 +11,11 @@ import tarfile
 from collections.abc import Iterator
 
 from converter.tarformat import BLOCK
-from converter.tree import Content, Node
+from converter.tree import Content, Node, Segment
 from store.errors import UnsupportedEntry
 
 PIECE = 1 << 20
+_ZEROS = bytes(PIECE)
 _WHITEOUT = b".wh."
 _NS = 10**9
 _TIME_LIMIT = 8**11
@@ -29,10 +30,13 @@ _TYPES = {
 }
 
 
-def iter_layer(root: Node) -> Iterator[bytes]:
+def iter_layer(root: Node, *, sparse: bool) -> Iterator[bytes]:
     """Yield the tar of a tree, in path order; the same tree gives the same bytes.
 
     A file with several names is an entry under the first and hard links under the others.
+    With ``sparse``, holes of files take no room, which every reader understands; but
+    Docker's engine (20.10) cannot save or push a layer that has such an entry.  Without,
+    they are zeros.
 
     Raises:
         UnsupportedEntry: no layer can hold something of the tree.
@@ -53,7 +57,7 @@ def iter_layer(root: Node) -> Iterator[bytes]:
             yield _header(path, node, tarfile.LNKTYPE, link=first[node])
         else:
             first[node] = path
-            yield from _iter_entry(path, node)
+            yield from _iter_entry(path, node, sparse=sparse)
     yield bytes(2 * BLOCK)
 
 
@@ -64,7 +68,7 @@ def _check_name(path: bytes, name: bytes) -> None:
         )
 
 
-def _iter_entry(path: bytes, node: Node) -> Iterator[bytes]:
+def _iter_entry(path: bytes, node: Node, *, sparse: bool) -> Iterator[bytes]:
     if node.kind not in _TYPES:
         raise UnsupportedEntry(f"{_shown(path)}: a layer holds no sockets; remove it")
     if stat.S_ISCHR(node.mode) and node.device == (0, 0):
@@ -77,22 +81,42 @@ def _iter_entry(path: bytes, node: Node) -> Iterator[bytes]:
         return
     content = node.content
     held = sum(segment.size for segment in content.segments)
-    if held == content.size:
-        yield _header(path, node, kind, size=held)
-    else:
-        runs = _encode_runs(content)
-        records = {
-            "GNU.sparse.major": "1",
-            "GNU.sparse.minor": "0",
-            "GNU.sparse.name": _text(path),
-            "GNU.sparse.realsize": str(content.size),
-        }
-        yield _header(path, node, kind, size=len(runs) + held, records=records)
-        yield runs
+    if held == content.size or not sparse:
+        yield _header(path, node, kind, size=content.size)
+        yield from _iter_plain(content)
+        yield bytes(-content.size % BLOCK)
+        return
+    runs = _encode_runs(content)
+    records = {
+        "GNU.sparse.major": "1",
+        "GNU.sparse.minor": "0",
+        "GNU.sparse.name": _text(path),
+        "GNU.sparse.realsize": str(content.size),
+    }
+    yield _header(path, node, kind, size=len(runs) + held, records=records)
+    yield runs
     for segment in content.segments:
-        for at in range(0, segment.size, PIECE):
-            yield segment.blob.pread(segment.blob_offset + at, min(PIECE, segment.size - at))
+        yield from _iter_segment(segment)
     yield bytes(-held % BLOCK)
+
+
+def _iter_plain(content: Content) -> Iterator[bytes]:
+    at = 0
+    for segment in content.segments:
+        yield from _iter_zeros(segment.offset - at)
+        yield from _iter_segment(segment)
+        at = segment.offset + segment.size
+    yield from _iter_zeros(content.size - at)
+
+
+def _iter_segment(segment: Segment) -> Iterator[bytes]:
+    for at in range(0, segment.size, PIECE):
+        yield segment.blob.pread(segment.blob_offset + at, min(PIECE, segment.size - at))
+
+
+def _iter_zeros(size: int) -> Iterator[bytes]:
+    for at in range(0, size, PIECE):
+        yield _ZEROS[: min(PIECE, size - at)]
 
 
 def _encode_runs(content: Content) -> bytes:

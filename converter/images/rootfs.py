@@ -42,7 +42,7 @@ def open_directory(reference: Reference, spool: Spool) -> ImageView:
     if is_skopeo_directory(path):
         return open_skopeo_directory(reference, spool)
     tree = read_directory(path, Budget())
-    plain, digest = spool_tar(iter_layer(tree), spool, str(reference))
+    plain, digest = spool_tar(iter_layer(tree, sparse=True), spool, str(reference))
     return _image_of(reference, plain, digest)
 
 

@@ -13,7 +13,7 @@ from tests.support.trees import MemoryBlob, make_directory, make_file, make_link
 
 
 def entries(root: Node) -> dict[str, tarfile.TarInfo]:
-    with tarfile.open(fileobj=io.BytesIO(b"".join(iter_layer(root)))) as tar:
+    with tarfile.open(fileobj=io.BytesIO(b"".join(iter_layer(root, sparse=False)))) as tar:
         return {entry.name: entry for entry in tar}
 
 
@@ -43,7 +43,7 @@ def test_holes_are_kept() -> None:
         hollow=Node(stat.S_IFREG | 0o644, content=Content(1 << 40)),
         sparse=Node(stat.S_IFREG | 0o644, content=Content(3 << 30, segments)),
     )
-    tar = b"".join(iter_layer(tree))
+    tar = b"".join(iter_layer(tree, sparse=True))
     assert len(tar) < 20_000
     with tarfile.open(fileobj=io.BytesIO(tar)) as opened:
         assert opened.getmember("./hollow").size == 1 << 40
@@ -51,6 +51,20 @@ def test_holes_are_kept() -> None:
         assert sparse is not None and opened.getmember("./sparse").size == 3 << 30
         sparse.seek((1 << 30) - 2)
         assert sparse.read(5_004) == b"\0\0" + data + b"\0\0"
+
+
+def test_holes_can_be_zeros() -> None:
+    segments = (
+        Segment(3 << 20, 5, MemoryBlob(b"first"), 0),
+        Segment(4 << 20, 6, MemoryBlob(b"second"), 0),
+    )
+    content = Content((5 << 20) + 1, segments)
+    tree = make_directory(f=Node(stat.S_IFREG | 0o644, content=content))
+    with tarfile.open(fileobj=io.BytesIO(b"".join(iter_layer(tree, sparse=False)))) as opened:
+        member = opened.getmember("./f")
+        file = opened.extractfile(member)
+        assert file is not None and not member.issparse()
+        assert file.read() == content.pread(0, content.size)
 
 
 def with_xattr(name: bytes, value: bytes) -> Node:
@@ -70,11 +84,11 @@ def with_xattr(name: bytes, value: bytes) -> Node:
 )
 def test_what_no_layer_holds_is_refused_by_its_path(node: Node) -> None:
     with pytest.raises(UnsupportedEntry, match=r"^/d/name: "):
-        list(iter_layer(make_directory(d=make_directory(name=node))))
+        list(iter_layer(make_directory(d=make_directory(name=node)), sparse=True))
 
 
 def test_a_name_that_would_be_a_whiteout_is_refused() -> None:
     directory = make_directory()
     directory.children[b".wh.name"] = make_file(b"")
     with pytest.raises(UnsupportedEntry, match=r"^/\.wh\.name: "):
-        list(iter_layer(directory))
+        list(iter_layer(directory, sparse=True))

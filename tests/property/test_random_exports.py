@@ -32,14 +32,15 @@ def without_what_layers_lack(root: Node) -> Node:
     return root
 
 
-@pytest.mark.parametrize("compress", [True, False])
+@pytest.mark.parametrize(("compress", "sparse"), [(True, True), (False, True), (True, False)])
 @pytest.mark.parametrize("seed", range(TREES))
-def test_a_tree_is_read_back_from_its_layer(seed: int, compress: bool) -> None:
-    tree = without_what_layers_lack(random_tree(Random(seed), huge=not compress))
+def test_a_tree_is_read_back_from_its_layer(seed: int, compress: bool, sparse: bool) -> None:
+    huge = sparse and not compress
+    tree = without_what_layers_lack(random_tree(Random(seed), huge=huge))
     expected = dump_tree(tree)
     with Spool() as spool:
-        layer = spool_layer(iter_layer(tree), spool, compress=compress)
-        again = spool_layer(iter_layer(tree), spool, compress=compress)
+        layer = spool_layer(iter_layer(tree, sparse=sparse), spool, compress=compress)
+        again = spool_layer(iter_layer(tree, sparse=sparse), spool, compress=compress)
         assert (layer.diff_id, layer.digest) == (again.diff_id, again.digest)
         assert isinstance(layer.stored, Path)
         stored = spool.store("stored", layer.stored.read_bytes())
@@ -62,12 +63,13 @@ def test_an_image_comes_back_from_its_boot_image(
     exported = f"{kind}:{tmp_path}/exported"
     store = ("--store", str(tmp_path / "store"))
     assert main(["convert", source, boot, *store, "--level", "1"]) == 0
-    assert main(["export", boot, exported, *store]) == 0
+    assert main(["export", boot, exported, *store, *["--sparse"][: seed % 2]]) == 0
     capsys.readouterr()
     assert main(["check", exported, boot, *store, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report == {"entries": len(dump_tree(tree)), "differences": []}
-    # The exported image is converted to the same bytes: it is as good as the source.
     assert main(["convert", exported, f"oci:{tmp_path}/again", *store, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["new_chunks"] == 0
+    new_chunks = json.loads(capsys.readouterr().out)["new_chunks"]
+    # Zeros that stand where holes were are chunks, and may be cut with their neighbours.
+    assert new_chunks == 0 or not seed % 2
     assert main(["check", source, f"oci:{tmp_path}/again", *store]) == 0
