@@ -23,6 +23,7 @@ from converter.images.transports import open_image
 from converter.inspecting import inspect_image
 from converter.keeping import check_whole_store, collect_store, forget_image, parse_duration
 from converter.layers import merge_layers
+from converter.preflight import ask_mirrors
 from converter.progress import Progress, shown_progress
 from converter.reference import ROOT_ALONE, parse_reference
 from converter.settings import add_options as add_settings
@@ -143,18 +144,33 @@ def build_parser() -> argparse.ArgumentParser:
     )
     command.usage = (
         "bootfs check [--store URL] [--json] [--progress …] SOURCE DEST\n"
-        "       bootfs check --store DIRECTORY [--repair URL] [--json] [--progress …]"
+        "       bootfs check --store URL [--image IMAGE]… [--repair URL] [--json] [--progress …]\n"
+        "       bootfs check --fetchable IMAGE [--store URL] [--auth DIRECTORY] [--json]"
     )
     command.add_argument("source", metavar="SOURCE", nargs="?")
     command.add_argument("destination", metavar="DEST", nargs="?")
     command.add_argument(
         "--store", metavar="URL",
         help="store to read, a directory or http(s)://, mirrors 'URL|URL' "
-        f"(default: {DEFAULT_STORE}); without SOURCE and DEST the directory of the store to verify",
+        f"(default: {DEFAULT_STORE}); without SOURCE and DEST the store to verify",
+    )  # fmt: skip
+    command.add_argument(
+        "--image", metavar="IMAGE", action="append", default=[], dest="images",
+        help="verify what this image needs of the store, and other --image; "
+        "a boot image, or the digest of its chunk index, blake3:…",
     )  # fmt: skip
     command.add_argument(
         "--repair", metavar="URL",
         help="get what is damaged or missing from this store, a directory or http(s)://",
+    )  # fmt: skip
+    command.add_argument(
+        "--fetchable", metavar="IMAGE",
+        help="ask each mirror of the image's store, or of --store, whether all that a boot image "
+        "needs can be fetched, without fetching it",
+    )  # fmt: skip
+    command.add_argument(
+        "--auth", metavar="DIRECTORY", default="",
+        help="with --fetchable: files with credentials, as a container has them in /.bootfs/auth",
     )  # fmt: skip
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.add_argument("--progress", choices=("bar", "json", "none"))
@@ -344,18 +360,40 @@ def _reporter(progress: Progress) -> Callable[[str], None]:
 
 
 def _check(options: argparse.Namespace) -> int:
+    if options.fetchable is not None:
+        if options.source is not None or options.images or options.repair is not None:
+            raise UsageError("check: --fetchable IMAGE goes with --store, --auth and --json alone")
+        return _check_fetchable(options)
     if options.source is None:
         if options.store is None:
-            raise UsageError("check: give SOURCE and DEST, or --store DIRECTORY for a whole store")
+            raise UsageError("check: give SOURCE and DEST, or --store URL for a whole store")
         problems = check_whole_store(
-            options.store, options.repair, options.progress, as_json=options.json
+            options.store, options.images, options.repair, options.progress, as_json=options.json
         )
         return DIFFERENT if problems else 0
     if options.destination is None:
         raise UsageError("check: DEST is missing; with neither SOURCE nor DEST a store is checked")
-    if options.repair is not None:
-        raise UsageError("check: --repair is for a whole store; leave SOURCE and DEST out")
+    if options.repair is not None or options.images:
+        raise UsageError(
+            "check: --repair and --image are for a whole store; leave SOURCE and DEST out"
+        )
     return _compare(options)
+
+
+def _check_fetchable(options: argparse.Namespace) -> int:
+    """Print what each mirror answers; return 0, or the exit code of the first problem."""
+    with Spool() as spool:
+        view = read_boot_image(open_image(parse_reference(options.fetchable), spool), spool)
+    urls = os.fsdecode(view.config.blob_store) if options.store is None else options.store
+    answers = []
+    for answer in ask_mirrors(view.index, urls, READ_LIMIT_S, options.auth):
+        answers.append(answer)
+        if not options.json:
+            print(answer)
+    if options.json:
+        print(json.dumps([answer.as_json() for answer in answers]))
+    codes = [problem.error.exit_code for answer in answers for problem in answer.problems]
+    return codes[0] if codes else 0
 
 
 def _compare(options: argparse.Namespace) -> int:

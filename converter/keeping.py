@@ -6,7 +6,7 @@ import argparse
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 
@@ -16,14 +16,15 @@ from converter.progress import Progress, shown_progress
 from converter.reference import parse_reference
 from converter.spool import Spool
 from store.errors import UsageError
-from store.interfaces import Backend
+from store.interfaces import Backend, Listing
 from store.write.backends import open_backend
 from store.write.checking import Problem, StoreCheck
 from store.write.collecting import Garbage, collect, forget
-from store.write.repairing import iter_repaired, open_mirror
+from store.write.repairing import iter_repaired
+from store.write.served import ImagesOf, is_served, open_objects
 
-MIRROR_LIMIT_S = 60.0
-"""How long a piece of an object may take to come from a mirror."""
+READ_LIMIT_S = 60.0
+"""How long a piece of an object may take to come from a server."""
 
 _CHUNK_INDEX = re.compile(r"blake3:([0-9a-f]{64})")
 _DURATION = re.compile(r"(\d{1,9})([smhd]?)", re.ASCII)
@@ -43,39 +44,66 @@ def parse_duration(text: str) -> float:
     return float(match[1]) * _SECONDS[match[2]]
 
 
-def _open_directory(url: str) -> Backend:
-    if url.partition("://")[0].lower() in ("http", "https"):
+def _open_writable(url: str) -> Backend:
+    if is_served(url):
+        raise UsageError(f"{url}: a web server cannot be written to; give the directory it serves")
+    return open_backend(url)
+
+
+def _open_listing(url: str, images: Sequence[str]) -> Listing:
+    """Return the store at ``url``, or of it what ``images`` need: references or digests."""
+    if images:
+        digests = sorted({_parse_image(image) for image in images})
+        return ImagesOf(open_objects(url, READ_LIMIT_S), digests)
+    if is_served(url):
         raise UsageError(
-            f"{url}: a web server does not say what a store holds; give the directory it serves, "
-            "or check an image through it: bootfs check SOURCE DEST --store URL"
+            f"{url}: a web server does not say what a store holds; name images of it with "
+            "--image IMAGE, or give the directory it serves"
         )
     return open_backend(url)
 
 
+def _parse_image(image: str) -> bytes:
+    """Return the chunk index digest of a boot image, which ``blake3:…`` is already."""
+    match = _CHUNK_INDEX.fullmatch(image)
+    if match:
+        return bytes.fromhex(match[1])
+    with Spool() as spool:
+        return read_boot_image(open_image(parse_reference(image), spool), spool).config.chunk_index
+
+
 def check_whole_store(
-    url: str, mirror_url: str | None, progress_wish: str | None, *, as_json: bool
+    url: str,
+    images: Sequence[str],
+    mirror_url: str | None,
+    progress_wish: str | None,
+    *,
+    as_json: bool,
 ) -> int:
     """Verify the store at ``url``, repair it where a mirror is given; return the problems left.
 
+    Of a store that cannot be listed, or where some are named, what ``images`` need.
+
     Raises:
-        NotFound, UsageError, AccessDenied: there is no store, or none that can be listed.
+        NotFound, UsageError, AccessDenied: there is no store, or none that can be listed,
+            or it lacks one of the images.
         Unreachable, AccessDenied: the mirror cannot be read.
 
     """
     with ExitStack() as stack:
-        backend = stack.enter_context(closing(_open_directory(url)))
-        mirror = None
-        if mirror_url is not None:
-            mirror = stack.enter_context(closing(open_mirror(mirror_url, MIRROR_LIMIT_S)))
+        repairs = None if mirror_url is None else _open_writable(url)
+        if repairs is not None:
+            stack.enter_context(closing(repairs))
+        check = StoreCheck(stack.enter_context(closing(_open_listing(url, images))))
         progress = stack.enter_context(shown_progress(progress_wish))
-        check = StoreCheck(backend)
         found: list[tuple[Problem, str | None]] = []
-        if mirror is None:
+        if mirror_url is None or repairs is None:
             outcomes: Iterator[tuple[Problem, str | None]] = (
                 (problem, None) for problem in _iter_found(check, progress)
             )
         else:
-            outcomes = iter(iter_repaired(backend, mirror, lambda: _iter_found(check, progress)))
+            mirror = stack.enter_context(closing(open_objects(mirror_url, READ_LIMIT_S)))
+            outcomes = iter(iter_repaired(repairs, mirror, lambda: _iter_found(check, progress)))
         for problem, left in outcomes:
             found.append((problem, left))
             if not as_json:
@@ -95,7 +123,7 @@ def check_whole_store(
         ]
         print(json.dumps({**counts, "problems": shown}))
     else:
-        print(_checked_line(counts, len(outcome), problems, is_repair=mirror is not None))
+        print(_checked_line(counts, len(outcome), problems, is_repair=repairs is not None))
     return problems
 
 
@@ -121,14 +149,8 @@ def forget_image(url: str, image: str) -> int:
         BootfsError: it cannot be read, or the store not be changed.
 
     """
-    with closing(_open_directory(url)) as backend:
-        match = _CHUNK_INDEX.fullmatch(image)
-        if match:
-            digest = bytes.fromhex(match[1])
-        else:
-            with Spool() as spool:
-                view = read_boot_image(open_image(parse_reference(image), spool), spool)
-                digest = view.config.chunk_index
+    with closing(_open_writable(url)) as backend:
+        digest = _parse_image(image)
         forget(backend, digest)
     print(
         f"blake3:{digest.hex()} forgotten; "
@@ -146,7 +168,7 @@ def collect_store(url: str, grace_s: float, *, delete: bool, as_json: bool) -> i
         AccessDenied: it cannot be changed.
 
     """
-    with closing(_open_directory(url)) as backend:
+    with closing(_open_writable(url)) as backend:
         found = collect(backend, grace_s, time.time(), delete=delete)
     if as_json:
         shown = {

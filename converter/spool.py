@@ -23,6 +23,8 @@ from store.errors import (
 
 _MIB = 1 << 20
 
+_LARGER = "free some space, or set TMPDIR to a larger disk"
+
 # How much is written between two looks at the free space.
 _CHECK_EVERY = 16 * _MIB
 
@@ -111,7 +113,7 @@ class Spool:
         advance: Callable[[int], None] = lambda _: None,
     ) -> None:
         base = parent if parent is not None else Path(tempfile.gettempdir())
-        with os_errors_at(base, "cannot make a temporary directory"):
+        with os_errors_at(base, "cannot make a temporary directory", _LARGER):
             self.path = Path(tempfile.mkdtemp(prefix="bootfs-", dir=base))
         if reserve is None:
             space = os.statvfs(self.path)
@@ -171,7 +173,7 @@ class Spool:
 
         After the block, `SpoolFile.blob` holds what was written until the spool is closed.
         """
-        with os_errors_at(self.path, "cannot make a file"):
+        with os_errors_at(self.path, "cannot make a file", _LARGER):
             raw = tempfile.TemporaryFile(dir=self.path, buffering=0)  # noqa: SIM115
         file = cast("BinaryIO", raw)
         try:
@@ -215,7 +217,7 @@ class SpoolFile:
                 written = os.write(self._fd, rest)
             except OSError as error:
                 raise translate_os_error(
-                    error, self._spool.path, f"after {self.size:,} bytes of {self.name}"
+                    error, self._spool.path, f"after {self.size:,} bytes of {self.name}", _LARGER
                 ) from error
             rest = rest[written:]
             self.size += written
@@ -226,17 +228,19 @@ class SpoolFile:
         if free - wanted < self._spool.reserve:
             raise StorageFull(
                 f"{self._spool.path}: {free:,} bytes are free and {self._spool.reserve:,} are kept "
-                f"in reserve, after {self.size:,} bytes of {self.name}; "
-                "free some space, or set TMPDIR to a larger disk"
+                f"in reserve, after {self.size:,} bytes of {self.name}; " + _LARGER
             )
 
 
-def translate_os_error(error: OSError, path: Path, doing: str) -> BootfsError:
-    """Return the project's error for what the system refused at ``path``."""
+def translate_os_error(
+    error: OSError, path: Path, doing: str, advice: str = "free some space"
+) -> BootfsError:
+    """Return the project's error for what the system refused at ``path``.
+
+    ``advice`` is for a disk that is full.
+    """
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageFull(
-            f"{path}: the disk is full {doing}; free some space, or set TMPDIR to a larger disk"
-        )
+        return StorageFull(f"{path}: {doing}: the disk is full; {advice}")
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return NotFound(f"{path}: {doing}: it does not exist; check the path")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -249,8 +253,10 @@ def translate_os_error(error: OSError, path: Path, doing: str) -> BootfsError:
 
 
 @contextmanager
-def os_errors_at(path: Path, doing: str) -> Iterator[None]:
+def os_errors_at(path: Path, doing: str, advice: str = "free some space") -> Iterator[None]:
     """Translate what the system refuses in the block, all of it at ``path``.
+
+    ``advice`` is for a disk that is full.
 
     Raises:
         BootfsError: as `translate_os_error` chooses.
@@ -259,4 +265,4 @@ def os_errors_at(path: Path, doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise translate_os_error(error, path, doing) from error
+        raise translate_os_error(error, path, doing, advice) from error

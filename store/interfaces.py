@@ -62,6 +62,35 @@ class Mirror(Source, Protocol):
         """
 
 
+class Objects(Protocol):
+    """The objects of a store, to be read whole."""
+
+    location: str
+    """As the user wrote it, for messages."""
+
+    def fetch(self, name: str, offset: int, size: int) -> bytes:
+        """Return bytes of an object; see `Source`."""
+
+    def size(self, name: str) -> int:
+        """Return the object's size; see `Backend`."""
+
+    def close(self) -> None:
+        """Let go of what is open."""
+
+
+class Listing(Objects, Protocol):
+    """Objects, and which there are; see `Backend`."""
+
+    def check(self) -> None:
+        """Return when a store is there, or nothing that is in its place."""
+
+    def has(self, name: str) -> bool:
+        """Whether the object exists."""
+
+    def iter_names(self, prefix: str) -> Iterator[str]:
+        """Yield the names below ``prefix``, sorted."""
+
+
 class Backend(Source, Protocol):
     """Read-write access to the objects of one store.
 

@@ -1,7 +1,8 @@
-"""Run all tests in two processes, and count them together: `python -m tests.together [ARGUMENT…]`.
+"""Run all tests in two lines side by side, and count them together: `python -m tests.together`.
 
-System tests wait most of the time: for containers, for limits, for the kernel.  Beside them, at
-the lowest priority, run those that need neither an engine nor privileges.
+System tests wait most of the time: for containers, for limits, for the kernel.  Beside them run
+first, at the lowest priority, those that need neither an engine nor privileges, and then the
+comparison with plain Docker, which starts the most containers.  Arguments go to each pytest.
 """
 
 from __future__ import annotations
@@ -11,22 +12,25 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-BESIDE = ("unit", "contract", "format", "property", "fuzz")
-FIRST = ("budget", "system", "fault", "soak")
+PURE = ("unit", "contract", "format", "property", "fuzz")
+COMPARISON = "system/same"
+REST = ("budget", "system", "fault", "soak")
 KINDS = ("failures", "errors", "skipped")
 NO_TESTS = 5
 """pytest's exit code where the arguments select none."""
 
 
-def command(parts: tuple[str, ...], report: Path, arguments: list[str]) -> list[str]:
+def command(parts: Sequence[str], report: Path, arguments: Sequence[str]) -> list[str]:
     """Give the line that runs the tests of those parts that exist."""
     paths = [f"tests/{part}" for part in parts if Path("tests", part).is_dir()]
     return [sys.executable, "-m", "pytest", *paths, f"--junitxml={report}", *arguments]
 
 
-def count(reports: list[Path]) -> dict[str, int]:
+def count(reports: Sequence[Path]) -> dict[str, int]:
     """Sum up what reports say; a report that is missing counts as an error."""
     total = dict.fromkeys(("passed", *KINDS), 0)
     for report in reports:
@@ -41,27 +45,31 @@ def count(reports: list[Path]) -> dict[str, int]:
     return total
 
 
-def main(arguments: list[str]) -> int:
-    """Run both, print what each said, and a last line for both; give the exit code."""
+def run_beside(commands: Sequence[Sequence[str]], said: Path) -> list[int]:
+    """Run the commands one after the other, what they print to ``said``; give their exit codes."""
+    with said.open("w") as file:
+        return [
+            subprocess.run(line, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+            for line in commands
+        ]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run both lines, print what each said, and a last line for all; give the exit code."""
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bootfs-tests-") as place:
-        reports = [Path(place, "first.xml"), Path(place, "beside.xml")]
-        with (
-            Path(place, "beside.txt").open("w+") as said,
-            subprocess.Popen(
-                ["nice", "-n", "19", *command(BESIDE, reports[1], arguments)],
-                stdout=said,
-                stderr=subprocess.STDOUT,
-            ) as beside,
-        ):
-            try:
-                first = subprocess.run(command(FIRST, reports[0], arguments), check=False)
-                beside.wait()
-            finally:
-                beside.terminate()
-            said.seek(0)
-            print(said.read(), flush=True)
-        codes = {first.returncode, beside.returncode}
+        reports = [Path(place, f"{name}.xml") for name in ("rest", "pure", "comparison")]
+        said = Path(place, "beside.txt")
+        beside = [
+            ["nice", "-n", "19", *command(PURE, reports[1], arguments)],
+            command([COMPARISON], reports[2], arguments),
+        ]
+        rest = [*command(REST, reports[0], arguments), f"--ignore=tests/{COMPARISON}"]
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(run_beside, beside, said)
+            codes = {subprocess.run(rest, check=False).returncode}
+            codes.update(running.result())
+        print(said.read_text(), flush=True)
         counted = count(reports)
     took_s = int(time.monotonic() - begun)
     print(

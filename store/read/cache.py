@@ -19,6 +19,8 @@ from store.errors import BootfsError
 from store.format.names import CACHE_LAYOUT
 
 FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+"""Not through a link, and not waiting for a pipe's other end: others write into the cache."""
 DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 PAUSE_S = 10.0
 """For so long nothing is written after the disk was full."""
@@ -73,23 +75,23 @@ class Cache:
         self._stamped = bytearray(-(-self._offsets[-1] // SEGMENT))
         self._stamps_until = 0.0
         self._name = name
-        self._root = f"{directory}/{CACHE_LAYOUT}"
         self._limit_bytes = limit
         self._owner = owner
         self._limit: CacheLimit | None = None
         self._places: Places | None = None
         self._claims: Claims | None = None
-        path = self.path = f"{self._root}/{name}"
         self._data = self._present = self._used = -1
+        self._directories: list[int] = []
+        """The directories of all images and of this one, open."""
+        self._root = self.path = ""
+        """The same as paths that lead there whatever others put in their place meanwhile."""
         self._here = bytearray(len(plain_sizes))
         """What the map said when it was last read, a byte a chunk."""
         if not plain_sizes:
             return
         try:
-            for place in (self._root, path):
-                os.makedirs(place, 0o700, exist_ok=True)
-                # Whoever shares the volume may have put a link there, to data of ours.
-                os.close(os.open(place, DIRECTORY))
+            self._root = self._enter(f"{directory}/{CACHE_LAYOUT}")
+            path = self.path = self._enter(f"{self._root}/{name}")
             self._data = os.open(f"{path}/data", FLAGS, 0o600)
             if os.fstat(self._data).st_size < self._offsets[-1]:
                 os.truncate(self._data, self._offsets[-1])
@@ -102,8 +104,15 @@ class Cache:
         except OSError as error:
             self.close()
             raise CacheUnusable(
-                f"cache {path}: {error.strerror}; reading without a cache"
+                f"cache {directory}: {error.strerror}; reading without a cache"
             ) from None
+
+    def _enter(self, place: str) -> str:
+        """Return a path that leads to directory ``place``, which is made where it is missing."""
+        os.makedirs(place, 0o700, exist_ok=True)
+        # Whoever shares the volume may have put a link there, to data of ours.
+        self._directories.append(os.open(place, DIRECTORY))
+        return f"/proc/self/fd/{self._directories[-1]}"
 
     def _describe(self) -> None:
         """Write where each chunk begins, for those who make room and know nothing of the image."""
@@ -115,10 +124,11 @@ class Cache:
 
     def close(self) -> None:
         """Close the files; no read or write may be under way or follow."""
-        for fd in (self._data, self._present, self._used):
+        for fd in (self._data, self._present, self._used, *self._directories):
             if fd >= 0:
                 os.close(fd)
         self._data = self._present = self._used = -1
+        self._directories.clear()
         for part in (self._limit, self._places, self._claims):
             if part is not None:
                 part.close()

@@ -14,10 +14,8 @@ from bisect import bisect_left, bisect_right
 from itertools import accumulate
 from time import sleep
 
-from store.read.cache import FLAGS, SEGMENT, STAMP
+from store.read.cache import DIRECTORY, FLAGS, READING, SEGMENT, STAMP
 
-READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-"""Not through a link, and not waiting for a pipe's other end: others write into the cache."""
 BLOCK = 4096
 SHARE = 32
 """Of the limit: so much more than is needed is given up at once, and a segment at least."""
@@ -129,11 +127,15 @@ def _segments(image: str) -> list[tuple[int, str, int]]:
     """Return stamp, image and number of each segment that holds data."""
     found: list[tuple[int, str, int]] = []
     try:
-        data = os.open(f"{image}/data", READING)
+        directory = os.open(image, DIRECTORY)
+        try:
+            stamps = _read_numbers(directory, "used")
+            data = os.open("data", READING, dir_fd=directory)
+        finally:
+            os.close(directory)
     except FileNotFoundError:
         return []
     try:
-        stamps = _read_numbers(f"{image}/used")
         at = 0
         while True:
             try:
@@ -150,40 +152,44 @@ def _segments(image: str) -> list[tuple[int, str, int]]:
 
 def _give_up_segment(image: str, segment: int) -> int:
     """Give up the chunks that lie in a segment, or reach into it; return the bytes won."""
-    offsets = array("Q", accumulate(_read_numbers(f"{image}/sizes"), initial=0))
-    start, end = segment * SEGMENT, (segment + 1) * SEGMENT
-    first = max(bisect_right(offsets, start) - 1, 0)
-    last = min(bisect_left(offsets, end), len(offsets) - 1)
-    # First, so that nobody takes the hole for a chunk.
-    _write_at(f"{image}/present", bytes(max(last - first, 0)), first)
-    if first < last:
-        # Whole chunks, some of which reach beyond the segment; but no block that others share.
-        start = -(-offsets[first] // BLOCK) * BLOCK
-        end = max(end, offsets[last]) // BLOCK * BLOCK
-    data = os.open(f"{image}/data", FLAGS, 0o600)
+    directory = os.open(image, DIRECTORY)
     try:
-        before = os.fstat(data).st_blocks
-        _punch(data, start, end - start)
-        won = (before - os.fstat(data).st_blocks) * 512
+        offsets = array("Q", accumulate(_read_numbers(directory, "sizes"), initial=0))
+        start, end = segment * SEGMENT, (segment + 1) * SEGMENT
+        first = max(bisect_right(offsets, start) - 1, 0)
+        last = min(bisect_left(offsets, end), len(offsets) - 1)
+        # First, so that nobody takes the hole for a chunk.
+        _write_at(directory, "present", bytes(max(last - first, 0)), first)
+        if first < last:
+            # Whole chunks, some of which reach beyond the segment; but no block that others share.
+            start = -(-offsets[first] // BLOCK) * BLOCK
+            end = max(end, offsets[last]) // BLOCK * BLOCK
+        data = os.open("data", FLAGS, 0o600, dir_fd=directory)
+        try:
+            before = os.fstat(data).st_blocks
+            _punch(data, start, end - start)
+            won = (before - os.fstat(data).st_blocks) * 512
+        finally:
+            os.close(data)
+        _write_at(directory, "used", bytes(STAMP), segment * STAMP)
+        return won
     finally:
-        os.close(data)
-    _write_at(f"{image}/used", bytes(STAMP), segment * STAMP)
-    return won
+        os.close(directory)
 
 
-def _write_at(path: str, data: bytes, offset: int) -> None:
-    fd = os.open(path, FLAGS, 0o600)
+def _write_at(directory: int, name: str, data: bytes, offset: int) -> None:
+    fd = os.open(name, FLAGS, 0o600, dir_fd=directory)
     try:
         os.pwrite(fd, data, offset)
     finally:
         os.close(fd)
 
 
-def _read_numbers(path: str) -> array[int]:
+def _read_numbers(directory: int, name: str) -> array[int]:
     """Return the 32-bit numbers in a file; none where there is no such file."""
     numbers = array("I")
     try:
-        fd = os.open(path, READING)
+        fd = os.open(name, READING, dir_fd=directory)
     except FileNotFoundError:
         return numbers
     try:

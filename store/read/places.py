@@ -11,7 +11,7 @@ import os
 from _thread import allocate_lock
 
 from store.format.digest import digest_of
-from store.read.cache import FLAGS
+from store.read.cache import DIRECTORY, FLAGS, READING
 
 BUCKETS = 1 << 15
 """131,072 entries, some 8 GB of data; one that finds its bucket full takes another's place."""
@@ -90,8 +90,11 @@ class Places:
         if fd is None:
             start = image.hex()
             names = [name for name in os.listdir(self._root) if name.startswith(start)]
-            path = f"{self._root}/{(names or ['-'])[0]}/data"
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            directory = os.open(f"{self._root}/{(names or ['-'])[0]}", DIRECTORY)
+            try:
+                fd = os.open("data", READING, dir_fd=directory)
+            finally:
+                os.close(directory)
             while len(self._files) >= FILES_KEPT:
                 os.close(self._files.pop(next(iter(self._files))))
             self._files[image] = fd

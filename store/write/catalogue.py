@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from store.errors import FormatError, PackNotFound
 from store.format.names import pack_name
 from store.format.packfile import FOOTER, PackEntry, parse_footer, parse_table
-from store.interfaces import Backend
+from store.interfaces import Backend, Objects
 from store.write.roots import read_named_packs
 
 _PACK_BASE = re.compile(r"[0-9a-f]{64}")
@@ -26,7 +26,7 @@ class Catalogue:
         """Numbers of packs that no manifest names: a collection may take them."""
 
 
-def read_table(backend: Backend, digest: bytes) -> tuple[int, list[PackEntry]]:
+def read_table(backend: Objects, digest: bytes) -> tuple[int, list[PackEntry]]:
     """Return size and entries of a pack.
 
     Raises:

@@ -31,7 +31,7 @@ from store.format.names import (
     pack_name,
 )
 from store.format.packfile import HEADER, PackEntry, parse_header
-from store.interfaces import Backend
+from store.interfaces import Listing, Objects
 from store.read.fetch import plain_of
 from store.write.catalogue import read_table
 from store.write.manifest import parse_manifest
@@ -82,7 +82,7 @@ class Inventory:
     """Files whose names are no object's."""
 
 
-def list_store(backend: Backend) -> Inventory:
+def list_store(backend: Listing) -> Inventory:
     """Return what a store holds.
 
     Raises:
@@ -116,7 +116,7 @@ def iter_checked_frames(
         yield frame
 
 
-def read_index(backend: Backend, image: bytes) -> ChunkIndex:
+def read_index(backend: Objects, image: bytes) -> ChunkIndex:
     """Return a chunk index, verified.
 
     Raises:
@@ -135,7 +135,7 @@ class StoreCheck:
     It may be done again after a repair: packs that were found whole are not read again.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Listing) -> None:
         self._backend = backend
         self._whole: set[bytes] = set()
         self._told: set[str] = set()

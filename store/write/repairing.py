@@ -4,96 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
 
 from store.errors import (
     BootfsError,
     DigestMismatch,
     FormatError,
-    RemoteProtocolError,
-    SizeMismatch,
-    UsageError,
 )
 from store.format.chunkindex import BODY_LIMIT, HEADER
 from store.format.digest import check_digest
-from store.format.names import STORE_MARK, STORE_MARK_TEXT
-from store.interfaces import Backend, Source
-from store.read.source import open_source
-from store.write.backends import open_backend
+from store.interfaces import Backend, Objects
 from store.write.checking import PIECE, Problem, iter_checked_frames, parse_name, read_index
 from store.write.manifest import encode_manifest
 
-BEYOND = 1 << 62
-"""Offset behind the end of any object."""
 
-
-class Mirror(Protocol):
-    """A store to read whole objects from."""
-
-    location: str
-
-    def fetch(self, name: str, offset: int, size: int) -> bytes:
-        """Return bytes of an object; see `Source`."""
-
-    def size(self, name: str) -> int:
-        """Return the object's size; see `Backend`."""
-
-    def close(self) -> None:
-        """Let go of what is open."""
-
-
-class HttpMirror:
-    """A store behind a web server."""
-
-    def __init__(self, source: Source) -> None:
-        self.location = source.location
-        self._source = source
-
-    def fetch(self, name: str, offset: int, size: int) -> bytes:
-        """Return bytes of an object; see `Source`."""
-        return self._source.fetch(name, offset, size)
-
-    def size(self, name: str) -> int:
-        """Return the object's size, which the server says of a range that begins behind it.
-
-        Raises:
-            PackNotFound, AccessDenied, RemoteError: as `Source.fetch`.
-
-        """
-        try:
-            self._source.fetch(name, BEYOND, 1)
-        except SizeMismatch as error:
-            if error.actual > 0:
-                return error.actual
-        raise RemoteProtocolError(f"{self.location}: the server does not say how large {name} is")
-
-    def close(self) -> None:
-        """Let go of what is open."""
-        self._source.close()
-
-
-def open_mirror(url: str, read_limit_s: float) -> Mirror:
-    """Return read access to the whole objects of the store at ``url``.
-
-    Raises:
-        UsageError: there is no store.
-        Unreachable, AccessDenied: it cannot be read.
-
-    """
-    if url.partition("://")[0].lower() in ("http", "https"):
-        mirror: Mirror = HttpMirror(open_source(url, read_limit_s))
-    else:
-        mirror = open_backend(url)
-    try:
-        if mirror.fetch(STORE_MARK, 0, len(STORE_MARK_TEXT)) != STORE_MARK_TEXT:
-            raise UsageError(f"{url}: a store of another version; give another mirror")
-    except BaseException:
-        mirror.close()
-        raise
-    return mirror
-
-
-def repair(backend: Backend, mirror: Mirror, name: str) -> str:
+def repair(backend: Backend, mirror: Objects, name: str) -> str:
     """Put object ``name`` of ``mirror`` into ``backend``; return why not, empty when it is there.
 
     What was there is replaced when all bytes of the other are verified and safe, and
@@ -106,7 +30,7 @@ def repair(backend: Backend, mirror: Mirror, name: str) -> str:
     return ""
 
 
-def _iter_verified(backend: Backend, mirror: Mirror, name: str) -> Iterator[bytes]:
+def _iter_verified(backend: Backend, mirror: Objects, name: str) -> Iterator[bytes]:
     """Yield the bytes of an object; raise before the last of them where they are not right.
 
     Raises:
@@ -135,12 +59,12 @@ def _iter_verified(backend: Backend, mirror: Mirror, name: str) -> Iterator[byte
         yield encode_manifest(digest, packs)
 
 
-def _iter_pieces(mirror: Mirror, name: str, size: int) -> Iterator[bytes]:
+def _iter_pieces(mirror: Objects, name: str, size: int) -> Iterator[bytes]:
     for at in range(0, size, PIECE):
         yield mirror.fetch(name, at, min(PIECE, size - at))
 
 
-def _iter_pack(mirror: Mirror, name: str, digest: bytes, where: str) -> Iterator[bytes]:
+def _iter_pack(mirror: Objects, name: str, digest: bytes, where: str) -> Iterator[bytes]:
     hashed = hashlib.sha256()
     for piece in _iter_pieces(mirror, name, mirror.size(name)):
         hashed.update(piece)
@@ -149,7 +73,7 @@ def _iter_pack(mirror: Mirror, name: str, digest: bytes, where: str) -> Iterator
         raise DigestMismatch(where, f"sha256:{digest.hex()}", f"sha256:{hashed.hexdigest()}")
 
 
-def _fetch_whole(mirror: Mirror, name: str, limit: int, where: str) -> bytes:
+def _fetch_whole(mirror: Objects, name: str, limit: int, where: str) -> bytes:
     size = mirror.size(name)
     if size > limit:
         raise FormatError(where, limit, f"{size} bytes are too many")
@@ -157,7 +81,7 @@ def _fetch_whole(mirror: Mirror, name: str, limit: int, where: str) -> bytes:
 
 
 def iter_repaired(
-    backend: Backend, mirror: Mirror, find: Callable[[], Iterable[Problem]]
+    backend: Backend, mirror: Objects, find: Callable[[], Iterable[Problem]]
 ) -> Iterator[tuple[Problem, str]]:
     """Repair what ``find`` finds, until it finds nothing new.
 

@@ -18,7 +18,7 @@ from store.format.names import (
     manifest_name,
     pack_name,
 )
-from store.interfaces import Backend
+from store.interfaces import Backend, Listing, Objects
 from store.write.manifest import encode_manifest, parse_manifest
 
 MANIFESTS = "manifests/"
@@ -28,7 +28,7 @@ Packs = list[tuple[bytes, int]]
 """Raw digest and size of each, in the chunk index's order."""
 
 
-def check_is_store(backend: Backend) -> None:
+def check_is_store(backend: Listing) -> None:
     """Return when a store is there, and not only a place where one could be made.
 
     Raises:
@@ -132,7 +132,7 @@ class Roots:
             ) from None
 
 
-def read_packs(backend: Backend, image: bytes) -> Packs:
+def read_packs(backend: Objects, image: bytes) -> Packs:
     """Return the packs of an image: what manifest and chunk index both say.
 
     Raises:

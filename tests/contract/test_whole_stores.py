@@ -23,6 +23,7 @@ from tests.support.wholestores import files_of, problems_of
 Run = Callable[..., tuple[int, str, str]]
 Serve = Callable[..., Nginx]
 
+IMAGE = f"blake3:{'5' * 64}"
 KINDS = ("packs", "indexes", "bootstraps", "manifests")
 
 
@@ -270,9 +271,12 @@ def test_a_mirror_that_is_none_is_said_before_the_work(
         ((), "give SOURCE and DEST"),
         (("a",), "DEST is missing"),
         (("a", "--store", "s"), "DEST is missing"),
-        (("--repair", "m"), "--store DIRECTORY"),
+        (("--repair", "m"), "--store URL"),
         (("a", "b", "--repair", "m"), "leave SOURCE and DEST out"),
-        (("--store", "http://host/s"), "web server"),
+        (("--store", "http://host/s"), "--image"),
+        (("--store", "http://host/s", "--image", "a:b:c"), "a:b:c"),
+        (("--store", "http://host/s", "--repair", "m", "--image", IMAGE), "cannot be written"),
+        (("a", "b", "--image", IMAGE), "leave SOURCE and DEST out"),
         (("--store", ""), "not a store"),
         (("--store", "s3://bucket"), "not a store"),
     ],
@@ -280,6 +284,70 @@ def test_a_mirror_that_is_none_is_said_before_the_work(
 def test_mixtures_are_usage(run: Run, arguments: tuple[str, ...], words: str) -> None:
     status, out, err = run("check", *arguments)
     assert (status, out) == (2, "") and words in err and err.count("\n") == 1
+
+
+@pytest.fixture(params=["directory", "server"])
+def there(request: pytest.FixtureRequest, store: Path) -> str:
+    """Give the URL of a store that may be changed."""
+    if request.param == "directory":
+        return str(store)
+    serve: Serve = request.getfixturevalue("serve")
+    return serve(store).url
+
+
+def test_what_named_images_need_is_verified_through_a_server_too(
+    run: Run, made: Path, store: Path, there: str
+) -> None:
+    small, large = (f"oci:{made.parent}/boot-{name}" for name in "ab")
+    status, out, err = run("check", "--store", there, "--image", small)
+    assert (status, out, err) == (0, "1 packs, 1 images checked, 0 problems\n", "")
+    both = ("--image", small, "--image", large, "--image", small)
+    status, out, _ = run("check", "--store", there, *both)
+    assert (status, out) == (0, "2 packs, 2 images checked, 0 problems\n")
+    # The pack that only the second image needs.
+    needed = json.loads(run("inspect", small, "--json")[1])["chunk_index"].removeprefix("blake3:")
+    manifest = json.loads((store / "manifests" / needed).read_bytes())
+    used = manifest["packs"][0]["digest"].removeprefix("sha256:")
+    other = next(path for path in objects(store, "packs") if path.name != used)
+    other.write_bytes(other.read_bytes()[:-1] + b"?")
+    assert run("check", "--store", there, "--image", small)[0] == 0
+    status, out, _ = run("check", "--store", there, *both)
+    assert status == 4 and other.name in out.splitlines()[0] and len(out.splitlines()) == 2
+    other.unlink()
+    status, out, _ = run("check", "--store", there, "--image", f"blake3:{needed}")
+    assert status == 0
+    status, out, _ = run("check", "--store", there, *both)
+    assert status == 4 and "missing" in out.splitlines()[0] and len(out.splitlines()) == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_a_named_image_everything_is_looked_at(
+    run: Run, made: Path, store: Path, there: str, kind: str
+) -> None:
+    image = ("--image", f"oci:{made.parent}/boot-b")
+    for path in objects(store, kind):
+        path.write_bytes(b"damaged")
+    status, out, _ = run("check", "--store", there, *image)
+    assert status == 4 and objects(store, kind)[0].parent.name in out
+    for path in objects(store, kind):
+        path.unlink()
+    status, out, err = run("check", "--store", there, *image)
+    if kind == "manifests":
+        assert (status, out) == (10, "") and "no image blake3:" in err and err.count("\n") == 1
+    else:
+        assert status == 4 and "missing" in out
+
+
+def test_what_a_named_image_lacks_is_repaired(
+    run: Run, made: Path, store: Path, mirror: str
+) -> None:
+    image = ("--image", f"oci:{made.parent}/boot-b")
+    for kind in ("packs", "indexes", "bootstraps"):
+        objects(store, kind)[0].unlink()
+    status, out, _ = run("check", "--store", store, *image, "--repair", mirror)
+    lacked = out.count("  repaired from")
+    assert status == 0 and lacked >= 1 and f"{lacked} repaired" in out.splitlines()[-1]
+    assert run("check", "--store", store, *image)[0] == 0
 
 
 def test_without_a_store_there_is_nothing_to_check(run: Run, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from store.format.digest import digest_of
 from store.read import cache as cache_module
 from store.read.cache import Cache, CacheUnusable
 from tests.support.require import require
@@ -141,6 +142,22 @@ def test_links_to_directories_are_not_followed(tmp_path: Path, place: str) -> No
     with pytest.raises(CacheUnusable):
         Cache(str(tmp_path / "cache"), NAME, SIZES, print)
     assert not os.listdir(elsewhere)
+
+
+@pytest.mark.parametrize("place", ["v2", f"v2/{NAME}"])
+def test_a_link_put_there_afterwards_is_not_followed(tmp_path: Path, place: str) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with opened(tmp_path / "cache") as cache:
+        (tmp_path / "cache" / place).rename(tmp_path / "moved")
+        (tmp_path / "cache" / place).symlink_to(elsewhere)
+        cache.write(1, CHUNKS[1])
+        cache.places.add(digest_of(CHUNKS[1]), 0)
+        cache.claims.take(digest_of(CHUNKS[2]))
+        assert cache.read(1) == CHUNKS[1]
+        os.close(os.open(f"{cache.path}/reads", os.O_CREAT | os.O_WRONLY))
+    assert not os.listdir(elsewhere)
+    assert {"reads", "data"} <= {path.name for path in (tmp_path / "moved").rglob("*")}
 
 
 def test_files_are_closed_when_it_is_unusable(tmp_path: Path) -> None:

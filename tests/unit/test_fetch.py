@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from store.errors import BootfsError, IntegrityError, PackNotFound, TimedOut
 from store.format.chunkindex import ChunkIndex
 from store.format.digest import digest_of
+from store.format.names import CACHE_LAYOUT
 from store.read import fetch
 from store.read.cache import Cache
 from store.read.fetch import GAP_LIMIT, RANGE_LIMIT, ChunkReader, plain_of, plan_ranges
@@ -180,6 +181,34 @@ def test_a_damaged_chunk_is_refused_and_its_neighbours_are_not(image: StoredImag
         reader.read([1])
     for chunk in (0, 2):
         assert reader.read([chunk])[chunk] == plain(image, chunk)
+
+
+def test_a_damaged_cached_chunk_is_counted_told_once_and_mended(
+    image: StoredImage, tmp_path: Path
+) -> None:
+    lines: list[str] = []
+
+    def read(chunk: int, source: WatchedSource) -> ChunkReader:
+        cache = Cache(str(tmp_path / "cache"), NAME, image.index.plain_sizes, lines.append)
+        reader = ChunkReader(image.index, source, cache, lines.append)
+        assert reader.read([chunk]) == {chunk: plain(image, chunk)}
+        reader.wait_until_landed()
+        return reader
+
+    filled = read(1, watched(image))
+    assert filled.counters.cache_bad == 0
+    data = tmp_path / "cache" / CACHE_LAYOUT / NAME / "data"
+    with data.open("r+b") as file:
+        file.seek(sum(image.index.plain_sizes[:1]) + 7)
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 8]))
+    mended, later = watched(image), watched(image)
+    assert read(1, mended).counters.cache_bad == 1
+    assert mended.fetched.total() == 1
+    assert read(1, later).counters.cache_bad == 0
+    assert later.fetched.total() == 0
+    assert [line for line in lines if "damaged" in line] == lines and len(lines) == 1
 
 
 def test_a_missing_pack_is_named(image: StoredImage) -> None:

@@ -15,6 +15,12 @@ WHERE = "pwd; stat -c '%n %F %a %u %g' . ..; id; env | sort"
 
 EXEC_FORM = 'ENTRYPOINT ["static", "fixed", ""]'
 WITH_CMD = 'ENTRYPOINT ["static"]\nCMD ["usual", "a b"]'
+GO = (
+    "RUN apt-get -qq update && apt-get -qq install -y --no-install-recommends gosu >/dev/null"
+    " && ! ldd $(command -v gosu) >/dev/null 2>&1\n"
+    'ENTRYPOINT ["gosu"]\nCMD ["--version"]'
+)
+"""A statically linked Go program, which becomes another user."""
 NOTHING = "ENTRYPOINT []\nCMD []"
 
 IMAGES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -24,6 +30,8 @@ IMAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "exec-form-instead-of-cmd": (WITH_CMD, ("given",)),
     "shell-form": ("ENTRYPOINT echo $GIVEN $0 $#", ("ignored",)),
     "cmd-shell-form": ('SHELL ["/bin/bash", "-ec"]\nCMD echo ${GIVEN^^} $0 $#', ()),
+    "go": (GO, ()),
+    "go-as-user": (GO, ("worker:audio", "bash", "-c", f"{WHERE}; grep ^Cap /proc/self/status")),
     "no-program": (NOTHING, ()),
     "no-program-but-given": (NOTHING, ("static", "x")),
     "relative-to-workdir": ('WORKDIR /probe\nENTRYPOINT ["./script"]', ("x",)),
