@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 from bench.images import IMAGES, build_image
 from tests.support.engine import BOOT_OPTIONS, Engine, docker, has_image
+from tests.support.layers import docker_archive, file, tar_of
+from tests.support.pods import pod_of, read_manifests, run_options
 from tests.support.require import require
 
 if TYPE_CHECKING:
@@ -20,6 +23,7 @@ pytestmark = [pytest.mark.system, pytest.mark.requires("docker", "fuse")]
 
 TOP = Path(__file__).parents[2]
 SOCKET = ("-v", "/var/run/docker.sock:/var/run/docker.sock")
+BOOTFS = "/opt/bootfs/bin/bootfs"
 AUTHORITIES = Path("/usr/local/share/ca-certificates")
 
 
@@ -57,3 +61,23 @@ def test_without_a_place_for_the_store_it_refuses(engine: Engine, mkimage: str) 
         "give docker run -v DIRECTORY:/output\n"
     )
     assert not has_image(boot)
+
+
+def test_it_needs_no_more_than_the_job_of_the_sample_gives(
+    engine: Engine, mkimage: str, tmp_path: Path
+) -> None:
+    pod = copy.deepcopy(pod_of(read_manifests()["convert-job.yaml"]))
+    options = run_options(pod, tmp_path, {})
+    (tmp_path / "source.tar").write_bytes(docker_archive(tar_of(file("f", b"x" * 99_999))))
+    options += ["--network=none", f"--volume={tmp_path}:/work", "--entrypoint", BOOTFS]
+    store = ("--store", "/work/store")
+    done = engine.run(
+        *(mkimage, "convert", "docker-archive:/work/source.tar", "oci:/work/boot", *store),
+        options=options,
+    )
+    assert done.returncode == 0, done.stderr
+    done = engine.run(
+        *(mkimage, "check", "docker-archive:/work/source.tar", "oci:/work/boot", *store),
+        options=options,
+    )
+    assert done.stdout == "2 entries compared, 0 differences\n", done.stderr
