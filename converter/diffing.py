@@ -17,6 +17,10 @@ from converter.spool import Spool
 from store.read.source import open_source
 
 READ_LIMIT_S = 60.0
+_OF_LAYERS = ("config", "created", "docker_version", "history", "rootfs")
+"""Fields of a config that say how and when an image was made."""
+_OF_THE_BUILD = ("Image",)
+"""The same among the settings of containers."""
 
 
 def diff_images(first: str, second: str, store: str | None, *, as_json: bool) -> bool:
@@ -74,8 +78,8 @@ def changed_settings(old: BootView, new: BootView) -> list[str]:
     before, after = restore_config(old), restore_config(new)
     names = []
     for left, right, ignored in (
-        (before, after, ("config", "created", "history", "rootfs", "docker_version")),
-        (before["config"], after["config"], ()),
+        (before, after, _OF_LAYERS),
+        (before["config"], after["config"], _OF_THE_BUILD),
     ):
         names += sorted(
             name

@@ -56,7 +56,7 @@ def merge_layers(
     return root
 
 
-def _merge_layer(root: Node, blob: FileBlob, budget: Budget, number: int) -> None:
+def _merge_layer(root: Node, blob: FileBlob, budget: Budget, number: int = 0) -> None:
     layer = LayerTree(blob.name, root, budget, number)
     for entry in iter_entries(blob, budget):
         layer.add(entry)

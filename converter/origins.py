@@ -17,6 +17,7 @@ from store.errors import FormatError, UnsupportedVersion
 
 VERSION = 1
 _WHAT = "origins"
+_ADVICE = "convert the image again"
 
 
 def encode_origins(files: Iterable[Node]) -> bytes:
@@ -36,13 +37,13 @@ def parse_origins(data: bytes, files: int) -> list[int]:
     """
     document = parse_json(data, _WHAT)
     if not isinstance(document, dict):
-        raise FormatError(_WHAT, 0, "not a JSON object; convert the image again")
+        raise FormatError(_WHAT, 0, f"not a JSON object; {_ADVICE}")
     if document.get("version") != VERSION:
-        raise UnsupportedVersion(_WHAT, 0, f"version {document.get('version')!r:.40}")
+        raise UnsupportedVersion(_WHAT, 0, f"version {document.get('version')!r:.40}; {_ADVICE}")
     numbers = document.get("runs")
     if not isinstance(numbers, list) or not all(type(n) is int and n >= 0 for n in numbers):
-        raise FormatError(_WHAT, 0, "the runs are no list of numbers; convert the image again")
+        raise FormatError(_WHAT, 0, f"the runs are no list of numbers; {_ADVICE}")
     layers, counts = numbers[::2], numbers[1::2]
     if len(layers) != len(counts) or sum(counts) != files:
-        raise FormatError(_WHAT, 0, f"not of {files} files; convert the image again")
+        raise FormatError(_WHAT, 0, f"not of {files} files; {_ADVICE}")
     return [layer for layer, count in zip(layers, counts, strict=True) for _ in range(count)]

@@ -114,7 +114,7 @@ def test_what_is_to_be_transferred_is_what_the_first_lacks(diff: Diff, tmp_path:
 def test_settings_are_compared(diff: Diff) -> None:
     layer = tar_of(*OLD)
     status, found = diff(
-        (layer, {"Cmd": ["a"], "Entrypoint": ["/e"], "Volumes": {}, "Env": ["A=1"]}),
+        (layer, {"Cmd": ["a"], "Entrypoint": ["/e"], "Volumes": {}, "Env": ["A=1"], "Image": "x"}),
         (layer, {"Cmd": ["b"], "Entrypoint": ["/f"], "Env": ["A=1"]}),
     )
     assert (status, found["settings"], found["changes"]) == (4, ["Cmd", "Entrypoint"], [])
