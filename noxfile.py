@@ -33,7 +33,8 @@ def lint(session: nox.Session) -> None:
 def test(session: nox.Session) -> None:
     """Run what needs neither an engine nor privileges."""
     parts = [f"tests/{part}" for part in ("unit", "contract", "format", "property", "fuzz")]
-    python(session, "pytest", *parts, *session.posargs)
+    # A storm alone blows for five minutes.
+    python(session, "pytest", "-o", "faulthandler_timeout=1800", *parts, *session.posargs)
 
 
 @nox.session
@@ -63,7 +64,8 @@ def soak(session: nox.Session) -> None:
     """Inject faults for long and with default limits: minutes to hours; not part of the gate."""
     parts = [part for part in ("tests/fault", "tests/soak") if Path(part).is_dir()]
     session.env["BOOTFS_SOAK"] = "1"
-    python(session, "pytest", *parts, *session.posargs)
+    # A storm alone blows for five minutes.
+    python(session, "pytest", "-o", "faulthandler_timeout=1800", *parts, *session.posargs)
 
 
 @nox.session
@@ -75,5 +77,5 @@ def fault(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure, and write bench/results: minutes to hours; not part of the gate."""
-    for what in ("convert", "filesystem", "startup", "boot", "lease"):
+    for what in ("convert", "updates", "filesystem", "startup", "boot", "lease"):
         python(session, f"bench.{what}", *session.posargs)

@@ -33,14 +33,16 @@ def bootfs(*arguments: str) -> str:
     return done.stdout
 
 
-def convert(source: str, destination: str, store: Path) -> Conversion:
-    """Convert one image into a directory store.
+def convert(source: str, destination: str, store: Path, *options: str) -> Conversion:
+    """Convert one image into a directory store, with further ``options``.
 
     Raises:
         RuntimeError: the conversion failed; the message is the converter's.
     """
     # An earlier run may have left the same boot image there.
-    printed = bootfs("convert", source, destination, "--store", str(store), "--json", "--force")
+    printed = bootfs(
+        *("convert", source, destination, "--store", str(store), "--json", "--force", *options)
+    )
     report = json.loads(printed.splitlines()[-1])
     return Conversion(
         plain_bytes=report["plain_bytes"],

@@ -18,7 +18,7 @@ from bench.results import RESULTS, format_table
 TOP = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- figures:begin -->", "<!-- figures:end -->"
 MB = 1e6
-KINDS = ("startup", "boot", "lease", "convert", "filesystem")
+KINDS = ("startup", "boot", "lease", "convert", "updates", "filesystem")
 BOOT_PARTS = ("path_ms", "totals_ms", "beside_ms")
 WALLS = ("docker run", "bootfs", "bootfs, with stamps")
 
@@ -155,6 +155,17 @@ def convert_table(figures: Figures) -> str:
     return format_table(("conversion", "min s", "median s", "MB/s", "stored MB"), rows)
 
 
+def updates_table(figures: Figures) -> str:
+    """Return what updates and a family of images take in a store as a table."""
+    rows = []
+    for what, stored in figures["stored"].items():
+        casync = "-" if stored["casync"] is None else f"{stored['casync'] / MB:.1f}"
+        layers, ours = f"{stored['layers'] / MB:.1f}", f"{stored['bootfs'] / MB:.1f}"
+        rows.append((what, layers, ours, f"{stored['bootfs'] / stored['layers']:.1%}", casync))
+    header = ("bytes stored", "layers, gz MB", "bootfs MB", "of the layers", "casync MB")
+    return format_table(header, rows)
+
+
 def filesystem_table(figures: Figures) -> str:
     """Return CPU seconds of each mode, and in brackets how many times overlay2's they are."""
     cpu = figures["cpu_s"]
@@ -208,6 +219,7 @@ def performance_part(results: Mapping[str, Figures]) -> str:
         "boot": "Steps of a warm boot",
         "lease": "Mode lease",
         "convert": "Conversion",
+        "updates": "Updates",
         "filesystem": "File system",
     }
     for kind, figures in results.items():
@@ -222,6 +234,8 @@ def performance_part(results: Mapping[str, Figures]) -> str:
             parts += [lease_table(figures)]
         elif kind == "convert":
             parts += [f"Image: {figures['image']}.", convert_table(figures)]
+        elif kind == "updates":
+            parts += [updates_table(figures)]
         else:
             parts += [f"Image: {figures['image']}.", filesystem_table(figures)]
     return "\n\n".join(parts)

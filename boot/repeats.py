@@ -30,7 +30,7 @@ class RepeatedReads:
         """Read by ``read``: offset and size to pieces of bytes."""
         self._read = read
         self._failed: list[tuple[int, int, float, str]] = []
-        """Offset, end, when it failed, why; replaced as a whole, so without a lock."""
+        """Offset, end, when it failed or last mattered, why.  Replaced as a whole: no lock."""
 
     def read(self, offset: int, size: int) -> list[bytes | memoryview]:
         """Return what ``read`` does.
@@ -42,10 +42,18 @@ class RepeatedReads:
         """
         if self._failed:
             self._check(offset, size)
+        begun_s = monotonic()
         try:
             return self._read(offset, size)
         except TimedOut as error:
-            self._note(offset, size, monotonic(), str(error))
+            now = monotonic()
+            # A process that waits for two reads waits for the later one to fail, and
+            # only then does the kernel repeat the earlier one.
+            self._failed = [
+                (start, end, now if failed_s >= begun_s else failed_s, why)
+                for start, end, failed_s, why in self._failed
+            ]
+            self._note(offset, size, now, str(error))
             raise
 
     def _check(self, offset: int, size: int) -> None:
@@ -61,6 +69,4 @@ class RepeatedReads:
                 raise TimedOut(why)
 
     def _note(self, offset: int, size: int, failed_s: float, why: str) -> None:
-        oldest = monotonic() - KEPT_S
-        kept = [failed for failed in self._failed if failed[2] > oldest]
-        self._failed = [*kept[1 - KEPT :], (offset, offset + size, failed_s, why)]
+        self._failed = [*self._failed[1 - KEPT :], (offset, offset + size, failed_s, why)]

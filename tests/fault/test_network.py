@@ -102,10 +102,11 @@ class Lane:
         fault = scenario.fault()
         if scenario.tls:
             fault.contexts = [self._place.untrusted if scenario.tls == "untrusted" else None]
-        container.relay.begin(fault)
         server = container.name_server
         if server is not None:
+            # Before connections are cut, or new ones may be made to an address found by then.
             server.fault = scenario.name_server
+        container.relay.begin(fault)
         over = threading.Event()
 
         def end() -> None:

@@ -64,6 +64,38 @@ def test_a_chain_of_reads_does_not_keep_a_failure_alive(monkeypatch: pytest.Monk
     assert store.asked == [(0, 65536), (3 * 65536, 65536)]
 
 
+def test_one_that_failed_while_another_was_waited_for_is_still_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(repeats, "monotonic", lambda: now)
+    asked: Asked = []
+
+    def read(offset: int, size: int) -> list[bytes | memoryview]:
+        """The read behind 1 MiB is under way when those before it are asked for, and ends last."""
+        nonlocal now
+        asked.append((offset, size))
+        if offset == 1 << 20:
+            fail(reads, 0, 65536)
+            now += 20
+            fail(reads, 2 << 20, 65536)
+            now += 5
+        raise TimedOut("gone")
+
+    reads = RepeatedReads(read)
+    fail(reads, 4 << 20, 65536)
+    now += 2
+    fail(reads, 1 << 20, 65536)
+    now += 0.5
+    done = list(asked)
+    for offset in (1 << 20, 0, 2 << 20):
+        fail(reads, offset, 4096)
+    assert asked == done
+    # Over before that began.
+    fail(reads, 4 << 20, 4096)
+    assert asked[-1] == (4 << 20, 4096)
+
+
 def test_what_fails_at_once_may_be_asked_again() -> None:
     store = Store(IntegrityError("wrong"))
     reads = RepeatedReads(store.read)
