@@ -23,26 +23,36 @@ from converter.images.transports import open_image
 from converter.inspecting import inspect_image
 from converter.keeping import check_whole_store, collect_store, forget_image, parse_duration
 from converter.layers import merge_layers
+from converter.platforms import Platform, parse_platform
 from converter.preflight import ask_mirrors
 from converter.progress import Progress, shown_progress
-from converter.reference import ROOT_ALONE, parse_reference
+from converter.reference import ROOT_ALONE, Reference, parse_reference
 from converter.settings import add_options as add_settings
 from converter.settings import settings_of
 from converter.spool import Spool
 from store.errors import BootfsError, UsageError
+from store.interfaces import Source
 from store.read.source import open_source
-from store.write.backends import open_backend
+from store.write.backends import (
+    is_in_registry,
+    is_on_this_machine,
+    mount_from,
+    open_backend,
+)
 from store.write.collecting import GRACE_S
 
 DEFAULT_STORE = "bootfs-store"
+REGISTRY_STORE = "registry"
+"""For ``--store``: the repository of DEST."""
 READ_LIMIT_S = 60.0
 DIFFERENT = 4
 INTERRUPTED = 130
 
 REFERENCES = """\
 SOURCE and DEST are references: docker-daemon:NAME[:TAG] (or just NAME), docker-archive:FILE,
-oci:DIRECTORY[:TAG], oci-archive:FILE[:TAG]; SOURCE also dir:DIRECTORY, the root file
-system itself or what skopeo copies to dir:, and tar:FILE, the root file system in a tar.
+oci:DIRECTORY[:TAG], oci-archive:FILE[:TAG], docker://HOST/NAME[:TAG] (docker+http:// without TLS);
+SOURCE also dir:DIRECTORY, the root file system itself or what skopeo copies to dir:, and
+tar:FILE, the root file system in a tar.
 """
 EXIT_STATUS = """\
 Exit status: 0 done, 1 other failure, 2 usage, 4 differences found, 10 not found, 11 damaged
@@ -71,12 +81,23 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
+    def add_platform(command: argparse.ArgumentParser, whose: str) -> None:
+        command.add_argument(
+            "--platform", metavar="OS/ARCHITECTURE",
+            help=f"which image {whose} where that is an index of several; default: this machine's",
+        )  # fmt: skip
+
     command = add("convert", "convert an image: its data into a store, a boot image to DEST")
     command.add_argument("source", metavar="SOURCE")
     command.add_argument("destination", metavar="DEST")
     command.add_argument(
         "--store", metavar="URL", default=DEFAULT_STORE,
-        help=f"store to write, a directory (default: {DEFAULT_STORE})",
+        help="store to write, a directory or docker://HOST/REPOSITORY; registry: the repository "
+        f"of DEST (default: {DEFAULT_STORE})",
+    )  # fmt: skip
+    command.add_argument(
+        "--mount-from", metavar="URL", action="append", default=[],
+        help="with a registry's store: use the packs of this repository of the same registry too",
     )  # fmt: skip
     command.add_argument(
         "--mounted", action="store_true",
@@ -84,7 +105,8 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     command.add_argument(
         "--blob-store", metavar="URL", default="",
-        help="store that containers read when they are given no BLOB_STORE; mirrors: 'URL|URL'",
+        help="store that containers read when they are given no BLOB_STORE (default: a registry's "
+        "store is, no other); mirrors: 'URL|URL'",
     )  # fmt: skip
     command.add_argument(
         "--level", metavar="N", type=int, default=DEFAULT_LEVEL,
@@ -97,6 +119,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--report", metavar="FILE", help="write what is in the image as a page of HTML"
     )
+    add_platform(command, "of SOURCE")
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.add_argument("--progress", choices=("bar", "json", "none"))
     add_settings(command)
@@ -110,6 +133,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--depth", metavar="N", type=parse_count, default=1,
         help="show directories down to N names below the root (default: 1)",
     )  # fmt: skip
+    add_platform(command, "of IMAGE")
     command.add_argument("--json", action="store_true", help="print as JSON")
 
     command = add("diff", "show what changed from one boot image to another, and what it costs")
@@ -143,7 +167,8 @@ def build_parser() -> argparse.ArgumentParser:
         "or verify a whole store",
     )
     command.usage = (
-        "bootfs check [--store URL] [--json] [--progress …] SOURCE DEST\n"
+        "bootfs check [--store URL] [--platform OS/ARCHITECTURE] [--json] [--progress …] "
+        "SOURCE DEST\n"
         "       bootfs check --store URL [--image IMAGE]… [--repair URL] [--json] [--progress …]\n"
         "       bootfs check --fetchable IMAGE [--store URL] [--auth DIRECTORY] [--json]"
     )
@@ -151,7 +176,8 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("destination", metavar="DEST", nargs="?")
     command.add_argument(
         "--store", metavar="URL",
-        help="store to read, a directory or http(s)://, mirrors 'URL|URL' "
+        help="store to read, a directory, http(s):// or docker://, mirrors 'URL|URL', or registry: "
+        "the repository of DEST "
         f"(default: {DEFAULT_STORE}); without SOURCE and DEST the store to verify",
     )  # fmt: skip
     command.add_argument(
@@ -172,18 +198,19 @@ def build_parser() -> argparse.ArgumentParser:
         "--auth", metavar="DIRECTORY", default="",
         help="with --fetchable: files with credentials, as a container has them in /.bootfs/auth",
     )  # fmt: skip
+    add_platform(command, "of SOURCE")
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.add_argument("--progress", choices=("bar", "json", "none"))
 
     command = add("forget", "remove an image from a store; bootfs collect frees its space")
-    command.add_argument("store", metavar="STORE", help="a directory")
+    command.add_argument("store", metavar="STORE", help="a directory or docker://HOST/REPOSITORY")
     command.add_argument(
         "image", metavar="IMAGE",
         help="a boot image, or the digest of its chunk index, blake3:…, from bootfs inspect",
     )  # fmt: skip
 
     command = add("collect", "remove from a store what none of its images needs")
-    command.add_argument("store", metavar="STORE", help="a directory")
+    command.add_argument("store", metavar="STORE", help="a directory or docker://HOST/REPOSITORY")
     command.add_argument(
         "--delete", action="store_true", help="remove; without it, only say what would be removed"
     )
@@ -217,7 +244,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "convert":
             return _convert(options)
         if options.command == "inspect":
-            return inspect_image(options.image, options.store, options.depth, as_json=options.json)
+            return inspect_image(
+                options.image,
+                options.store,
+                options.depth,
+                _platform(options),
+                as_json=options.json,
+            )
         if options.command == "diff":
             is_different = diff_images(
                 options.first, options.second, options.store, as_json=options.json
@@ -273,35 +306,68 @@ def _convert(options: argparse.Namespace) -> int:
     if options.blob_store:
         # Refuse here what every boot of the image would refuse.
         _check_blob_store(options.blob_store)
+    store = _named_store(options.store, destination)
+    if options.mounted:
+        _check_mounted(store)
     with (
-        closing(open_backend(options.store)) as backend,
+        closing(open_backend(store)) as backend,
         shown_progress(options.progress) as progress,
     ):
-        if options.mounted:
-            _check_mounted(options.store)
+        for url in options.mount_from:
+            mount_from(backend, url)
         report = convert(
             source,
             destination,
             backend,
             options.level,
-            options.blob_store,
+            options.blob_store or (store if is_in_registry(store) else ""),
             progress,
+            _platform(options),
             settings=settings,
             force=options.force,
         )
         if options.report is not None:
             write_report(Path(options.report), report, destination, backend)
+    if not options.blob_store and is_on_this_machine(store):
+        print(
+            f"bootfs: the image's store is {store}, where a container finds itself: give "
+            "--blob-store, or BLOB_STORE to each container, with an address that it reaches",
+            file=sys.stderr,
+        )
     print(json.dumps(report.as_json()) if options.json else summary(report))
     return 0
 
 
+def _named_store(store: str, destination: Reference) -> str:
+    """Return the URL of the store that ``--store`` means.
+
+    Raises:
+        UsageError: the repository of a destination that is in none.
+
+    """
+    if store != REGISTRY_STORE:
+        return store
+    if not destination.is_registry:
+        raise UsageError(
+            f"--store {REGISTRY_STORE}: {destination} is in no registry; give DEST as "
+            "docker://HOST/NAME:TAG, or the store as docker://HOST/REPOSITORY"
+        )
+    return destination.repository_url
+
+
+def _platform(options: argparse.Namespace) -> Platform | None:
+    return None if options.platform is None else parse_platform(options.platform)
+
+
 def _check_mounted(store: str) -> None:
-    """Return when directory ``store`` is, or would be, on another mount than the root.
+    """Return when ``store`` is, or would be, on another mount than the root, or elsewhere.
 
     Raises:
         UsageError: it is not.
 
     """
+    if is_in_registry(store):
+        return
     path = os.path.realpath(store.removeprefix("file://"))
     while not os.path.ismount(path):
         path = os.path.dirname(path)
@@ -396,16 +462,24 @@ def _check_fetchable(options: argparse.Namespace) -> int:
     return codes[0] if codes else 0
 
 
+def _open_to_compare(store: str, progress: Progress) -> Source:
+    """Return a store to read, the user's accounts at hand where it is in a registry."""
+    if is_in_registry(store) and "|" not in store:
+        return open_backend(store)
+    return open_source(store, READ_LIMIT_S, "", _reporter(progress))
+
+
 def _compare(options: argparse.Namespace) -> int:
-    store = DEFAULT_STORE if options.store is None else options.store
+    destination = parse_reference(options.destination)
+    store = DEFAULT_STORE if options.store is None else _named_store(options.store, destination)
     with (
         shown_progress(options.progress) as progress,
-        closing(open_source(store, READ_LIMIT_S, "", _reporter(progress))) as source,
+        closing(_open_to_compare(store, progress)) as source,
         Spool(advance=progress.advance) as spool,
     ):
         progress.step("open")
-        original = open_image(parse_reference(options.source), spool)
-        boot_image = open_image(parse_reference(options.destination), spool)
+        original = open_image(parse_reference(options.source), spool, _platform(options))
+        boot_image = open_image(destination, spool)
         progress.step("read", sum(layer.size for layer in original.layers))
         tree = merge_layers(original.layers, spool, advance=progress.advance)
         view = read_boot_image(boot_image, spool)

@@ -15,11 +15,18 @@ from converter.bootimage import (
 from converter.earlier import Earlier, Kept, read_earlier
 from converter.erofswriter import write_bootstrap
 from converter.images.rootfs import with_settings
-from converter.images.transports import check_destination, open_image, peek_digest, write_image
+from converter.images.transports import (
+    check_destination,
+    join_store,
+    open_image,
+    peek_digest,
+    write_image,
+)
 from converter.images.view import Layer, LayerSource
 from converter.layers import merge_layers
 from converter.order import lay_out
 from converter.origins import encode_origins
+from converter.platforms import Platform
 from converter.progress import Progress
 from converter.reference import Reference
 from converter.runtime import open_runtime
@@ -80,13 +87,15 @@ def convert(
     level: int,
     blob_store: str,
     progress: Progress,
+    platform: Platform | None = None,
     *,
     settings: Settings | None = None,
     force: bool = False,
 ) -> Report:
     """Convert ``source`` into a boot image at ``destination``, its data into ``backend``.
 
-    Everything is written before the two steps that make it visible, the manifest
+    Of an image index the image for ``platform`` is converted, or without one that for this
+    machine.  Everything is written before the two steps that make it visible, the manifest
     and the boot image: whatever fails before leaves a valid store, with packs at
     most that nothing refers to, and no destination.  ``settings`` are those of a source
     without a config of its own.  Where the boot image is there already, and the store has
@@ -104,9 +113,10 @@ def convert(
         if earlier is None:
             check_destination(destination)
         progress.step("open")
-        if earlier is not None and earlier.is_of(str(source), peek_digest(source), kept):
+        peeked = peek_digest(source) if earlier is not None and platform is None else ""
+        if earlier is not None and earlier.is_of(str(source), peeked, kept):
             return _unchanged(earlier, [], destination, progress, started)
-        image = open_image(source, spool)
+        image = open_image(source, spool, platform)
         if settings:
             image = with_settings(image, settings)
         check_source(image)
@@ -145,9 +155,11 @@ def convert(
         digest=runtime.digest,
         size=runtime.size,
     )
-    config = build_config(image, [shared, own], digest, level)
+    layers = [shared, own]
+    config = build_config(image, layers, digest, level)
+    joined = join_store(destination, config, layers, backend, digest)
     commit(backend, digest, list(zip(index.pack_digests, index.pack_sizes, strict=True)))
-    image_digest = write_image(destination, config, [shared, own])
+    image_digest = joined.write() if joined else write_image(destination, config, layers)
     progress.end()
     return Report(
         chunks=index.chunk_count,

@@ -87,7 +87,8 @@ def read_earlier(destination: Reference, spool: Spool) -> Earlier | None:
         if not may_have_label(destination, LABEL + "release"):
             return None
         image = open_image(destination, spool)
-        return Earlier(read_boot_image(image, spool), image.manifest_digest, image)
+        digest = image.named_digest or image.manifest_digest
+        return Earlier(read_boot_image(image, spool), digest, image)
     except (NotFound, UsageError, FormatError, IntegrityError):
         # Whatever else is there is for `check_destination` to judge.
         return None

@@ -11,6 +11,7 @@ from typing import Any
 from converter.bootview import BootView, read_boot_image
 from converter.contents import by_directory, by_layer, read_files
 from converter.images.transports import open_image
+from converter.platforms import Platform
 from converter.reference import parse_reference
 from converter.sharing import Sharing, check_listable, count_repeats, read_sharing
 from converter.spool import Spool
@@ -26,8 +27,12 @@ _AMOUNT = ("files", "plain", "stored")
 """The fields of `Amount`, as columns."""
 
 
-def inspect_image(image: str, store: str | None, depth: int, *, as_json: bool) -> int:
+def inspect_image(
+    image: str, store: str | None, depth: int, platform: Platform | None = None, *, as_json: bool
+) -> int:
     """Show what is known of a boot image, and with ``store`` what it shares there; return 0.
+
+    Of an image index, that for ``platform``, or without one that for this machine.
 
     Directories are shown down to ``depth`` names below the root.
 
@@ -38,7 +43,7 @@ def inspect_image(image: str, store: str | None, depth: int, *, as_json: bool) -
 
     """
     with Spool() as spool:
-        view = read_boot_image(open_image(parse_reference(image), spool), spool)
+        view = read_boot_image(open_image(parse_reference(image), spool, platform), spool)
     facts = describe(view)
     facts |= describe_contents(view, depth)
     if store is not None:

@@ -17,7 +17,7 @@ from converter.reference import parse_reference
 from converter.spool import Spool
 from store.errors import UsageError
 from store.interfaces import Backend, Listing
-from store.write.backends import open_backend
+from store.write.backends import is_in_registry, open_backend
 from store.write.checking import Problem, StoreCheck
 from store.write.collecting import Garbage, collect, forget
 from store.write.repairing import iter_repaired
@@ -152,10 +152,12 @@ def forget_image(url: str, image: str) -> int:
     with closing(_open_writable(url)) as backend:
         digest = _parse_image(image)
         forget(backend, digest)
-    print(
-        f"blake3:{digest.hex()} forgotten; "
-        f"bootfs collect {url} --delete frees what only it needed, after the grace period"
+    frees = (
+        "the registry's garbage collector frees what only it needed"
+        if is_in_registry(url)
+        else f"bootfs collect {url} --delete frees what only it needed, after the grace period"
     )
+    print(f"blake3:{digest.hex()} forgotten; {frees}")
     return 0
 
 
@@ -163,11 +165,16 @@ def collect_store(url: str, grace_s: float, *, delete: bool, as_json: bool) -> i
     """Say what no image of the store at ``url`` needs, or remove it; return 0.
 
     Raises:
-        NotFound, UsageError: there is no store.
+        NotFound, UsageError: there is no store, or one that is not collected from outside.
         IntegrityError, FormatError: it is damaged so that nothing can be collected.
         AccessDenied: it cannot be changed.
 
     """
+    if delete and is_in_registry(url):
+        raise UsageError(
+            f"{url}: what no image needs the registry frees by itself: run its garbage collector; "
+            "bootfs forget takes images out"
+        )
     with closing(_open_writable(url)) as backend:
         found = collect(backend, grace_s, time.time(), delete=delete)
     if as_json:

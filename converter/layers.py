@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
 
 from converter.images.view import LayerSource
 from converter.layertree import AUFS_PREFIX, LayerTree, is_whiteout
 from converter.plainlayer import is_plain, plain_blob, read_layer, verify_plain
-from converter.spool import FileBlob, Spool
+from converter.spool import FileBlob, GivenUp, Spool
 from converter.tarreader import Budget, iter_entries
 from converter.tree import Node, empty_root
 from store.errors import BootfsError
 
 
 def merge_layers(
-    layers: Iterable[LayerSource],
+    layers: Sequence[LayerSource],
     spool: Spool,
     budget: Budget | None = None,
     advance: Callable[[int], None] = lambda _: None,
@@ -49,7 +50,8 @@ def merge_layers(
             _await(verified)
         except BootfsError:
             # That the bytes were damaged on their way is the better explanation.
-            _await(verified)
+            with suppress(GivenUp):
+                _await(verified)
             raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -69,7 +71,7 @@ def _await(verified: list[Future[None]]) -> None:
 
 
 def _iter_plain_layers(
-    layers: Iterable[LayerSource],
+    layers: Sequence[LayerSource],
     spool: Spool,
     advance: Callable[[int], None],
     verifiers: Executor,
@@ -93,6 +95,11 @@ def _iter_plain_layers(
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
+        except BaseException:
+            # Whatever it was, an interrupt too: it is not to wait for the network.
+            for layer in layers:
+                layer.stored.abandon()
+            raise
         finally:
             for future in waiting:
                 future.cancel()

@@ -6,7 +6,18 @@ import re
 from dataclasses import dataclass
 
 from store.errors import UsageError
+from store.write.registry.endpoint import (
+    COMPONENT,
+    EITHER,
+    HOST,
+    NAME_LIMIT,
+    SCHEMES,
+    parse_endpoint,
+)
 
+DOCKER = EITHER
+"""An image in a registry; see `REGISTRY` for all the ways to speak to one."""
+REGISTRY = SCHEMES
 DOCKER_DAEMON = "docker-daemon"
 DOCKER_ARCHIVE = "docker-archive"
 OCI = "oci"
@@ -20,19 +31,15 @@ _TRANSPORTS = (DOCKER_DAEMON, DOCKER_ARCHIVE, OCI, OCI_ARCHIVE, DIR, TAR)
 _KNOWN_ELSEWHERE = ("docker", "containers-storage", "ostree", "tarball", "sif", "atomic")
 _FORMS = (
     "use docker-daemon:NAME[:TAG], docker-archive:PATH[:NAME:TAG], oci:PATH[:TAG], "
-    "oci-archive:PATH[:TAG], dir:PATH, tar:PATH, or a bare NAME[:TAG] of the local engine"
+    "oci-archive:PATH[:TAG], docker://HOST/NAME[:TAG], dir:PATH, tar:PATH, "
+    "or a bare NAME[:TAG] of the local engine"
 )
 
-# The grammar of github.com/distribution/reference.
-_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
-_HOST = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?"
-_NAME = re.compile(rf"(?:{_HOST}/)?{_COMPONENT}(?:/{_COMPONENT})*\Z")
+_NAME = re.compile(rf"(?:{HOST}/)?{COMPONENT}(?:/{COMPONENT})*\Z")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 # What the OCI image-spec allows in org.opencontainers.image.ref.name.
 _REF_NAME = re.compile(r"[A-Za-z0-9]+(?:[-._:@/+]+[A-Za-z0-9]+|--[A-Za-z0-9]+)*\Z")
-_NAME_LIMIT = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +47,34 @@ class Reference:
     """Where an image is, or shall be."""
 
     transport: str
-    """`DOCKER_DAEMON`, `DOCKER_ARCHIVE`, `OCI`, `OCI_ARCHIVE`, `DIR` or `TAR`."""
+    """`DOCKER_DAEMON`, `DOCKER_ARCHIVE`, `OCI`, `OCI_ARCHIVE`, `DIR`, `TAR` or one of
+    `REGISTRY`."""
     name: str
     """The engine's name of the image (with ``@sha256:…``, or ``sha256:…`` alone, where
-    the user gave a digest), or the path of the archive, layout, directory or tar."""
+    the user gave a digest), the path of the archive, layout, directory or tar, or a
+    registry's host and repository (with ``@sha256:…`` where the user gave a digest)."""
     tag: str = ""
     """The tag; for docker-archive ``NAME:TAG`` within the archive; empty if there is none."""
 
     def __str__(self) -> str:
         """Return the reference as the user may type it, transport included."""
-        return f"{self.transport}:{self.name}" + (f":{self.tag}" if self.tag else "")
+        slashes = "//" if self.is_registry else ""
+        return f"{self.transport}:{slashes}{self.name}" + (f":{self.tag}" if self.tag else "")
+
+    @property
+    def is_registry(self) -> bool:
+        """Whether the image is in a registry."""
+        return self.transport in REGISTRY
+
+    @property
+    def repository_url(self) -> str:
+        """The repository that an image of a registry is in."""
+        return f"{self.transport}://{self.name.partition('@')[0]}"
+
+    @property
+    def manifest_name(self) -> str:
+        """What the manifest of an image of a registry is called there: a tag or a digest."""
+        return self.tag or self.name.partition("@")[2]
 
     @property
     def engine_name(self) -> str:
@@ -60,8 +85,8 @@ class Reference:
 def parse_reference(text: str) -> Reference:
     """Return the reference that ``text`` means.
 
-    Without a transport it is the local engine's.  Engine names without a tag
-    or digest get ``latest``.
+    Without a transport it is the local engine's.  Names without a tag or digest, of the
+    engine and of registries, get ``latest``.
 
     Raises:
         UsageError: it is not a reference, or one of a transport that is not supported.
@@ -78,6 +103,8 @@ def parse_reference(text: str) -> Reference:
                 raise UsageError(f"{text!r}: there is no path; {_FORMS}")
             return Reference(transport, rest)
         return _parse_path(transport, rest, text)
+    if transport in REGISTRY and rest.startswith("//"):
+        return _parse_registry_name(transport, rest.removeprefix("//"), text)
     if colon and (rest.startswith("//") or (transport in _KNOWN_ELSEWHERE and "/" in rest)):
         raise UsageError(f"{text!r}: the transport {transport}: is not supported; {_FORMS}")
     return _parse_engine_name(text, text)
@@ -90,16 +117,29 @@ def _parse_engine_name(name: str, text: str) -> Reference:
     if at and not _DIGEST.match(digest):
         raise UsageError(f"{text!r}: {digest!r} is not a sha256 digest; {_FORMS}")
     name, tag = _split_tag(name)
-    if (
-        not _NAME.match(name)
-        or len(name) > _NAME_LIMIT
-        or (tag is not None and not _TAG.match(tag))
-    ):
+    if not _NAME.match(name) or len(name) > NAME_LIMIT or (tag is not None and not _TAG.match(tag)):
         lower = " (names are lower case)" if name != name.lower() else ""
         raise UsageError(f"{text!r} is not the name of an image{lower}; {_FORMS}")
     if at:
         return Reference(DOCKER_DAEMON, f"{name}@{digest}")
     return Reference(DOCKER_DAEMON, name, "latest" if tag is None else tag)
+
+
+def _parse_registry_name(transport: str, name: str, text: str) -> Reference:
+    name, at, digest = name.partition("@")
+    if at and not _DIGEST.match(digest):
+        raise UsageError(f"{text!r}: {digest!r} is not a sha256 digest; {_FORMS}")
+    name, tag = _split_tag(name)
+    if tag is not None and not _TAG.match(tag):
+        raise UsageError(f"{text!r}: {tag!r} is not a tag; {_FORMS}")
+    try:
+        endpoint = parse_endpoint(f"{transport}://{name}")
+    except UsageError as error:
+        raise UsageError(f"{text!r} is not the name of an image; {_FORMS}") from error
+    name = f"{endpoint.host}/{endpoint.repository}"
+    if at:
+        return Reference(transport, f"{name}@{digest}")
+    return Reference(transport, name, "latest" if tag is None else tag)
 
 
 def _split_tag(name: str) -> tuple[str, str | None]:

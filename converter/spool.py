@@ -34,6 +34,10 @@ _RESERVE_LIMIT = 1024 * _MIB
 _RESERVE_SHARE = 20
 
 
+class GivenUp(BootfsError):
+    """Bytes will not come because something else went wrong, which is what the user is told."""
+
+
 class FileBlob:
     """A run of bytes of an open file.  The descriptor belongs to whoever opened it."""
 
@@ -92,6 +96,9 @@ class FileBlob:
             raise SizeMismatch(name, size, max(0, self.size - offset))
         return FileBlob(self._fd, name, self.offset + offset, size)
 
+    def abandon(self) -> None:
+        """Let nobody wait any more for bytes that have not come; here all have."""
+
     def iter_pieces(self, piece: int = _MIB) -> Iterator[bytes]:
         """Yield the whole blob in order, at most ``piece`` bytes at a time."""
         for at in range(0, self.size, piece):
@@ -122,6 +129,7 @@ class Spool:
         self.advance = advance
         """Told how many bytes of a whole image were copied, as they are."""
         self._files: list[BinaryIO] = []
+        self._users: list[Callable[[], None]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -136,9 +144,15 @@ class Spool:
 
     def close(self) -> None:
         """Close every file and remove the directory.  Closing twice is harmless."""
+        while self._users:
+            self._users.pop()()
         while self._files:
             self._files.pop().close()
         shutil.rmtree(self.path, ignore_errors=True)
+
+    def end_first(self, end: Callable[[], None]) -> None:
+        """Call ``end`` before the files are closed: for who writes some of them in a thread."""
+        self._users.append(end)
 
     def store(self, name: str, data: bytes) -> FileBlob:
         """Return ``data`` as a blob.
@@ -195,6 +209,10 @@ class SpoolFile:
         self._checked = -_CHECK_EVERY
         self.name = name
         self.size = 0
+
+    def fileno(self) -> int:
+        """Return the descriptor, which is the spool's."""
+        return self._fd
 
     @property
     def blob(self) -> FileBlob:

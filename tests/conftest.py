@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from converter.runtime.layer import cache_directory
 from tests.support import faultlog
 from tests.support.engine import BASE_IMAGE, Engine, has_image
 from tests.support.faultlog import FaultLog
@@ -116,3 +117,10 @@ def registry() -> Iterator[Registry]:
     require("registry")
     with Registry() as registry:
         yield registry
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what a push remembers apart from the user's, and the runtime layer where it is."""
+    monkeypatch.setenv("BOOTFS_RUNTIME_CACHE", str(cache_directory()))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path.parent / f"{tmp_path.name}-cache"))

@@ -2,49 +2,38 @@
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Iterator
 from pathlib import Path
 
 from converter.images.documents import (
     Descriptor,
     check_digest,
-    diff_ids_of,
-    list_of,
     object_of,
-    parse_config,
     parse_json,
     read_document,
 )
 from converter.images.members import Files, open_members
-from converter.images.view import ImageView, JsonObject, LayerSource
+from converter.images.resolving import manifests_of, open_resolved
+from converter.images.view import ImageView
+from converter.platforms import Platform
 from converter.reference import Reference
 from converter.spool import FileBlob, Spool, os_errors_at
 from store.errors import FormatError, ImageNotFound, NotFound, UsageError
 
 REF_NAME = "org.opencontainers.image.ref.name"
 
-_INDEXES = (
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-)
-_MANIFESTS = (
-    "application/vnd.oci.image.manifest.v1+json",
-    "application/vnd.docker.distribution.manifest.v2+json",
-)
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-_DEPTH_LIMIT = 8
 _NO_LAYOUT = (
     "there is no file oci-layout: not an OCI image layout; "
     "for the tar of `docker save` use docker-archive:"
 )
 
 
-def open_oci_layout(reference: Reference, spool: Spool) -> ImageView:
+def open_oci_layout(
+    reference: Reference, spool: Spool, platform: Platform | None = None
+) -> ImageView:
     """Return the image that ``reference`` names in an OCI layout directory.
 
     Without a tag the layout must hold exactly one image.  Of an image index, the
-    image for this machine's platform is taken.
+    image for ``platform`` is taken, or without one that for this machine.
 
     Raises:
         NotFound: there is no such directory, or (`ImageNotFound`) no such image in it.
@@ -61,10 +50,12 @@ def open_oci_layout(reference: Reference, spool: Spool) -> ImageView:
                 else "does not exist; check the path"
             )
             raise NotFound(f"{reference}: {path} {problem}")
-    return _image_of(Directory(str(reference), path, spool), reference)
+    return _image_of(Directory(str(reference), path, spool), reference, platform)
 
 
-def open_oci_archive(reference: Reference, spool: Spool) -> ImageView:
+def open_oci_archive(
+    reference: Reference, spool: Spool, platform: Platform | None = None
+) -> ImageView:
     """Return the image that ``reference`` names in a tar of an OCI layout.
 
     Raises:
@@ -72,7 +63,7 @@ def open_oci_archive(reference: Reference, spool: Spool) -> ImageView:
 
     """
     files = open_members(reference, spool.open_file(Path(reference.name)), spool)
-    return _image_of(files, reference)
+    return _image_of(files, reference, platform)
 
 
 class Directory:
@@ -90,13 +81,7 @@ class Directory:
             return self._spool.open_file(full) if full.is_file() else None
 
 
-def platform_of_machine() -> tuple[str, str]:
-    """Return the operating system and architecture whose images run here, as OCI names them."""
-    machine = platform.machine()
-    return "linux", _ARCHITECTURES.get(machine, machine)
-
-
-def _image_of(files: Files, reference: Reference) -> ImageView:
+def _image_of(files: Files, reference: Reference, platform: Platform | None = None) -> ImageView:
     if files.find("oci-layout") is None:
         raise FormatError(files.name, 0, _NO_LAYOUT)
     index = files.find("index.json")
@@ -104,29 +89,9 @@ def _image_of(files: Files, reference: Reference) -> ImageView:
         raise FormatError(files.name, 0, "there is no index.json: incomplete, copy it again")
     what = f"{files.name}: index.json"
     document = object_of(parse_json(read_document(index, what), what), what)
-    return image_of_manifest(files, reference, _choose(_manifests(document, what), reference))
-
-
-def image_of_manifest(files: Files, reference: Reference, chosen: Descriptor) -> ImageView:
-    """Return the image whose manifest, or an image index with one, ``chosen`` describes.
-
-    ``files`` has its blobs under the names that they have in an OCI layout.
-
-    Raises:
-        ImageNotFound: an index has none for this machine.
-        FormatError, IntegrityError: what is there is damaged.
-
-    """
-    descriptor, manifest = _resolve(files, chosen)
-    return _view(files, reference, descriptor, manifest)
-
-
-def _manifests(document: JsonObject, what: str) -> list[Descriptor]:
     # Nothing has the digest of index.json: only its own form can tell damage.
-    if not isinstance(document.get("manifests"), list):
-        raise FormatError(what, 0, "there is no list `manifests`: damaged, copy it again")
-    listed = list_of(document["manifests"], f"{what}: manifests")
-    return [Descriptor(value, f"{what}: manifests") for value in listed]
+    chosen = _choose(manifests_of(document, what), reference)
+    return open_resolved(_LayoutBlobs(files), str(reference), chosen, platform)
 
 
 def _choose(manifests: list[Descriptor], reference: Reference) -> Descriptor:
@@ -151,82 +116,31 @@ def _choose(manifests: list[Descriptor], reference: Reference) -> Descriptor:
     return manifests[0]
 
 
-def _resolve(files: Files, descriptor: Descriptor) -> tuple[Descriptor, JsonObject]:
-    """Follow image indexes from ``descriptor`` to the manifest for this platform."""
-    for _ in range(_DEPTH_LIMIT):
-        data, what = _document(files, descriptor)
-        document = object_of(parse_json(data, what), what)
-        media_type = document.get("mediaType") or descriptor.media_type
-        if media_type in _MANIFESTS or "config" in document:
-            return descriptor, document
-        if media_type not in _INDEXES and "manifests" not in document:
-            raise FormatError(
-                f"{files.name}: {descriptor.digest}",
-                0,
-                f"{media_type!r} is not an image; choose another tag",
-            )
-        system, architecture = platform_of_machine()
-        entries = _manifests(document, f"{files.name}: {descriptor.digest}")
-        fitting = [
-            entry
-            for entry in entries
-            if (entry.platform.get("os"), entry.platform.get("architecture"))
-            == (system, architecture)
-        ]
-        if not fitting:
-            held = ", ".join(_platforms(entries)) or "none"
-            raise ImageNotFound(
-                f"{files.name}: no image for {system}/{architecture}; the index has {held}; "
-                "choose another image"
-            )
-        descriptor = fitting[0]
-    raise FormatError(
-        files.name,
-        0,
-        f"image indexes are nested more than {_DEPTH_LIMIT} deep; copy the image alone",
-    )
+class _LayoutBlobs:
+    """The blobs of a layout, read in place."""
 
+    def __init__(self, files: Files) -> None:
+        self.name = files.name
+        self._files = files
 
-def _platforms(entries: list[Descriptor]) -> Iterator[str]:
-    for entry in entries:
-        yield f"{entry.platform.get('os')}/{entry.platform.get('architecture')}"
+    def document(self, descriptor: Descriptor) -> bytes:
+        """Return a document, verified."""
+        what = f"{self.name}: blob {descriptor.digest}"
+        data = read_document(self._blob(descriptor), what)
+        check_digest(data, descriptor.digest, what)
+        return data
 
+    def manifest(self, descriptor: Descriptor) -> bytes:
+        """Return a manifest or image index, verified."""
+        return self.document(descriptor)
 
-def _view(
-    files: Files, reference: Reference, descriptor: Descriptor, manifest: JsonObject
-) -> ImageView:
-    what = f"{files.name}: manifest {descriptor.digest}"
-    config = parse_config(*_document(files, Descriptor(manifest.get("config"), f"{what}: config")))
-    listed = [
-        Descriptor(value, f"{what}: layers")
-        for value in list_of(manifest.get("layers"), f"{what}: layers")
-    ]
-    diff_ids = diff_ids_of(config, f"{what}: config")
-    if len(listed) != len(diff_ids):
-        raise FormatError(
-            what,
-            0,
-            f"{len(listed)} layers, but the config lists {len(diff_ids)} diff ids; "
-            "build or copy the image again",
-        )
-    layers = tuple(
-        LayerSource(diff_id, entry.digest, entry.media_type, _blob(files, entry))
-        for entry, diff_id in zip(listed, diff_ids, strict=True)
-    )
-    return ImageView(str(reference), config, descriptor.digest, layers)
+    def layers(self, descriptors: list[Descriptor]) -> list[FileBlob]:
+        """Return the stored bytes of layers, not verified."""
+        return [self._blob(descriptor) for descriptor in descriptors]
 
-
-def _document(files: Files, descriptor: Descriptor) -> tuple[bytes, str]:
-    """Return a document, which has its digest, and its name for messages."""
-    what = f"{files.name}: blob {descriptor.digest}"
-    data = read_document(_blob(files, descriptor), what)
-    check_digest(data, descriptor.digest, what)
-    return data, what
-
-
-def _blob(files: Files, descriptor: Descriptor) -> FileBlob:
-    found = files.find(f"blobs/sha256/{descriptor.digest.removeprefix('sha256:')}")
-    if found is None:
-        raise FormatError(files.name, 0, f"blob {descriptor.digest} is missing; copy it again")
-    descriptor.check_size(found.size, files.name)
-    return found
+    def _blob(self, descriptor: Descriptor) -> FileBlob:
+        found = self._files.find(f"blobs/sha256/{descriptor.digest.removeprefix('sha256:')}")
+        if found is None:
+            raise FormatError(self.name, 0, f"blob {descriptor.digest} is missing; copy it again")
+        descriptor.check_size(found.size, self.name)
+        return found

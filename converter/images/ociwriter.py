@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from converter.images.archivewriter import with_rootfs
 from converter.images.documents import encode_json, list_of, object_of, parse_json
+from converter.images.ociimage import OciImage
 from converter.images.ocilayout import REF_NAME
 from converter.images.placing import refuse_existing_file, temporary_name, write_file
 from converter.images.tarwriting import iter_checked, iter_tar
@@ -19,41 +19,9 @@ from converter.reference import Reference
 from converter.spool import os_errors_at
 from store.errors import UsageError
 
-_CONFIG = "application/vnd.oci.image.config.v1+json"
-_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _INDEX = "application/vnd.oci.image.index.v1+json"
 
 _LAYOUT = encode_json({"imageLayoutVersion": "1.0.0"})
-
-
-class _Image:
-    """An image as blobs and the descriptor of its manifest; the same input gives the same bytes."""
-
-    def __init__(self, config: JsonObject, layers: Sequence[Layer], tag: str) -> None:
-        raw = encode_json(with_rootfs(config, layers))
-        manifest = encode_json(
-            {
-                "schemaVersion": 2,
-                "mediaType": _MANIFEST,
-                "config": _descriptor(_CONFIG, raw),
-                "layers": [
-                    {"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size}
-                    for layer in layers
-                ],
-            }
-        )
-        self.digest = sha256_digest(manifest)
-        self.descriptor = _descriptor(_MANIFEST, manifest)
-        platform = {key: config[key] for key in ("architecture", "os", "variant") if key in config}
-        if platform:
-            self.descriptor["platform"] = platform
-        if tag:
-            self.descriptor["annotations"] = {REF_NAME: tag}
-        self.blobs: dict[str, tuple[bytes | Path, int]] = {
-            layer.digest: (layer.stored, layer.size) for layer in layers
-        }
-        self.blobs[sha256_digest(raw)] = (raw, len(raw))
-        self.blobs[self.digest] = (manifest, len(manifest))
 
 
 def write_oci_layout(reference: Reference, config: JsonObject, layers: Sequence[Layer]) -> str:
@@ -70,14 +38,14 @@ def write_oci_layout(reference: Reference, config: JsonObject, layers: Sequence[
 
     """
     path = Path(reference.name)
-    image = _Image(config, layers, reference.tag)
+    image = OciImage(config, layers)
     existing = check_oci_layout(reference)
     with os_errors_at(path, "cannot be written"):
         if existing:
             with _locked(path):
-                _add(path, image)
+                _add(path, image, reference.tag)
         else:
-            _make(path, image)
+            _make(path, image, reference.tag)
     return image.digest
 
 
@@ -114,24 +82,24 @@ def write_oci_archive(reference: Reference, config: JsonObject, layers: Sequence
     """
     path = Path(reference.name)
     refuse_existing_file(path, str(reference))
-    image = _Image(config, layers, reference.tag)
-    index = encode_json(_index_with({}, image.descriptor))
+    image = OciImage(config, layers)
+    index = encode_json(_index_with({}, _entry(image, reference.tag)))
     members: list[tuple[str, bytes | Path, str]] = [("oci-layout", _LAYOUT, sha256_digest(_LAYOUT))]
-    for digest, (data, _) in sorted(image.blobs.items()):
+    for digest, (data, _) in sorted(_blobs(image).items()):
         members.append((_blob_name(digest), data, digest))
     members.append(("index.json", index, sha256_digest(index)))
     write_file(path, iter_tar(members))
     return image.digest
 
 
-def _make(path: Path, image: _Image) -> None:
+def _make(path: Path, image: OciImage, tag: str) -> None:
     """Build a layout beside ``path`` and move it there when it is complete."""
     temporary = temporary_name(path)
     temporary.mkdir()
     try:
         (temporary / "blobs" / "sha256").mkdir(parents=True)
         write_file(temporary / "oci-layout", [_LAYOUT])
-        _add(temporary, image)
+        _add(temporary, image, tag)
         # An empty directory is replaced by this, any other is not.
         os.rename(temporary, path)
     except BaseException:
@@ -139,17 +107,17 @@ def _make(path: Path, image: _Image) -> None:
         raise
 
 
-def _add(path: Path, image: _Image) -> None:
+def _add(path: Path, image: OciImage, tag: str) -> None:
     index_path = path / "index.json"
     index: JsonObject = {}
     if index_path.exists():
         what = str(index_path)
         index = object_of(parse_json(index_path.read_bytes(), what), what)
-    updated = encode_json(_index_with(index, image.descriptor))
+    updated = encode_json(_index_with(index, _entry(image, tag)))
     (path / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
     added = []
     try:
-        for digest, (data, size) in image.blobs.items():
+        for digest, (data, size) in _blobs(image).items():
             blob = path / _blob_name(digest)
             if blob.is_file() and blob.stat().st_size == size:
                 continue
@@ -160,6 +128,14 @@ def _add(path: Path, image: _Image) -> None:
         for blob in added:
             blob.unlink(missing_ok=True)
         raise
+
+
+def _entry(image: OciImage, tag: str) -> JsonObject:
+    return image.descriptor | ({"annotations": {REF_NAME: tag}} if tag else {})
+
+
+def _blobs(image: OciImage) -> dict[str, tuple[bytes | Path, int]]:
+    return image.blobs | {image.digest: (image.manifest, len(image.manifest))}
 
 
 def _index_with(index: JsonObject, descriptor: JsonObject) -> JsonObject:
@@ -190,10 +166,6 @@ def _locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-def _descriptor(media_type: str, data: bytes) -> JsonObject:
-    return {"mediaType": media_type, "digest": sha256_digest(data), "size": len(data)}
 
 
 def _blob_name(digest: str) -> str:

@@ -10,10 +10,10 @@ from converter.decompress import compression_of, iter_plain
 from converter.images.dirtree import read_directory
 from converter.images.documents import encode_json
 from converter.images.layerfile import spool_tar
-from converter.images.ocilayout import platform_of_machine
 from converter.images.skopeodir import is_skopeo_directory, open_skopeo_directory
 from converter.images.view import ImageView, JsonObject, LayerSource, sha256_digest
 from converter.layertar import iter_layer
+from converter.platforms import Platform, check_stated, platform_of_machine
 from converter.reference import Reference
 from converter.settings import Settings
 from converter.spool import FileBlob, Spool, os_errors_at
@@ -21,7 +21,9 @@ from converter.tarreader import Budget
 from store.errors import FormatError, NotFound
 
 
-def open_directory(reference: Reference, spool: Spool) -> ImageView:
+def open_directory(
+    reference: Reference, spool: Spool, platform: Platform | None = None
+) -> ImageView:
     """Return the image whose root is a directory, or the one that skopeo keeps in it.
 
     The directory is copied into ``spool``, holes left out: what is converted is what was
@@ -40,10 +42,12 @@ def open_directory(reference: Reference, spool: Spool) -> ImageView:
             problem = "is not a directory; for a tar use tar:" if path.exists() else "is missing"
             raise NotFound(f"{reference}: {path} {problem}")
     if is_skopeo_directory(path):
-        return open_skopeo_directory(reference, spool)
+        return open_skopeo_directory(reference, spool, platform)
     tree = read_directory(path, Budget())
     plain, digest = spool_tar(iter_layer(tree, sparse=True), spool, str(reference))
-    return _image_of(reference, plain, digest)
+    image = _image_of(reference, plain, digest)
+    check_stated(image.config, platform, image.name)
+    return image
 
 
 def open_tar(reference: Reference, spool: Spool) -> ImageView:
@@ -74,10 +78,10 @@ def with_settings(image: ImageView, settings: Settings) -> ImageView:
 
 
 def _image_of(reference: Reference, plain: FileBlob, diff_id: str) -> ImageView:
-    system, architecture = platform_of_machine()
+    machine = platform_of_machine()
     config: JsonObject = {
-        "os": system,
-        "architecture": architecture,
+        "os": machine.system,
+        "architecture": machine.architecture,
         "config": {},
         "rootfs": {"type": "layers", "diff_ids": [diff_id]},
         "history": [{"created_by": f"bootfs: {reference.transport}"}],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from converter.images.archive import open_docker_archive
 from converter.images.archivewriter import write_docker_archive
@@ -12,24 +13,53 @@ from converter.images.ociwriter import check_oci_layout, write_oci_archive, writ
 from converter.images.placing import refuse_existing_file
 from converter.images.rootfs import open_directory, open_tar
 from converter.images.view import ImageView, JsonObject, Layer
+from converter.platforms import Platform, check_stated
 from converter.reference import (
     DIR,
     DOCKER_ARCHIVE,
     DOCKER_DAEMON,
     OCI,
     OCI_ARCHIVE,
+    REGISTRY,
     ROOT_ALONE,
     TAR,
     Reference,
 )
 from converter.spool import Spool, os_errors_at
 from store.errors import NotFound, UsageError
+from store.interfaces import Backend
+
+if TYPE_CHECKING:
+    from converter.images.joined import JoinedImage
 
 
-def _open_daemon_image(reference: Reference, spool: Spool) -> ImageView:
+def _open_daemon_image(reference: Reference, spool: Spool, platform: Platform | None) -> ImageView:
     from converter.images.daemon import open_daemon_image
 
-    return open_daemon_image(reference, spool)
+    return _checked(open_daemon_image(reference, spool), platform)
+
+
+def _open_docker_archive(
+    reference: Reference, spool: Spool, platform: Platform | None
+) -> ImageView:
+    return _checked(open_docker_archive(reference, spool), platform)
+
+
+def _checked(view: ImageView, platform: Platform | None) -> ImageView:
+    check_stated(view.config, platform, view.name)
+    return view
+
+
+def _open_tar(reference: Reference, spool: Spool, platform: Platform | None) -> ImageView:
+    return _checked(open_tar(reference, spool), platform)
+
+
+def _open_registry_image(
+    reference: Reference, spool: Spool, platform: Platform | None
+) -> ImageView:
+    from converter.images.registry import open_registry_image
+
+    return open_registry_image(reference, spool, platform)
 
 
 def _write_daemon_image(reference: Reference, config: JsonObject, layers: Sequence[Layer]) -> str:
@@ -38,33 +68,44 @@ def _write_daemon_image(reference: Reference, config: JsonObject, layers: Sequen
     return write_daemon_image(reference, config, layers)
 
 
-_OPEN: dict[str, Callable[[Reference, Spool], ImageView]] = {
+def _write_registry_image(reference: Reference, config: JsonObject, layers: Sequence[Layer]) -> str:
+    from converter.images.registry import write_registry_image
+
+    return write_registry_image(reference, config, layers)
+
+
+_OPEN: dict[str, Callable[[Reference, Spool, Platform | None], ImageView]] = {
     DOCKER_DAEMON: _open_daemon_image,
-    DOCKER_ARCHIVE: open_docker_archive,
+    DOCKER_ARCHIVE: _open_docker_archive,
     OCI: open_oci_layout,
     OCI_ARCHIVE: open_oci_archive,
+    **dict.fromkeys(REGISTRY, _open_registry_image),
     DIR: open_directory,
-    TAR: open_tar,
+    TAR: _open_tar,
 }
 _WRITE: dict[str, Callable[[Reference, JsonObject, Sequence[Layer]], str]] = {
     DOCKER_DAEMON: _write_daemon_image,
     DOCKER_ARCHIVE: write_docker_archive,
     OCI: write_oci_layout,
     OCI_ARCHIVE: write_oci_archive,
+    **dict.fromkeys(REGISTRY, _write_registry_image),
 }
 
 
-def open_image(reference: Reference, spool: Spool) -> ImageView:
+def open_image(reference: Reference, spool: Spool, platform: Platform | None = None) -> ImageView:
     """Return the image that ``reference`` names; its files stay open as long as ``spool``.
 
+    Of an image index the image for ``platform``, or without one that for this machine.
+
     Raises:
-        NotFound: there is no such image (`ImageNotFound`), file or directory.
+        NotFound: there is no such image (`ImageNotFound`), none for the platform, file or
+            directory.
         UsageError: several images fit.
         FormatError, IntegrityError: what is there is damaged.
         Unreachable, AccessDenied, StorageFull: as they say.
 
     """
-    return _OPEN[reference.transport](reference, spool)
+    return _OPEN[reference.transport](reference, spool, platform)
 
 
 def peek_digest(reference: Reference) -> str:
@@ -109,6 +150,7 @@ def check_destination(reference: Reference) -> None:
         UsageError: something is there already that would be lost, it is a digest, or
             images are only read from there.
         NotFound: the directory that it would be in does not exist.
+        AccessDenied, RemoteError: the registry does not take it.
 
     """
     if reference.transport in ROOT_ALONE:
@@ -120,6 +162,11 @@ def check_destination(reference: Reference) -> None:
         from converter.images.daemon import check_engine_name
 
         check_engine_name(reference)
+        return
+    if reference.is_registry:
+        from converter.images.registry import check_registry_destination
+
+        check_registry_destination(reference)
         return
     path = Path(reference.name)
     if reference.transport == OCI:
@@ -147,3 +194,24 @@ def write_image(reference: Reference, config: JsonObject, layers: Sequence[Layer
     if reference.transport in ROOT_ALONE:
         check_destination(reference)
     return _WRITE[reference.transport](reference, config, layers)
+
+
+def join_store(
+    reference: Reference,
+    config: JsonObject,
+    layers: Sequence[Layer],
+    backend: Backend,
+    image: bytes,
+) -> JoinedImage | None:
+    """Return the image to be written together with its store; None where they lie apart.
+
+    To be called before the image, of whose chunk index ``image`` is the raw digest, is
+    committed to the store.
+    """
+    if not reference.is_registry:
+        return None
+    from converter.images.joined import JoinedImage, is_joined
+
+    if not is_joined(reference, backend):
+        return None
+    return JoinedImage(reference, config, layers, backend, image)

@@ -342,7 +342,7 @@ class HttpSource:
                     raise RemoteProtocolError(
                         f"{self._endpoint}/{name}: more than {REDIRECT_LIMIT} redirects"
                     )
-                _check_head(head, offset, size, f"{self._endpoint}/{name}")
+                check_head(head, offset, size, f"{self._endpoint}/{name}")
                 connection.deadline = deadline
                 connection.stall_limit_s = min(STALL_LIMIT_S, patience_s)
                 body = connection.read_body(begun, size, arrived)
@@ -378,7 +378,7 @@ class HttpSource:
         connection.close()
 
 
-def _check_head(head: ResponseHead, offset: int, size: int, where: str) -> None:
+def check_head(head: ResponseHead, offset: int, size: int, where: str) -> None:
     """Return when the body will be exactly the bytes asked for; raise what it means otherwise."""
     _check_status(head, offset, size, where)
     check_plain_body(head)

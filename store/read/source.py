@@ -38,7 +38,7 @@ def open_source(
 
 
 def open_one(url: str, read_limit_s: float, authorities: str, auth: str) -> Mirror:
-    """Return a single store: a directory, ``file://``, ``http://``, ``https://``.
+    """Return a single store: a directory, ``file://``, ``http(s)://``, ``docker://``.
 
     Each kind is imported when it is named: a boot pays for one.
 
@@ -51,8 +51,12 @@ def open_one(url: str, read_limit_s: float, authorities: str, auth: str) -> Mirr
         from store.read.remote import HttpSource
 
         return HttpSource(url, read_limit_s, authorities)
+    if scheme in ("docker", "docker+http", "docker+https"):
+        from store.read.registry import RegistrySource
+
+        return RegistrySource(url, read_limit_s, authorities, auth)
     if scheme in ("", "file") and url:
         from store.read.local import DirectorySource
 
         return DirectorySource(url[len("file://") :] if scheme else url)
-    raise UsageError(f"{url!r}: not a store; give a directory, http:// or https://")
+    raise UsageError(f"{url!r}: not a store; give a directory, http://, https:// or docker://")

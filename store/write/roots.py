@@ -38,7 +38,7 @@ def check_is_store(backend: Listing) -> None:
     """
     backend.check()
     if not backend.has(STORE_MARK):
-        raise NotFound(f"{backend.location}: there is no bootfs store; give the directory of one")
+        raise NotFound(f"{backend.location}: there is no bootfs store; give the address of one")
 
 
 def read_named_packs(backend: Backend) -> set[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import json
 import marshal
@@ -14,6 +15,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bench.images import IMAGES, build_image
+from tests.support.converted import gateway
+from tests.support.registries import basic_registry, write_docker_config
+from tests.support.registrystores import Stored
+from tests.support.require import require
+from tests.support.servers import Registry
 
 if TYPE_CHECKING:
     from tests.support.converted import Conversions, Converted
@@ -89,6 +95,38 @@ def test_what_a_boot_imports(engine: Engine, conversions: Conversions, tmp_path:
         assert not {"store.read.tls", "store.read.local", "store.read.remote"} & init
         assert not {"store.read.tls", "store.read.local"} & daemon
         assert "store.read.remote" in daemon
+
+
+@pytest.mark.parametrize("is_guarded", [False, True], ids=["open", "guarded"])
+def test_what_a_boot_from_a_registry_imports(
+    engine: Engine,
+    base_image: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_guarded: bool,
+) -> None:
+    require("registry", "erofs", "fuse", "root")
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    start = functools.partial(basic_registry, tmp_path) if is_guarded else Registry
+    with start(address="") as registry:
+        stored = Stored(registry, gateway())
+        write_docker_config(tmp_path, registry.host_port)
+        image = probed(engine, stored.convert(engine, build_image(IMAGES["deb"])), tmp_path)
+        write_docker_config(tmp_path, f"{stored.address}:{registry.port}")
+        done = image.run(engine, options=("-v", f"{tmp_path}:/.bootfs/auth:ro"))
+    assert (done.returncode, done.stdout) == (0, "READY\n")
+    told = [line.split() for line in done.stderr.splitlines()]
+    assert {kind for kind, *_ in told} == {"present", "imported"}, done.stderr
+    names = {name for kind, *_, name in told if kind == "imported"}
+    assert {"store.read.registry", "store.read.registryauth"} <= names
+    assert not {"store.read.document", "store.read.tls", "store.read.local"} & names
+    foreign = {name for name in names if name.partition(".")[0] not in {"boot", "store"}}
+    if not is_guarded:
+        assert foreign == INIT | DAEMON | {"binascii"}
+        assert "store.read.jsontext" not in names
+        return
+    assert foreign >= INIT | DAEMON | {"binascii", "json"}
+    assert not {"socket", "ssl", "threading", "typing", "urllib"} & foreign
 
 
 @pytest.mark.parametrize(

@@ -15,19 +15,35 @@ from store.format.names import STORE_MARK
 from store.interfaces import Backend
 from store.write.backends import open_backend
 from store.write.backends.directory import DirectoryBackend
+from tests.support.registries import REPOSITORY
 from tests.support.require import require
+from tests.support.servers import Registry
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
+    """Give the directory in which all bytes of the store are, of whichever kind it is."""
     return tmp_path / "new" / "store"
 
 
 @pytest.fixture
-def backend(place: Path) -> Backend:
+def directory(place: Path) -> Backend:
     backend = open_backend(str(place))
     backend.create()
     return backend
+
+
+@pytest.fixture(params=["directory", "registry"])
+def backend(request: pytest.FixtureRequest, place: Path) -> Iterator[Backend]:
+    if request.param == "directory":
+        yield request.getfixturevalue("directory")
+        return
+    require("registry")
+    with Registry(place) as registry:
+        backend = open_backend(f"docker://{registry.host_port}/{REPOSITORY}")
+        backend.create()
+        yield backend
+        backend.close()
 
 
 def files_below(path: Path) -> set[str]:
@@ -98,18 +114,18 @@ def test_a_replacement_that_fails_leaves_what_was_there(backend: Backend, place:
     assert backend.fetch("packs/ab/x", 0, 7) == b"damaged" and files_below(place) == before
 
 
-def test_objects_grow_old_and_are_made_young(backend: Backend, place: Path) -> None:
-    backend.write("packs/ab/x", iter((b"x",)))
+def test_objects_grow_old_and_are_made_young(directory: Backend, place: Path) -> None:
+    directory.write("packs/ab/x", iter((b"x",)))
     os.utime(place / "packs/ab/x", (1000, 1000))
-    assert backend.age_s("packs/ab/x", 5000.5) == 4000.5
-    assert backend.refresh("packs/ab/x")
-    assert backend.age_s("packs/ab/x", 5000.5) < 0
+    assert directory.age_s("packs/ab/x", 5000.5) == 4000.5
+    assert directory.refresh("packs/ab/x")
+    assert directory.age_s("packs/ab/x", 5000.5) < 0
     os.utime(place / "packs/ab/x", (1000, 1000))
-    backend.write("packs/ab/x", iter((b"y",)))
-    assert backend.age_s("packs/ab/x", 5000.5) < 0 and backend.fetch("packs/ab/x", 0, 1) == b"x"
-    assert not backend.refresh("packs/ab/none")
+    directory.write("packs/ab/x", iter((b"y",)))
+    assert directory.age_s("packs/ab/x", 5000.5) < 0 and directory.fetch("packs/ab/x", 0, 1) == b"x"
+    assert not directory.refresh("packs/ab/none")
     with pytest.raises(PackNotFound):
-        backend.age_s("packs/ab/none", 0)
+        directory.age_s("packs/ab/none", 0)
 
 
 def test_what_is_removed_is_gone_and_may_be_removed_again(backend: Backend) -> None:
@@ -122,23 +138,23 @@ def test_what_is_removed_is_gone_and_may_be_removed_again(backend: Backend) -> N
     assert backend.fetch("packs/aa/1", 0, 3) == b"new"
 
 
-def test_what_is_being_written_is_listed_as_such_and_can_be_removed(backend: Backend) -> None:
-    backend.write("packs/aa/1", iter((b"x",)))
-    assert list(backend.iter_unfinished()) == []
+def test_what_is_being_written_is_listed_as_such_and_can_be_removed(directory: Backend) -> None:
+    directory.write("packs/aa/1", iter((b"x",)))
+    assert list(directory.iter_unfinished()) == []
 
     def pieces() -> Iterator[bytes]:
-        (name,) = backend.iter_unfinished()
-        assert backend.size(name) == 0 and backend.age_s(name, 0) < 0
-        backend.remove([name])
+        (name,) = directory.iter_unfinished()
+        assert directory.size(name) == 0 and directory.age_s(name, 0) < 0
+        directory.remove([name])
         yield b"lost"
 
     with pytest.raises(PackNotFound, match="longer --grace"):
-        backend.write("packs/ab/2", pieces())
-    assert list(backend.iter_names("packs/")) == ["packs/aa/1"]
-    assert list(backend.iter_unfinished()) == []
+        directory.write("packs/ab/2", pieces())
+    assert list(directory.iter_names("packs/")) == ["packs/aa/1"]
+    assert list(directory.iter_unfinished()) == []
 
 
-def test_who_removes_holds_the_store_alone(backend: Backend, place: Path) -> None:
+def test_who_removes_holds_the_store_alone(directory: Backend, place: Path) -> None:
     """The others are seen to wait by what happens, not by when."""
     order: list[str] = []
     begun = threading.Event()
@@ -148,7 +164,7 @@ def test_who_removes_holds_the_store_alone(backend: Backend, place: Path) -> Non
         with open_backend(str(place)).hold(alone=True):
             order.append("alone")
 
-    with backend.hold(alone=False), open_backend(str(place)).hold(alone=False):
+    with directory.hold(alone=False), open_backend(str(place)).hold(alone=False):
         thread = threading.Thread(target=remove)
         thread.start()
         begun.wait()
@@ -160,7 +176,7 @@ def test_who_removes_holds_the_store_alone(backend: Backend, place: Path) -> Non
         with open_backend(str(place)).hold(alone=False):
             order.append("committed")
 
-    with backend.hold(alone=True):
+    with directory.hold(alone=True):
         thread = threading.Thread(target=commit)
         thread.start()
         order.append("removed")
@@ -241,14 +257,14 @@ def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
             open_backend(str(path)).create()
 
 
-def test_a_store_of_another_version_is_refused(backend: Backend, place: Path) -> None:
+def test_a_store_of_another_version_is_refused(directory: Backend, place: Path) -> None:
     (place / STORE_MARK).write_text("bootfs store 2\n")
     with pytest.raises(UsageError, match="another version"):
-        backend.create()
+        directory.create()
 
 
-def test_a_web_server_can_read_what_is_written(backend: Backend, place: Path) -> None:
-    backend.write("packs/ab/x", iter((b"x",)))
+def test_a_web_server_can_read_what_is_written(directory: Backend, place: Path) -> None:
+    directory.write("packs/ab/x", iter((b"x",)))
     assert (place / "packs/ab/x").stat().st_mode & 0o777 == 0o644
 
 

@@ -4,32 +4,43 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 
 import pytest
 
 from store.errors import PackNotFound, SizeMismatch, UsageError
+from store.format.names import pack_name
 from store.interfaces import Source
 from store.read.local import DirectorySource
+from store.read.registry import RegistrySource
 from store.read.remote import HttpSource
 from store.read.source import open_source
+from store.write.backends import open_backend
 from store.write.backends.directory import DirectoryBackend
-from tests.support.servers import Nginx
+from tests.support.registries import REPOSITORY, push_blob
+from tests.support.servers import Nginx, Registry
 from tests.support.stores import WatchedSource
 
-NAME = "packs/ab/abcdef"
 DATA = Random(1).randbytes(3 << 20)
+NAME = pack_name(sha256(DATA).digest())
+EMPTY = pack_name(sha256(b"").digest())
+"""Names that they have in a registry too, where the digest is the name."""
 
 
-@pytest.fixture(params=["directory", "http", "http below a path", "backend", "watched", "mirrors"])
+KINDS = ("directory", "http", "http below a path", "backend", "watched", "mirrors")
+REGISTRIES = ("registry", "registry backend")
+
+
+@pytest.fixture(params=[*KINDS, *REGISTRIES])
 def source(
     request: pytest.FixtureRequest, tmp_path: Path, serve: Callable[..., Nginx]
 ) -> Iterator[Source]:
     root = tmp_path / "some" / "where" if "below" in request.param else tmp_path
-    (root / "packs" / "ab").mkdir(parents=True)
-    (root / NAME).write_bytes(DATA)
-    (root / "empty").touch()
+    for name, data in ((NAME, DATA), (EMPTY, b"")):
+        (root / name).parent.mkdir(parents=True)
+        (root / name).write_bytes(data)
     if request.param == "directory":
         source: Source = DirectorySource(str(root))
     elif request.param == "backend":
@@ -38,6 +49,12 @@ def source(
         source = WatchedSource(DirectorySource(str(root)))
     elif request.param == "mirrors":
         source = open_source(f"{root}|{serve(root).url}", 5)
+    elif request.param in REGISTRIES:
+        registry: Registry = request.getfixturevalue("registry")
+        for data in (DATA, b""):
+            push_blob(registry, data)
+        url = f"docker://{registry.host_port}/{REPOSITORY}"
+        source = open_source(url, 5) if request.param == "registry" else open_backend(url)
     else:
         url = serve(tmp_path).url + str(root.relative_to(tmp_path)).removeprefix(".")
         source = HttpSource(url, 5)
@@ -69,7 +86,7 @@ def test_a_range_past_the_end_is_a_size_mismatch(source: Source, offset: int) ->
 
 def test_a_range_of_an_empty_object_is_a_size_mismatch(source: Source) -> None:
     with pytest.raises(SizeMismatch):
-        source.fetch("empty", 0, 1)
+        source.fetch(EMPTY, 0, 1)
 
 
 @pytest.mark.parametrize("name", ["packs/ab/none", "packs/xx/none", "none", NAME + "/below"])
@@ -130,6 +147,8 @@ def test_it_says_where_it_is_and_how_far_to_guess(source: Source) -> None:
 
 def test_urls_name_their_source(tmp_path: Path) -> None:
     assert isinstance(open_source("HTTP://host/path", 1), HttpSource)
+    for url in ("docker://host/path", "DOCKER+HTTP://host:5000/path"):
+        assert isinstance(open_source(url, 1), RegistrySource)
     for url in (str(tmp_path), f"file://{tmp_path}", f"FILE://{tmp_path}"):
         source = open_source(url, 1)
         assert isinstance(source, DirectorySource)

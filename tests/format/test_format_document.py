@@ -1,5 +1,6 @@
 """docs/format.md says what the code does: its tables, its example, its numbers."""
 
+import json
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -9,7 +10,14 @@ import pytest
 
 from boot.lease import journal
 from store.format import bootconfig, chunkindex, erofslayout, packfile
-from store.format.names import STORE_MARK_TEXT
+from store.format.names import (
+    STORE_MARK_TEXT,
+    bootstrap_name,
+    chunk_index_name,
+    manifest_name,
+)
+from store.write.artifact import artifact_tag, boot_image_tag, encode_artifact, encode_document
+from store.write.registry.manifest import Descriptor
 from tests.format.regenerate import read
 
 TEXT = (Path(__file__).parents[2] / "docs" / "format.md").read_text()
@@ -125,3 +133,22 @@ def test_offsets_follow_one_another() -> None:
         for rows in layouts(section):
             for (offset, size, _), (following, _, _) in pairwise(rows):
                 assert size is not None and offset + size == following, section
+
+
+def test_the_artifact_is_the_one_shown() -> None:
+    section = sections()["Store in a registry, version 1"]
+    (shown,) = re.findall(r"^```json\n(.*?)^```$", section, re.M | re.S)
+    image = b"\1" * 32
+    names = (manifest_name(image), chunk_index_name(image), bootstrap_name(image))
+    others = {
+        name: (f"sha256:{digest * 32}", size)
+        for name, digest, size in zip(names, ("a0", "a1", "a2"), (300, 5000, 40960), strict=True)
+    }
+    subject = Descriptor("application/vnd.oci.image.manifest.v1+json", f"sha256:{'03' * 32}", 700)
+    made = encode_artifact(image, [(b"\2" * 32, 33553920)], others, subject)
+    assert made.data == encode_document(json.loads(shown))
+    for tag in (artifact_tag(image), artifact_tag(image, subject.digest)):
+        form = tag.replace(image.hex(), "HEX").replace("03" * 16, "SUBJECT")
+        assert f"| `{form}` |" in section
+    form = boot_image_tag(image, subject.digest).replace(image.hex(), "HEX")
+    assert f"| `{form.replace('03' * 16, 'SUBJECT')}` |" in section

@@ -20,9 +20,22 @@ from boot.lease.journal import Journal
 from boot.mounts import Mount, parse_mounts
 from boot.replay import GAP, Replay
 from converter.tree import Content
-from store.errors import BootError, BootfsError, FormatError, RemoteProtocolError, UsageError
+from store.errors import (
+    AccessDenied,
+    BootError,
+    BootfsError,
+    FormatError,
+    RemoteProtocolError,
+    UsageError,
+)
 from store.format.bootconfig import BootConfig
 from store.format.chunkindex import BLOCK, HOLE
+from store.format.distribution import (
+    encode_get,
+    parse_challenges,
+    parse_repository_url,
+    token_place,
+)
 from store.format.http1 import (
     Endpoint,
     check_content_range,
@@ -36,10 +49,12 @@ from store.format.http1 import (
 from store.format.names import CACHE_LAYOUT
 from store.read import remote
 from store.read.cache import Cache
+from store.read.dockerconfig import parse_credentials
 from store.read.image import ImageReader
 from store.read.order import LIMIT as ORDER_LIMIT
 from store.read.order import Pages, StartOrder
 from store.read.places import DIGEST, ENTRY, IMAGE, _bucket
+from store.read.registryauth import parse_token
 from store.read.remote import HttpSource
 from tests.fuzz.dressing import split_parts
 from tests.fuzz.registry import target
@@ -83,6 +98,76 @@ def check_http_head(data: bytes) -> bool:
     except RemoteProtocolError:
         pass
     return True
+
+
+@target(
+    "registry-challenge",
+    words=(
+        b"Bearer ", b"Basic ", b'realm="', b'service="', b'scope="', b'",', b'"', b"\\", b"=",
+        b"http://", b"https://", b"//", b"/token?a=b", b"\r\n", b"docker://", b"docker+http://",
+    ),
+    longest=1024,
+)  # fmt: skip
+def check_registry_challenge(data: bytes) -> bool:
+    """The first line is a store's URL, the rest what its registry asks for."""
+    first, _, rest = data.partition(b"\n")
+    try:
+        endpoint, repository = parse_repository_url(first.decode("latin-1"))
+    except UsageError:
+        return False
+    _check_lines(encode_get(endpoint, f"/v2/{repository}/blobs/x", "Bearer x", "bytes=0-1"), 6)
+    try:
+        challenges = parse_challenges(rest.decode("latin-1"))
+    except RemoteProtocolError:
+        return False
+    for challenge in challenges:
+        assert challenge.scheme == challenge.scheme.lower()
+        try:
+            target, server = token_place(endpoint, repository, challenge)
+        except RemoteProtocolError:
+            continue
+        assert server.scheme == "https" or endpoint.scheme == "http"
+        _check_lines(encode_get(server, target, "Basic x"), 5)
+    return True
+
+
+def _check_lines(request: bytes, count: int) -> None:
+    """Assert that it is one request, of its own lines alone."""
+    lines = request.split(b"\r\n")
+    assert lines[-2:] == [b"", b""]
+    assert len(lines) == count + 2
+    assert lines[0].count(b" ") == 2
+    assert b"\n" not in b"".join(lines)
+
+
+@target(
+    "registry-credentials",
+    words=(
+        b'"auths"', b'"auth"', b'"username"', b'"password"', b'"registrytoken"', b'"host:5000"',
+        b'"identitytoken"', b'"https://host:5000/v1/"', b'"token"', b'"access_token"', b"{}", b"[]",
+        b"null", b"1", b"\\r\\n", b"\\u00fc", b"[" * 300,
+    ),
+)  # fmt: skip
+def check_registry_credentials(data: bytes) -> bool:
+    """Both a file of credentials and a token server's answer."""
+    accepted = False
+    try:
+        found = parse_credentials("/auth/config.json", data, "host:5000", "some/where")
+        for text in (found.basic, found.bearer):
+            assert all(" " <= c <= "~" for c in text)
+        assert found.path == "/auth/config.json"
+        accepted = True
+    except AccessDenied as error:
+        assert str(error).startswith("/auth/config.json: ")
+        assert len(str(error)) < 120
+    try:
+        token = parse_token(data, "server")
+        assert token
+        assert all("!" <= c <= "~" for c in token)
+        accepted = True
+    except RemoteProtocolError as error:
+        assert str(error) == "server: the answer holds no token"
+    return accepted
 
 
 def _check_url(url: str) -> Endpoint | None:

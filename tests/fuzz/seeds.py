@@ -24,6 +24,9 @@ from boot.lease import journal
 from converter.erofswriter import write_bootstrap
 from converter.tree import Node
 from store.format.chunkindex import encode_chunk_index
+from store.format.names import bootstrap_name, chunk_index_name, manifest_name
+from store.write.artifact import encode_artifact
+from store.write.registry.manifest import OCI_MANIFEST, Descriptor
 from tests.fuzz.corpus import add_to_corpus
 from tests.fuzz.dressing import join_parts
 from tests.fuzz.targets import TARGETS
@@ -191,6 +194,14 @@ def _requests() -> tuple[bytes, ...]:
     return join_parts(parts), join_parts(others[:5]), join_parts(others[5:])
 
 
+def _artifact() -> bytes:
+    image = b"\1" * 32
+    names = (manifest_name(image), chunk_index_name(image), bootstrap_name(image))
+    others = dict.fromkeys(names, (f"sha256:{'0' * 64}", 1))
+    subject = Descriptor(OCI_MANIFEST, f"sha256:{'1' * 64}", 2)
+    return encode_artifact(image, [(b"\2" * 32, 3)], others, subject).data
+
+
 def seeds() -> dict[str, list[bytes]]:
     """Return the first inputs of each target."""
     index = encode_chunk_index(make_index())
@@ -203,6 +214,7 @@ def seeds() -> dict[str, list[bytes]]:
         "boot-config": [golden("boot-config-1")],
         "zstd-frame": [struct.pack("<I", 45) + frame],
         "store-manifest": [manifest],
+        "artifact": [_artifact(), b"{}", b'{"artifactType": "application/vnd.bootfs.store.v2"}'],
         "bootstrap": list(_bootstraps()),
         "tar": [LAYER, UPPER, GNU, _sparse_gnu(), _leading_sparse(), b""],
         "layers": [join_parts([LAYER, UPPER]), join_parts([GNU]), join_parts([_sparse_gnu()])],
@@ -239,6 +251,18 @@ def seeds() -> dict[str, list[bytes]]:
             b"HTTP/1.1 100 Continue\r\n\r\n" + HTTP + b"\r\nabcd",
             b"HTTP/1.1 503 Busy\r\nRetry-After: 9\r\n\r\n",
             b"HTTP/1.1 416 No\r\nContent-Range: bytes */5\r\n\r\n",
+        ],
+        "registry-challenge": [
+            b'docker://host:5000/a/b\nBearer realm="https://t/x?y",service="s, t",scope="u:v"',
+            b'docker+http://h/a\nBasic realm="r", Bearer realm=/token',
+            b'docker://[::1]/a\nBearer realm="http://other/',
+        ],
+        "registry-credentials": [
+            b'{"auths": {"https://host:5000/v1/": {"auth": "YTpi"}, "host:5000/some": {}}}',
+            b'{"auths": {"host:5000": {"username": "a", "password": "\\u00fc"}}}',
+            b'{"auths": {"host:5000": {"registrytoken": "x", "identitytoken": "y"}}}',
+            b'{"auths": {"host:5000": {"identitytoken": "y"}}}',
+            b'{"token": "abc", "expires_in": 300}', b'{"access_token": "a\\r\\nb"}', b"[" * 300,
         ],
         "mountinfo": [
             b"",

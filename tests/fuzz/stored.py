@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from contextlib import suppress
 from itertools import pairwise
@@ -26,9 +27,12 @@ from store.format.chunkindex import (
 )
 from store.format.digest import DIGEST_SIZE
 from store.format.erofs import Image, Inode
+from store.format.names import bootstrap_name, chunk_index_name, manifest_name, pack_name
 from store.format.packfile import CHUNK_LIMIT
 from store.format.zstdframe import decompress
+from store.write.artifact import artifact_tag, encode_artifact, parse_artifact
 from store.write.manifest import encode_manifest, parse_manifest
+from store.write.registry.manifest import OCI_MANIFEST, Descriptor, Manifest
 from tests.fuzz.dressing import (
     dress_boot_config,
     dress_bootstrap,
@@ -131,6 +135,42 @@ def check_zstd_frame(data: bytes) -> bool:
         return False
     assert len(plain) == size
     assert decompress(ZstdCompressor().compress(plain), size, "frame") == plain
+    return True
+
+
+@target(
+    "artifact",
+    words=(
+        b'"artifactType"', b'"application/vnd.bootfs.store.v1"', b'"layers"', b'"annotations"',
+        b'"org.opencontainers.image.title"', b'"manifests/', b'"indexes/', b'"bootstraps/',
+        b'"packs/00/', b'"subject"', b'"digest"', b'"sha256:', b'"size"', b"[]", b"{}", b"null",
+        b"-1", b"1.0", b"0" * 64,
+    ),
+)  # fmt: skip
+def check_artifact(data: bytes) -> bool:
+    try:
+        artifact = parse_artifact(Manifest(data, OCI_MANIFEST), "artifact")
+    except FormatError:
+        return False
+    if artifact is None:
+        return True
+    assert (artifact.digest, artifact.size) == (Manifest(data, OCI_MANIFEST).digest, len(data))
+    image = artifact.image
+    own = {manifest_name(image), chunk_index_name(image), bootstrap_name(image)}
+    packs = []
+    for name, (digest, size) in artifact.objects.items():
+        assert re.fullmatch(r"sha256:[0-9a-f]{64}", digest)
+        assert size >= 0
+        if name not in own:
+            assert name == pack_name(bytes.fromhex(digest.removeprefix("sha256:")))
+            packs.append((bytes.fromhex(digest.removeprefix("sha256:")), size))
+    others = {name: artifact.objects[name] for name in own}
+    subject = Descriptor(OCI_MANIFEST, artifact.subject, 1) if artifact.subject else None
+    again = parse_artifact(encode_artifact(image, packs, others, subject), "artifact")
+    assert again is not None
+    assert again.objects == artifact.objects
+    assert (again.image, again.subject) == (image, artifact.subject)
+    assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", artifact_tag(image, again.subject))
     return True
 
 

@@ -204,6 +204,11 @@ class Engine:
             docker("build", "--force-rm", "-t", reference, str(context))
         return reference
 
+    def pull(self, reference: str) -> None:
+        """Pull an image from a registry; it is removed with the rest."""
+        docker("pull", reference)
+        self._images.append(reference)
+
     def options(self, given: Sequence[str]) -> tuple[str, ...]:
         """Give the options of a container: those given, and the shared network."""
         own = any(word.partition("=")[0] in OWN_NETWORK for word in given)

@@ -47,6 +47,7 @@ http {{
     fastcgi_temp_path {run}/fastcgi;
     uwsgi_temp_path {run}/uwsgi;
     scgi_temp_path {run}/scgi;
+    {http}
     server {{
 {listen}
         root {root};
@@ -61,7 +62,9 @@ log: {{ level: error }}
 storage:
   filesystem: {{ rootdirectory: {root} }}
   delete: {{ enabled: true }}
+{storage}
 http: {{ addr: "{address}:{port}" }}
+{extra}
 """
 
 
@@ -167,9 +170,18 @@ class Nginx(Server):
     """nginx serving a directory with ranges, on loopback and any further addresses given."""
 
     def __init__(
-        self, root: Path, *, addresses: Sequence[str] = (), port: int = 0, extra: str = ""
+        self,
+        root: Path,
+        *,
+        addresses: Sequence[str] = (),
+        port: int = 0,
+        extra: str = "",
+        http: str = "",
     ) -> None:
-        """Serve `root`; `extra` is put into the server's block (a `limit_rate 1m;`, a location)."""
+        """Serve `root`; `extra` is put into the server's block (a `limit_rate 1m;`, a location).
+
+        `http` is put into the block around it (a `limit_req_zone`).
+        """
         run = Path(tempfile.mkdtemp(prefix="bootfs-nginx-"))
         port = port or free_port()
         listen = "\n".join(
@@ -178,7 +190,9 @@ class Nginx(Server):
         # As root, workers would drop to a user that cannot read a private directory.
         user = "user root;" if os.geteuid() == 0 else ""
         config = run / "nginx.conf"
-        config.write_text(_NGINX.format(run=run, root=root, listen=listen, user=user, extra=extra))
+        config.write_text(
+            _NGINX.format(run=run, root=root, listen=listen, user=user, extra=extra, http=http)
+        )
         self._log = run / "access.log"
         self._seen = 0
         command = ["nginx", "-p", str(run), "-e", str(run / "error.log"), "-c", str(config)]
@@ -186,7 +200,7 @@ class Nginx(Server):
 
     def requests(self) -> list[Request]:
         """List the requests answered since the start or the last `forget`."""
-        self._settle()
+        self.settle()
         with self._log.open("rb") as log:
             log.seek(self._seen)
             lines = log.read().decode("utf-8", "backslashreplace").splitlines()
@@ -197,7 +211,7 @@ class Nginx(Server):
             if not path.startswith(_LAST)
         ]
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Wait until all that has been answered is in the log.
 
         The one worker writes a line after it has sent the answer, and line after line.
@@ -221,22 +235,39 @@ class Nginx(Server):
 
     def forget(self) -> None:
         """Count from here on."""
-        self._settle()
+        self.settle()
         self._seen = self._log.stat().st_size
 
 
 class Registry(Server):
     """A plain-HTTP registry on loopback, which Docker accepts without TLS."""
 
-    def __init__(self, root: Path | None = None) -> None:
-        """Keep blobs under `root`, or in a directory of its own that goes with it."""
+    def __init__(
+        self,
+        root: Path | None = None,
+        *,
+        storage: str = "",
+        extra: str = "",
+        address: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
+        """Keep blobs under `root`, or in a directory of its own that goes with it.
+
+        `storage` is put into that section of its configuration, `extra` at its end (`auth:`).
+        `address` is empty for all that this machine has.
+        """
         run = Path(tempfile.mkdtemp(prefix="bootfs-registry-"))
-        port = free_port()
-        config = run / "config.yml"
-        config.write_text(
-            _REGISTRY.format(root=root or run / "blobs", address="127.0.0.1", port=port)
+        port = port or free_port()
+        self.config = run / "config.yml"
+        self.blobs = root or run / "blobs"
+        self.config.write_text(
+            _REGISTRY.format(
+                root=self.blobs, address=address, port=port, storage=storage, extra=extra
+            )
         )
-        super().__init__("docker-registry", ["docker-registry", "serve", str(config)], port, run)
+        super().__init__(
+            "docker-registry", ["docker-registry", "serve", str(self.config)], port, run
+        )
         self._wait_until_ready()
 
     def answered(self) -> int:
@@ -249,6 +280,9 @@ class Registry(Server):
             try:
                 with urllib.request.urlopen(f"{self.url}v2/", timeout=5):
                     return
+            except urllib.error.HTTPError as refused:
+                refused.close()
+                return  # it wants to know who asks
             except (OSError, urllib.error.URLError):
                 if time.monotonic() > deadline:
                     self.close()

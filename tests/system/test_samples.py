@@ -133,3 +133,17 @@ def test_signing(conversions: Conversions) -> None:
     done = run(TOP / "sample/signing/run")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("usage: ")
+
+
+def test_the_registry() -> None:
+    require("registry", "skopeo")
+    done = run(TOP / "sample/registry/run", build_image(IMAGES["deb"]))
+    assert (done.returncode, done.stdout) == (0, "READY\n"), done.stderr
+    converted, first, copied, left = done.stderr.splitlines()
+    assert converted.startswith("converted: docker://127.0.0.1:")
+    assert first.startswith("booted from the first registry: docker run --rm ")
+    assert copied == "booted from a copy, the first registry stopped"
+    assert left == "forgotten and collected: nothing is left"
+    done = run(TOP / "sample/registry/run")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("usage: ")

@@ -14,6 +14,7 @@ from converter.images.documents import parse_config, parse_json
 from converter.images.transports import open_image
 from converter.images.view import ImageView
 from converter.layers import merge_layers
+from converter.platforms import ALL, Platform
 from converter.reference import parse_reference
 from converter.spool import Spool
 from store.errors import (
@@ -128,6 +129,36 @@ def test_platform_that_is_not_there(tmp_path: Path, spool: Spool) -> None:
     (layout / "index.json").write_text(json.dumps(index))
     with pytest.raises(ImageNotFound, match="linux/s390x, linux/mips0"):
         opened(f"oci:{layout}", spool)
+
+
+@pytest.mark.parametrize("transport", ["oci", "oci-archive"])
+def test_of_an_index_the_platform_that_is_wanted(
+    tmp_path: Path, spool: Spool, transport: str
+) -> None:
+    options: dict[str, Any] = {"nested": True, "config": config_of(LAYERS)}
+    path = oci_layout(tmp_path / "layout", *LAYERS, **options)
+    if transport == "oci-archive":
+        path = tmp_path / "x.tar"
+        path.write_bytes(files_tar(oci_files(*LAYERS, **options)))
+    reference = parse_reference(f"{transport}:{path}")
+    check_whole(open_image(reference, spool, Platform("linux", "amd64")), spool)
+    with pytest.raises(FormatError, match="config"):
+        # The made-up one of the other platform.
+        open_image(reference, spool, Platform("linux", "s390x"))
+    with pytest.raises(ImageNotFound, match=r"no image for linux/arm64.*linux/s390x, linux/amd64"):
+        open_image(reference, spool, Platform("linux", "arm64"))
+    with pytest.raises(UsageError, match="no runtime layer for linux/s390x"):
+        open_image(reference, spool, ALL)
+
+
+def test_an_image_alone_must_be_of_the_platform(tmp_path: Path, spool: Spool) -> None:
+    (tmp_path / "x.tar").write_bytes(docker_archive(*LAYERS))
+    oci_layout(tmp_path / "layout", *LAYERS)
+    for text in (f"docker-archive:{tmp_path}/x.tar", f"oci:{tmp_path}/layout"):
+        for wanted in (ALL, Platform("linux", "amd64")):
+            check_whole(open_image(parse_reference(text), spool, wanted), spool)
+        with pytest.raises(ImageNotFound, match="linux/amd64, not for linux/arm64"):
+            open_image(parse_reference(text), spool, Platform("linux", "arm64"))
 
 
 def test_two_images_without_a_tag_need_a_choice(tmp_path: Path, spool: Spool) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from store.errors import UsageError
 from store.interfaces import Backend
+from store.write.registry.endpoint import SCHEMES, parse_endpoint
 
 
 def open_backend(url: str) -> Backend:
-    """Return read-write access to the store at ``url``, a directory or ``file://``.
+    """Return read-write access to the store at ``url``: a directory, ``file://``, ``docker://``.
 
     Raises:
         UsageError: such a store cannot be written.
@@ -18,6 +19,36 @@ def open_backend(url: str) -> Backend:
         from store.write.backends.directory import DirectoryBackend
 
         return DirectoryBackend(url[len("file://") :] if scheme else url)
+    if is_in_registry(url):
+        from store.write.backends.registry import RegistryBackend
+
+        return RegistryBackend(url)
     if scheme in ("http", "https"):
         raise UsageError(f"{url}: a web server cannot be written to; give the directory it serves")
-    raise UsageError(f"{url!r}: not a store that can be written; give a directory")
+    raise UsageError(f"{url!r}: not a store that can be written; give a directory or docker://")
+
+
+def is_in_registry(url: str) -> bool:
+    """Whether the store at ``url`` lies in a registry, which frees by itself what nothing names."""
+    return url.partition("://")[0] in SCHEMES
+
+
+def is_on_this_machine(url: str) -> bool:
+    """Whether the store at ``url`` is in a registry at a loopback address."""
+    return is_in_registry(url) and parse_endpoint(url).is_loopback
+
+
+def mount_from(backend: Backend, url: str) -> None:
+    """Let ``backend`` use the packs of another repository of its registry.
+
+    Raises:
+        UsageError: it is in no registry, or ``url`` is not in the same.
+        AccessDenied, RemoteError: that cannot be read.
+
+    """
+    if not is_in_registry(backend.location):
+        raise UsageError(f"{url}: packs are mounted into a registry's store alone; leave it out")
+    from store.write.backends.registry import RegistryBackend
+
+    assert isinstance(backend, RegistryBackend)
+    backend.mount_from(url)

@@ -1,0 +1,160 @@
+"""The OCI distribution-spec as far as reading blobs needs it, and the URLs of stores in registries.
+
+Bytes in, values out; store/read/registry.py talks to the registry.
+"""
+
+from __future__ import annotations
+
+from store.errors import RemoteProtocolError, UsageError
+from store.format.http1 import Endpoint, parse_url, resolve_redirect
+from store.format.names import pack_name
+
+SCHEMES = ("docker", "docker+http", "docker+https")
+"""``docker`` is without TLS where the registry is on this machine; the others say it."""
+HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")
+"""Names of one registry: the one in references, in files of credentials, and its server's."""
+
+_REPOSITORY = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-/")
+_HEX = frozenset("0123456789abcdef")
+_UNRESERVED = frozenset(
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
+)  # RFC 3986, 2.3
+_TOKEN_ENDS = frozenset(" \t,=")
+
+
+class Challenge:
+    """One way to be let in, of a WWW-Authenticate field: ``scheme``, and its ``fields``."""
+
+    __slots__ = ("fields", "scheme")
+
+    def __init__(self, scheme: str, fields: dict[str, str]) -> None:
+        self.scheme = scheme
+        self.fields = fields
+
+
+def parse_repository_url(url: str) -> tuple[Endpoint, str]:
+    """Return the registry that ``docker://HOST[:PORT]/REPOSITORY`` names, and the repository.
+
+    Raises:
+        UsageError: not such a URL.
+
+    """
+    scheme, separator, rest = url.partition("://")
+    scheme = scheme.lower()
+    if not separator or scheme not in SCHEMES:
+        raise UsageError(f"{url!r}: not a store in a registry; give docker://HOST/REPOSITORY")
+    authority, _, repository = rest.partition("/")
+    parts = repository.split("/")
+    if not repository or not _REPOSITORY.issuperset(repository) or not all(parts):
+        tagged = ":" in repository or "@" in repository
+        problem = "a store has no tag or digest" if tagged else "there is no such repository"
+        raise UsageError(f"{url!r}: {problem}; give docker://HOST/REPOSITORY")
+    try:
+        found = parse_url(f"https://{HUB[-1] if authority in HUB else authority}")
+    except UsageError:
+        raise UsageError(
+            f"{url!r}: no host, or a port that is none; give docker://HOST/REPOSITORY"
+        ) from None
+    if scheme == "docker+http" or (scheme == "docker" and _is_loopback(found.host)):
+        found = parse_url(f"http://{authority}")
+    return found, repository
+
+
+def _is_loopback(host: str) -> bool:
+    if host in ("localhost", "::1"):
+        return True
+    return host.startswith("127.") and not host.strip("0123456789.")
+
+
+def blob_digest(name: str) -> str:
+    """Return the digest of the blob that is pack ``name``; empty where it is not a pack's name."""
+    digest = name[-64:]
+    if len(digest) == 64 and _HEX.issuperset(digest) and name == pack_name(bytes.fromhex(digest)):
+        return f"sha256:{digest}"
+    return ""
+
+
+def parse_challenges(value: str) -> list[Challenge]:
+    """Return the challenges of a WWW-Authenticate field (RFC 9110, 11.6.1), in their order.
+
+    Schemes and names of fields are lower case.
+
+    Raises:
+        RemoteProtocolError: a text in quotes does not end.
+
+    """
+    found: list[Challenge] = []
+    at = 0
+    while at < len(value):
+        if value[at] in " \t,":
+            at += 1
+            continue
+        begin = at
+        while at < len(value) and value[at] not in _TOKEN_ENDS:
+            at += 1
+        word = value[begin:at].lower()
+        if value[at : at + 1] != "=":
+            found.append(Challenge(word, {}))
+            continue
+        text, at = _parse_text(value, at + 1)
+        if found:
+            found[-1].fields[word] = text
+    return found
+
+
+def _parse_text(value: str, at: int) -> tuple[str, int]:
+    """Return the text at ``at``, in quotes or not, and where it ends."""
+    if value[at : at + 1] != '"':
+        end = at
+        while end < len(value) and value[end] not in " \t,":
+            end += 1
+        return value[at:end], end
+    text = ""
+    at += 1
+    while at < len(value):
+        if value[at] == '"':
+            return text, at + 1
+        if value[at] == "\\":
+            at += 1
+        text += value[at : at + 1]
+        at += 1
+    raise RemoteProtocolError(f"WWW-Authenticate is {value[:60]!r}, which does not end")
+
+
+def token_place(endpoint: Endpoint, repository: str, challenge: Challenge) -> tuple[str, Endpoint]:
+    """Return request target and server of a token for reading a repository.
+
+    Raises:
+        RemoteProtocolError: there is none that can be asked; also one without TLS where the
+            registry has it, since a password would be shown to everybody on the way.
+
+    """
+    fields = challenge.fields
+    try:
+        target, server = resolve_redirect(endpoint, "/", fields["realm"])
+    except (KeyError, RemoteProtocolError):
+        named = fields.get("realm", "")[:80]
+        raise RemoteProtocolError(
+            f"{endpoint}: names a token server that cannot be asked: {named!r}"
+        ) from None
+    scope = fields.get("scope", "") or f"repository:{repository}:pull"
+    query = encode_query({"service": fields.get("service", ""), "scope": scope})
+    return f"{target}{'&' if '?' in target else '?'}{query}", server
+
+
+def encode_query(fields: dict[str, str]) -> str:
+    """Return ``fields`` as the query of a URL, those that are empty left out."""
+    return "&".join(f"{name}={_quoted(text)}" for name, text in fields.items() if text)
+
+
+def _quoted(text: str) -> str:
+    return "".join(chr(c) if c in _UNRESERVED else f"%{c:02X}" for c in text.encode())
+
+
+def encode_get(endpoint: Endpoint, target: str, authorization: str, wanted: str = "") -> bytes:
+    """Return a GET request; ``authorization`` and ``wanted``, a Range, are left out when empty."""
+    fields = {"Host": endpoint.authority, "Range": wanted, "Authorization": authorization}
+    lines = "".join(f"{name}: {text}\r\n" for name, text in fields.items() if text)
+    return (
+        f"GET {target} HTTP/1.1\r\n{lines}User-Agent: bootfs\r\nAccept-Encoding: identity\r\n\r\n"
+    ).encode("ascii")

@@ -1,0 +1,108 @@
+"""Credentials for registries, from a file as `docker login` or Kubernetes writes it.
+
+Only ``auths`` is read: a container has no helper programs to ask.
+"""
+
+from __future__ import annotations
+
+import binascii
+
+from store.errors import AccessDenied
+from store.format.distribution import HUB
+
+FILES = ("config.json", ".dockerconfigjson")
+"""Docker's own name of it, and the one that a Kubernetes secret has."""
+LIMIT = 1 << 20
+"""Bytes of such a file."""
+
+
+class Credentials:
+    """What a file says for one repository; both texts are empty where it says nothing.
+
+    ``path`` names the file that was tried, for messages; empty where there is none.
+    """
+
+    __slots__ = ("basic", "bearer", "path")
+
+    def __init__(self, path: str, basic: str = "", bearer: str = "") -> None:
+        self.path = path
+        self.basic = basic
+        """User and password, as the scheme Basic wants them (RFC 7617)."""
+        self.bearer = bearer
+        """A token that the registry takes as it is."""
+
+    def is_same(self, other: Credentials) -> bool:
+        """Whether the registry would be told the same."""
+        return (self.basic, self.bearer) == (other.basic, other.bearer)
+
+
+def read_credentials(directory: str, host: str, repository: str) -> Credentials:
+    """Return what the file in ``directory`` says for a repository of ``host``.
+
+    The longest of its keys counts that names the host or the repository's beginning.
+
+    Raises:
+        AccessDenied: the file cannot be read, or is none; the message names it.
+
+    """
+    for name in FILES:
+        path = f"{directory}/{name}"
+        try:
+            with open(path, "rb", buffering=0) as file:
+                data = file.read(LIMIT) or b""
+        except FileNotFoundError:
+            continue
+        except NotADirectoryError:
+            raise AccessDenied(
+                f"{directory}: a file; mount the directory that holds {name} there"
+            ) from None
+        except OSError as error:
+            raise AccessDenied(f"{path}: {error.strerror}; it must be readable by root") from None
+        return parse_credentials(path, data, host, repository)
+    return Credentials("")
+
+
+def parse_credentials(path: str, data: bytes, host: str, repository: str) -> Credentials:
+    """Return what file ``path``, of which ``data`` are the bytes, says for a repository.
+
+    Raises:
+        AccessDenied: it is no such file; the message shows nothing of it.
+
+    """
+    # Imported only for a registry that wants credentials.
+    from store.read.jsontext import parse_json_object, text_of
+
+    try:
+        auths = parse_json_object(data)["auths"]
+        if not isinstance(auths, dict):
+            raise ValueError
+        hosts = HUB if host in HUB else (host,)
+        wanted = tuple(f"{host}/{repository}/" for host in hosts)
+        fitting = [key for key in auths if any(w.startswith(f"{_place(key)}/") for w in wanted)]
+        if not fitting:
+            return Credentials(path)
+        entry = auths[max(fitting, key=lambda key: len(_place(key)))]
+        basic, bearer = text_of(entry.get("auth")), text_of(entry.get("registrytoken"))
+        if entry.get("username"):
+            user_and_password = f"{entry['username']}:{entry.get('password') or ''}"
+            basic = binascii.b2a_base64(user_and_password.encode(), newline=False).decode()
+        has_identity = bool(entry.get("identitytoken"))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        # Not what was wrong: that would show a part of it.
+        raise AccessDenied(
+            f"{path}: not a file of credentials; give one that `docker login` writes, with auths"
+        ) from None
+    if has_identity and not bearer:
+        raise AccessDenied(
+            f"{path}: holds an identity token for {host}; give a user name and a password"
+        )
+    return Credentials(path, basic, bearer)
+
+
+def _place(key: str) -> str:
+    """Return host and path of a key of ``auths``, which may be a URL with a version."""
+    place = key.partition("://")[2] if "://" in key else key
+    place = place.rstrip("/")
+    for version in ("/v1", "/v2"):
+        place = place.removesuffix(version)
+    return place

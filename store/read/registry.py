@@ -1,0 +1,251 @@
+"""A store in a repository of a registry: packs are blobs, read by ranges.
+
+docs/format.md, "Store in a registry"; docs/decisions/0016-registry-store.md.
+"""
+
+from __future__ import annotations
+
+from _thread import allocate_lock
+from time import monotonic
+
+from store.errors import AccessDenied, BootfsError, PackNotFound, RemoteError, RemoteProtocolError
+from store.format.distribution import blob_digest, encode_get, parse_repository_url
+from store.format.http1 import Endpoint, ResponseHead, resolve_redirect
+from store.read.registryauth import Authorization
+from store.read.remote import (
+    CONNECT_LIMIT_S,
+    KEPT_CONNECTIONS,
+    REDIRECT_LIMIT,
+    STALL_LIMIT_S,
+    Connection,
+    Stale,
+    check_head,
+)
+from store.read.retry import until_done
+
+RENEWAL_LIMIT = 2
+"""A token that has run out, and then credentials that were changed meanwhile."""
+MOVED_LIMIT = 4096
+"""Blobs of which it is remembered where the registry sends who asks for them."""
+SHORT = 16 << 10
+"""Bytes of an answer that are sooner read than another connection is made."""
+REDIRECTS = (301, 302, 303, 307, 308)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class RegistrySource:
+    """Packs in the repository ``docker://HOST/REPOSITORY``; other objects are not read here."""
+
+    read_ahead = 128 << 10
+    """As for any server over a network."""
+
+    def __init__(
+        self, url: str, read_limit_s: float, authorities: str = "", auth: str = ""
+    ) -> None:
+        self.location = url
+        self._endpoint, repository = parse_repository_url(url)
+        self._blobs = f"/v2/{repository}/blobs"
+        self._limit_s = read_limit_s
+        self._authorities = authorities
+        self._authorization = Authorization(self._endpoint, repository, auth, authorities)
+        self._lock = allocate_lock()
+        self._idle: list[Connection] = []
+        self._moved: dict[str, tuple[str, Endpoint]] = {}
+        """Blob's target to target and server that the registry has redirected to."""
+
+    def dial(self) -> None:
+        """Connect now, and get a token where one is wanted; failure shows at the fetch."""
+        try:
+            deadline = monotonic() + CONNECT_LIMIT_S
+            connection, head, begun = self._ask(self._endpoint, "/v2/", "", "", deadline)
+            self._finish(connection, head, begun)
+            if head.status == 401:
+                challenge = head.fields.get("www-authenticate", "")
+                self._authorization.renew("", 401, challenge, deadline)
+        except BootfsError:
+            return
+
+    def close(self) -> None:
+        """Close the connections that are kept; no fetch may be under way."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def fetch(
+        self, name: str, offset: int, size: int, arrived: Callable[[memoryview], None] | None = None
+    ) -> bytes:
+        """Return exactly ``size`` bytes of object ``name``; see `Source`."""
+        return until_done(
+            lambda left_s: self.fetch_once(name, offset, size, arrived, left_s, left_s),
+            self._limit_s,
+            f"{self.location}: {name}",
+        )
+
+    def fetch_once(
+        self,
+        name: str,
+        offset: int,
+        size: int,
+        arrived: Callable[[memoryview], None] | None,
+        limit_s: float,
+        patience_s: float,
+    ) -> bytes:
+        """Do the same by one try; see `Mirror`."""
+        where = f"{self.location}: {name}"
+        digest = blob_digest(name)
+        if not digest:
+            raise PackNotFound(f"{where}: a registry's blobs are packs, and this is no pack's name")
+        deadline = monotonic() + limit_s
+        begins = monotonic() + min(limit_s, patience_s)
+        blob = f"{self._blobs}/{digest}"
+        wanted = f"bytes={offset}-{offset + size - 1}"
+        connection, head, begun = self._ask_moved(blob, wanted, begins) or self._ask_registry(
+            blob, wanted, begins
+        )
+        is_kept = False
+        try:
+            check_head(head, offset, size, where)
+            connection.deadline = deadline
+            connection.stall_limit_s = min(STALL_LIMIT_S, patience_s)
+            body = connection.read_body(begun, size, arrived)
+            is_kept = head.keeps_alive
+        except BootfsError:
+            # The next try asks the registry where to, whoever it was.
+            self._moved.pop(blob, None)
+            raise
+        finally:
+            if not is_kept:
+                connection.close()
+        self._keep(connection)
+        return body
+
+    def _ask_moved(
+        self, blob: str, wanted: str, begins: float
+    ) -> tuple[Connection, ResponseHead, bytes] | None:
+        """Ask where the registry sent us for this blob before; None where that is no use any more.
+
+        Such an address is good for some minutes or hours; then the registry gives another.
+        """
+        place = self._moved.get(blob)
+        if place is None:
+            return None
+        try:
+            target, server = place
+            connection, head, begun = self._ask(server, target, wanted, "", begins)
+        except RemoteError:
+            self._moved.pop(blob, None)
+            return None
+        if head.status in (200, 206, 416):
+            return connection, head, begun
+        self._finish(connection, head, begun)
+        self._moved.pop(blob, None)
+        return None
+
+    def _ask_registry(
+        self, blob: str, wanted: str, begins: float
+    ) -> tuple[Connection, ResponseHead, bytes]:
+        """Ask the registry, let in by it, and whom it sends us to; return an answer.
+
+        Raises:
+            AccessDenied: it lets nobody in with these credentials.
+            RemoteError: no answer, or one redirect too many.
+
+        """
+        renewals = 0
+        while True:
+            header = self._authorization.header
+            connection, head, begun = self._follow(blob, wanted, header, begins)
+            if head.status not in (401, 403) or not self._is_ours(connection.endpoint):
+                return connection, head, begun
+            self._finish(connection, head, begun)
+            if renewals == RENEWAL_LIMIT:
+                raise AccessDenied(
+                    f"{self.location}: {head.status}, the registry refuses the token that it gave; "
+                    f"{self._authorization.tried}"
+                )
+            challenge = head.fields.get("www-authenticate", "")
+            self._authorization.renew(header, head.status, challenge, begins)
+            renewals += 1
+
+    def _follow(
+        self, blob: str, wanted: str, header: str, begins: float
+    ) -> tuple[Connection, ResponseHead, bytes]:
+        """Ask for a blob, and where the registry redirects to; without credentials there."""
+        target, server = blob, self._endpoint
+        for _ in range(REDIRECT_LIMIT + 1):
+            sent = header if self._is_ours(server) else ""
+            connection, head, begun = self._ask(server, target, wanted, sent, begins)
+            if head.status not in REDIRECTS:
+                if not self._is_ours(server) and head.status in (200, 206):
+                    self._remember(blob, target, server)
+                return connection, head, begun
+            self._finish(connection, head, begun)
+            target, server = resolve_redirect(server, target, head.fields.get("location", ""))
+        raise RemoteProtocolError(f"{self.location}: more than {REDIRECT_LIMIT} redirects")
+
+    def _is_ours(self, server: Endpoint) -> bool:
+        ours = self._endpoint
+        return (server.scheme, server.authority) == (ours.scheme, ours.authority)
+
+    def _remember(self, blob: str, target: str, server: Endpoint) -> None:
+        with self._lock:
+            if len(self._moved) >= MOVED_LIMIT:
+                self._moved.clear()
+            self._moved[blob] = target, server
+
+    def _ask(
+        self, server: Endpoint, target: str, wanted: str, header: str, begins: float
+    ) -> tuple[Connection, ResponseHead, bytes]:
+        """Send one request; return the connection, which the caller closes or keeps, and answer."""
+        message = encode_get(server, target, header, wanted)
+        while True:
+            connection = self._take(server, begins)
+            try:
+                head, begun = connection.request(message)
+            except Stale:
+                # Says nothing about the server: it only tired of an idle connection.
+                connection.close()
+                continue
+            except BaseException:
+                connection.close()
+                raise
+            return connection, head, begun
+
+    def _finish(self, connection: Connection, head: ResponseHead, begun: bytes) -> None:
+        """Keep a connection whose answer is not of interest, where the rest of that is short."""
+        size = head.content_length
+        is_plain = "transfer-encoding" not in head.fields
+        if not is_plain or size is None or not len(begun) <= size <= SHORT or not head.keeps_alive:
+            connection.close()
+            return
+        try:
+            connection.read_body(begun, size, None)
+        except RemoteError:
+            connection.close()
+            return
+        self._keep(connection)
+
+    def _open(self, server: Endpoint, deadline: float) -> Connection:
+        return Connection(server, deadline, self._authorities)
+
+    def _take(self, server: Endpoint, deadline: float) -> Connection:
+        with self._lock:
+            for number, kept in enumerate(self._idle):
+                at = kept.endpoint
+                if (at.scheme, at.authority) == (server.scheme, server.authority):
+                    del self._idle[number]
+                    kept.deadline = deadline
+                    kept.stall_limit_s = STALL_LIMIT_S
+                    return kept
+        return self._open(server, deadline)
+
+    def _keep(self, connection: Connection) -> None:
+        # It may be closed while it is idle, even where nothing was asked of it yet.
+        connection.used = True
+        with self._lock:
+            self._idle.append(connection)
+            surplus = self._idle.pop(0) if len(self._idle) > KEPT_CONNECTIONS else None
+        if surplus is not None:
+            surplus.close()
