@@ -39,7 +39,10 @@ def convert(source: str, destination: str, store: Path, *options: str) -> Conver
     Raises:
         RuntimeError: the conversion failed; the message is the converter's.
     """
-    printed = bootfs("convert", source, destination, "--store", str(store), "--json", *options)
+    # An earlier run may have left the same boot image there.
+    printed = bootfs(
+        *("convert", source, destination, "--store", str(store), "--json", "--force", *options)
+    )
     report = json.loads(printed.splitlines()[-1])
     return Conversion(
         plain_bytes=report["plain_bytes"],

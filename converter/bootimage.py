@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from converter import RELEASE
 from converter.images.view import ImageView, JsonObject, Layer
-from converter.reference import DOCKER_ARCHIVE, OCI, OCI_ARCHIVE
+from converter.reference import DOCKER_ARCHIVE, OCI, OCI_ARCHIVE, ROOT_ALONE
 from converter.sourceconfig import PATH_LIMIT, check_config, check_platform, encode_text
 from converter.tree import Node
 from store.errors import ConvertError, UsageError
@@ -25,6 +25,7 @@ from store.format.bootconfig import BootConfig, encode_boot_config
 
 INIT = "/.bootfs/init"
 LABEL = "io.bootfs."
+OWN_VOLUMES = ("/.bootfs/cache", "/.bootfs/rw")
 LINK_LIMIT = 40
 NAME_LIMIT = 255
 """The longest name of an entry that a file system takes, in bytes."""
@@ -61,6 +62,7 @@ class ImageFiles:
     chunk_index: bytes
     chunk_index_digest: bytes
     """Raw BLAKE3 digest of ``chunk_index``."""
+    origins: bytes
 
 
 def check_source(source: ImageView) -> None:
@@ -124,12 +126,15 @@ def build_own_layer(source: ImageView, tree: Node, files: ImageFiles, blob_store
             ("bootstrap", files.bootstrap),
             ("chunk-index", files.chunk_index),
             ("config", config),
+            ("origins", files.origins),
         ):
             _add_file(tar, f".bootfs/image/{name}", data, 0o644)
     return Layer.from_plain(buffer.getvalue())
 
 
-def build_config(source: ImageView, layers: list[Layer], chunk_index_digest: bytes) -> JsonObject:
+def build_config(
+    source: ImageView, layers: list[Layer], chunk_index_digest: bytes, level: int
+) -> JsonObject:
     """Return the boot image's config: the source's, but for entrypoint, layers and history.
 
     What cannot be kept as it is (history, digests of the source) is kept in labels.
@@ -147,13 +152,13 @@ def build_config(source: ImageView, layers: list[Layer], chunk_index_digest: byt
         settings.pop("Cmd", None)
     settings["Volumes"] = {
         **checked.get("Volumes", {}),
-        "/.bootfs/cache": {},
-        "/.bootfs/rw": {},
+        **{path: {} for path in OWN_VOLUMES},
     }
     settings["Labels"] = {
         **checked.get("Labels", {}),
         LABEL + "release": RELEASE,
         LABEL + "chunk-index": f"blake3:{chunk_index_digest.hex()}",
+        LABEL + "level": str(level),
         LABEL + "source.reference": public_name(source.name),
         LABEL + "source.digest": source.manifest_digest,
         LABEL + "source.entrypoint": _canonical(checked.get("Entrypoint")),
@@ -186,6 +191,8 @@ def public_name(name: str) -> str:
     place must give the same boot image.
     """
     transport, _, rest = name.partition(":")
+    if transport in ROOT_ALONE:
+        return f"{transport}:{os.path.basename(os.path.abspath(rest))}"
     if transport not in (DOCKER_ARCHIVE, OCI, OCI_ARCHIVE):
         return name
     path, colon, tag = rest.partition(":")

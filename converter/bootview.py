@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 
 from converter.bootimage import LABEL
@@ -41,6 +42,8 @@ class BootView:
     index: ChunkIndex
     frames: bytes
     """The bootstrap file, as it lies in the boot image."""
+    origins: bytes | None
+    """The origins file; None in an image of a release that wrote none."""
     own_layer_size: int
     """Of the plain tar, as that of the runtime: the engine gives layers no other way."""
     runtime_layer_size: int
@@ -73,10 +76,23 @@ class BootView:
 
         ``report`` gets what a boot would log.
         """
+        chunks = ChunkReader(self.index, source, None, report)
+        return ImageReader(self._open_bootstrap(), chunks)
+
+    def _open_bootstrap(self) -> Bootstrap:
         fd = os.memfd_create("bootstrap", os.MFD_CLOEXEC)
         os.write(fd, self.frames)
-        chunks = ChunkReader(self.index, source, None, report)
-        return ImageReader(Bootstrap(fd, self.index), chunks)
+        return Bootstrap(fd, self.index)
+
+    def read_tree(self) -> Image:
+        """Return the image's tree as `open_tree` does, for who reads no contents.
+
+        Raises:
+            IntegrityError, FormatError: the bootstrap is damaged.
+
+        """
+        with closing(self._open_bootstrap()) as bootstrap:
+            return self._parse(bootstrap.read_all())
 
     def open_tree(self, reader: ImageReader) -> Image:
         """Return the image's tree, parsed from its bootstrap, its structure checked.
@@ -85,7 +101,9 @@ class BootView:
             IntegrityError, FormatError: the bootstrap is damaged.
 
         """
-        plain = reader.bootstrap.read_all()
+        return self._parse(reader.bootstrap.read_all())
+
+    def _parse(self, plain: bytes) -> Image:
         try:
             image = Image(plain)
             check_structure(image, self.index)
@@ -117,6 +135,7 @@ def read_boot_image(image: ImageView, spool: Spool) -> BootView:
         config=config,
         index=parse_chunk_index(encoded),
         frames=_file(files, b"bootstrap"),
+        origins=_file(files, b"origins") if b"origins" in files.children else None,
         own_layer_size=read_layer(image.layers[-1], spool).size,
         runtime_layer_size=sum(read_layer(layer, spool).size for layer in image.layers[:-1]),
     )

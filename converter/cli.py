@@ -6,21 +6,29 @@ import argparse
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from pathlib import Path
 
 from converter import RELEASE
-from converter.bootview import BootView, read_boot_image
+from converter.bootview import read_boot_image
 from converter.check import Comparison
 from converter.convert import DEFAULT_LEVEL, Report, convert
+from converter.diffing import diff_images
+from converter.exporting import export_image
+from converter.htmlreport import check_report, write_report
 from converter.images.transports import open_image
+from converter.inspecting import inspect_image
 from converter.keeping import check_whole_store, collect_store, forget_image, parse_duration
 from converter.layers import merge_layers
 from converter.platforms import Platform, parse_platform
 from converter.preflight import ask_mirrors
 from converter.progress import Progress, shown_progress
-from converter.reference import Reference, parse_reference
+from converter.reference import ROOT_ALONE, Reference, parse_reference
+from converter.settings import add_options as add_settings
+from converter.settings import settings_of
 from converter.spool import Spool
 from store.errors import BootfsError, UsageError
 from store.format.sshurl import is_ssh_url, parse_ssh_url
@@ -43,7 +51,9 @@ INTERRUPTED = 130
 
 REFERENCES = """\
 SOURCE and DEST are references: docker-daemon:NAME[:TAG] (or just NAME), docker-archive:FILE,
-oci:DIRECTORY[:TAG], oci-archive:FILE[:TAG], docker://HOST/NAME[:TAG] (docker+http:// without TLS).
+oci:DIRECTORY[:TAG], oci-archive:FILE[:TAG], docker://HOST/NAME[:TAG] (docker+http:// without TLS);
+SOURCE also dir:DIRECTORY, the root file system itself or what skopeo copies to dir:, and
+tar:FILE, the root file system in a tar.
 """
 EXIT_STATUS = """\
 Exit status: 0 done, 1 other failure, 2 usage, 4 differences found, 10 not found, 11 damaged
@@ -109,14 +119,54 @@ def build_parser() -> argparse.ArgumentParser:
         "--level", metavar="N", type=int, default=DEFAULT_LEVEL,
         help=f"zstd level of chunks, 1 to 22 (default: {DEFAULT_LEVEL})",
     )  # fmt: skip
+    command.add_argument(
+        "--force", action="store_true",
+        help="convert although DEST is what would come of it, and the store has all of it",
+    )  # fmt: skip
+    command.add_argument(
+        "--report", metavar="FILE", help="write what is in the image as a page of HTML"
+    )
     add_platform(command, "of SOURCE")
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.add_argument("--progress", choices=("bar", "json", "none"))
+    add_settings(command)
 
-    command = add("inspect", "show what a boot image was made of and what it needs")
+    command = add("inspect", "show what a boot image was made of, what is in it, what it needs")
     command.add_argument("image", metavar="IMAGE")
+    command.add_argument(
+        "--store", metavar="URL", help="say what the image shares with others of this store"
+    )
+    command.add_argument(
+        "--depth", metavar="N", type=parse_count, default=1,
+        help="show directories down to N names below the root (default: 1)",
+    )  # fmt: skip
     add_platform(command, "of IMAGE")
     command.add_argument("--json", action="store_true", help="print as JSON")
+
+    command = add("diff", "show what changed from one boot image to another, and what it costs")
+    command.add_argument("first", metavar="A")
+    command.add_argument("second", metavar="B")
+    command.add_argument(
+        "--store", metavar="URL",
+        help="compare the bytes of files whose chunks alone do not tell; "
+        "a directory or http(s)://, mirrors 'URL|URL'",
+    )  # fmt: skip
+    command.add_argument("--json", action="store_true", help="print the result as JSON")
+
+    command = add("export", "turn a boot image back into an ordinary image of one layer")
+    command.add_argument("image", metavar="IMAGE")
+    command.add_argument("destination", metavar="DEST")
+    command.add_argument(
+        "--store", metavar="URL", default=DEFAULT_STORE,
+        help="store to read, a directory or http(s)://, mirrors 'URL|URL' "
+        f"(default: {DEFAULT_STORE})",
+    )  # fmt: skip
+    command.add_argument(
+        "--sparse", action="store_true",
+        help="keep holes of files; Docker runs such an image, and cannot save or push it",
+    )  # fmt: skip
+    command.add_argument("--json", action="store_true", help="print the result as JSON")
+    command.add_argument("--progress", choices=("bar", "json", "none"))
 
     command = add(
         "check",
@@ -180,6 +230,18 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def parse_count(text: str) -> int:
+    """Return a number from 0 on.
+
+    Raises:
+        ArgumentTypeError: it is none.
+
+    """
+    if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number; write 0, 1, 2, …")
+    return int(text)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     options = build_parser().parse_args(arguments)
@@ -190,7 +252,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "convert":
             return _convert(options)
         if options.command == "inspect":
-            return _inspect(options)
+            return inspect_image(
+                options.image,
+                options.store,
+                options.depth,
+                _platform(options),
+                as_json=options.json,
+            )
+        if options.command == "diff":
+            is_different = diff_images(
+                options.first, options.second, options.store, as_json=options.json
+            )
+            return DIFFERENT if is_different else 0
+        if options.command == "export":
+            return export_image(
+                options.image,
+                options.destination,
+                options.store,
+                options.progress,
+                sparse=options.sparse,
+                as_json=options.json,
+            )
         if options.command == "forget":
             return forget_image(options.store, options.image)
         if options.command == "collect":
@@ -219,10 +301,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _convert(options: argparse.Namespace) -> int:
     if not 1 <= options.level <= 22:
         raise UsageError(f"--level {options.level}: zstd has the levels 1 to 22")
+    source = parse_reference(options.source)
+    destination = parse_reference(options.destination)
+    settings = settings_of(options)
+    if settings and source.transport not in ROOT_ALONE:
+        raise UsageError(
+            f"{source} has settings of its own, which are kept; "
+            "--entrypoint, --cmd, --env, --user, --workdir are for a SOURCE dir: or tar:"
+        )
+    if options.report is not None:
+        check_report(Path(options.report))
     if options.blob_store:
         # Refuse here what every boot of the image would refuse.
         _check_blob_store(options.blob_store)
-    destination = parse_reference(options.destination)
     store = _named_store(options.store, destination)
     if options.mounted:
         _check_mounted(store)
@@ -233,7 +324,7 @@ def _convert(options: argparse.Namespace) -> int:
         for url in options.mount_from:
             mount_from(backend, url)
         report = convert(
-            parse_reference(options.source),
+            source,
             destination,
             backend,
             options.level,
@@ -241,7 +332,11 @@ def _convert(options: argparse.Namespace) -> int:
             progress,
             _platform(options),
             with_ssh=options.with_ssh,
+            settings=settings,
+            force=options.force,
         )
+        if options.report is not None:
+            write_report(Path(options.report), report, destination, backend)
     if not options.blob_store and is_on_this_machine(store):
         print(
             f"bootfs: the image's store is {store}, where a container finds itself: give "
@@ -318,6 +413,11 @@ def _check_one_store(url: str) -> None:
 
 def summary(report: Report) -> str:
     """Return the last line of a conversion."""
+    if report.unchanged:
+        return (
+            f"{report.boot_image.reference}: made of the same source by the same release and "
+            "options, and whole in the store: nothing to do; --force converts again"
+        )
     own = report.boot_image.own_layer_bytes / 1e6
     shared = report.boot_image.runtime_layer_bytes / 1e6
     return (
@@ -325,46 +425,6 @@ def summary(report: Report) -> str:
         f"{report.new_stored_bytes / 1e6:.1f} MB stored; "
         f"boot image {own:.2f} MB + {shared:.1f} MB shared; {report.seconds:.1f} s"
     )
-
-
-def _inspect(options: argparse.Namespace) -> int:
-    with Spool() as spool:
-        image = open_image(parse_reference(options.image), spool, _platform(options))
-        view = read_boot_image(image, spool)
-    facts = describe(view)
-    if options.json:
-        print(json.dumps(facts))
-        return 0
-    width = max(map(len, facts))
-    for name, value in facts.items():
-        shown = json.dumps(value) if isinstance(value, list | dict) else value
-        print(f"{name.replace('_', ' '):<{width}}  {shown}")
-    return 0
-
-
-def describe(view: BootView) -> dict[str, object]:
-    """Return what ``bootfs inspect`` shows of a boot image; sizes are bytes."""
-    index = view.index
-    labels = view.labels
-    return {
-        "reference": view.name,
-        "release": view.config.release.decode("utf-8", "replace"),
-        "source": labels.get("source.reference", ""),
-        "source_digest": labels.get("source.digest", ""),
-        "source_layers": view.noted("source.layers") or [],
-        "source_history": view.noted("source.history") or [],
-        "entrypoint": [a.decode("utf-8", "replace") for a in view.config.entrypoint],
-        "blob_store": view.config.blob_store.decode("utf-8", "replace"),
-        "volumes": [v.decode("utf-8", "replace") for v in view.config.volumes],
-        "chunk_index": f"blake3:{view.config.chunk_index.hex()}",
-        "chunks": index.chunk_count,
-        "packs": len(index.pack_digests),
-        "plain_bytes": index.data_size,
-        "stored_bytes": sum(index.stored_sizes),
-        "bootstrap_bytes": index.bootstrap_size,
-        "own_layer_plain_bytes": view.own_layer_size,
-        "runtime_layer_plain_bytes": view.runtime_layer_size,
-    }
 
 
 def _reporter(progress: Progress) -> Callable[[str], None]:

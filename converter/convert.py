@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from converter.bootimage import (
@@ -11,15 +12,25 @@ from converter.bootimage import (
     build_own_layer,
     check_source,
 )
+from converter.earlier import Earlier, Kept, read_earlier
 from converter.erofswriter import write_bootstrap
-from converter.images.transports import check_destination, join_store, open_image, write_image
-from converter.images.view import Layer
+from converter.images.rootfs import with_settings
+from converter.images.transports import (
+    check_destination,
+    join_store,
+    open_image,
+    peek_digest,
+    write_image,
+)
+from converter.images.view import Layer, LayerSource
 from converter.layers import merge_layers
 from converter.order import lay_out
+from converter.origins import encode_origins
 from converter.platforms import Platform
 from converter.progress import Progress
 from converter.reference import Reference
-from converter.runtime import RuntimeLayer, open_runtime, open_ssh
+from converter.runtime import RuntimeLayer
+from converter.settings import Settings
 from converter.spool import Spool
 from converter.storing import add_bootstrap, store_region
 from converter.structure import check_structure
@@ -57,8 +68,13 @@ class Report:
     """Stored size of all chunks of the image, also of those the store had."""
     new_stored_bytes: int
     """Size of the packs that were written."""
+    source_layer_bytes: list[int]
+    """Size of each layer of the source as it was read, lowest first: compressed, or as
+    the engine gives it; none where the source need not be read."""
     boot_image: BootImageReport
     seconds: float
+    unchanged: bool = False
+    """Whether the same boot image was there already, so that nothing was done."""
 
     def as_json(self) -> dict[str, object]:
         """Return the report as what ``--json`` prints."""
@@ -75,6 +91,8 @@ def convert(
     platform: Platform | None = None,
     *,
     with_ssh: bool = False,
+    settings: Settings | None = None,
+    force: bool = False,
 ) -> Report:
     """Convert ``source`` into a boot image at ``destination``, its data into ``backend``.
 
@@ -84,27 +102,40 @@ def convert(
 
     Everything is written before the two steps that make it visible, the manifest
     and the boot image: whatever fails before leaves a valid store, with packs at
-    most that nothing refers to, and no destination.
+    most that nothing refers to, and no destination.  ``settings`` are those of a source
+    without a config of its own.  Where the boot image is there already, and the store has
+    what it needs, nothing is done, unless ``force``.
 
     Raises:
         BootfsError: whatever part fails says what and where.
 
     """
     started = time.monotonic()
-    check_destination(destination)
+    has_ssh = with_ssh or any(is_ssh_url(url) for url in blob_store.split("|"))
+    kept = Kept(level, blob_store, backend, has_ssh)
     backend.check()
     with Spool(advance=progress.advance) as spool:
+        earlier = None if force else read_earlier(destination, spool)
+        if earlier is None:
+            check_destination(destination)
         progress.step("open")
+        peeked = peek_digest(source) if earlier is not None and platform is None else ""
+        if earlier is not None and earlier.is_of(str(source), peeked, kept):
+            return _unchanged(earlier, [], destination, kept, progress, started)
         image = open_image(source, spool, platform)
+        if settings:
+            image = with_settings(image, settings)
         check_source(image)
+        if earlier is not None:
+            if earlier.is_of(image.name, image.manifest_digest, kept):
+                return _unchanged(earlier, image.layers, destination, kept, progress, started)
+            check_destination(destination)
         progress.step("read", sum(layer.size for layer in image.layers))
         tree = merge_layers(image.layers, spool, advance=progress.advance)
         region = lay_out(tree)
         # Only for a source that can be converted: this may go over the network.
         progress.step("runtime")
-        shared = [_as_layer(open_runtime())]
-        if with_ssh or any(is_ssh_url(url) for url in blob_store.split("|")):
-            shared.append(_as_layer(open_ssh()))
+        shared = [_as_layer(layer) for layer in kept.shared()]
         backend.create()
         progress.step("store", region.size)
         stored = store_region(region, backend, level, progress.advance)
@@ -120,9 +151,11 @@ def convert(
         backend.write(bootstrap_name(digest), iter((bootstrap.plain,)))
 
         progress.step("image")
-        own = build_own_layer(image, tree, ImageFiles(bootstrap.plain, encoded, digest), blob_store)
+        origins = encode_origins(region.extents)
+        files = ImageFiles(bootstrap.plain, encoded, digest, origins)
+        own = build_own_layer(image, tree, files, blob_store)
     layers = [*shared, own]
-    config = build_config(image, layers, digest)
+    config = build_config(image, layers, digest, level)
     joined = join_store(destination, config, layers, backend, digest)
     commit(backend, digest, list(zip(index.pack_digests, index.pack_sizes, strict=True)))
     image_digest = joined.write() if joined else write_image(destination, config, layers)
@@ -133,6 +166,7 @@ def convert(
         plain_bytes=region.size,
         stored_bytes=stored.referenced_bytes,
         new_stored_bytes=stored.new_bytes,
+        source_layer_bytes=[layer.size for layer in image.layers],
         boot_image=BootImageReport(
             str(destination), image_digest, own.size, sum(layer.size for layer in shared)
         ),
@@ -147,4 +181,32 @@ def _as_layer(shared: RuntimeLayer) -> Layer:
         diff_id=shared.diff_id,
         digest=shared.digest,
         size=shared.size,
+    )
+
+
+def _unchanged(
+    earlier: Earlier,
+    layers: Sequence[LayerSource],
+    destination: Reference,
+    kept: Kept,
+    progress: Progress,
+    started: float,
+) -> Report:
+    progress.end()
+    index = earlier.view.index
+    return Report(
+        chunks=index.chunk_count,
+        new_chunks=0,
+        plain_bytes=index.data_size,
+        stored_bytes=sum(index.stored_sizes),
+        new_stored_bytes=0,
+        source_layer_bytes=[layer.size for layer in layers],
+        boot_image=BootImageReport(
+            str(destination),
+            earlier.digest,
+            earlier.own_layer_size(),
+            sum(layer.size for layer in kept.shared()),
+        ),
+        seconds=round(time.monotonic() - started, 3),
+        unchanged=True,
     )

@@ -44,8 +44,9 @@ def merge_layers(
     verified: list[Future[None]] = []
     with ThreadPoolExecutor(1, thread_name_prefix="verify") as pool:
         try:
-            for blob in _iter_plain_layers(layers, spool, advance, pool, verified):
-                _merge_layer(root, blob, budget)
+            plain = _iter_plain_layers(layers, spool, advance, pool, verified)
+            for number, blob in enumerate(plain):
+                _merge_layer(root, blob, budget, number)
             _await(verified)
         except BootfsError:
             # That the bytes were damaged on their way is the better explanation.
@@ -57,8 +58,8 @@ def merge_layers(
     return root
 
 
-def _merge_layer(root: Node, blob: FileBlob, budget: Budget) -> None:
-    layer = LayerTree(blob.name, root, budget)
+def _merge_layer(root: Node, blob: FileBlob, budget: Budget, number: int = 0) -> None:
+    layer = LayerTree(blob.name, root, budget, number)
     for entry in iter_entries(blob, budget):
         layer.add(entry)
     _lay_over(root, layer)

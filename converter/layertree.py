@@ -52,12 +52,16 @@ def is_whiteout(node: Node) -> bool:
 
 
 class LayerTree:
-    """One layer, while it is read and after.  ``lower`` is the merged tree it goes over."""
+    """One layer, while it is read and after.
 
-    __slots__ = ("_budget", "_entry", "_lower", "_name", "opaque", "root")
+    ``lower`` is the merged tree it goes over, ``number`` what its nodes say they are of.
+    """
 
-    def __init__(self, name: str, lower: Node, budget: Budget) -> None:
+    __slots__ = ("_budget", "_entry", "_lower", "_name", "_number", "opaque", "root")
+
+    def __init__(self, name: str, lower: Node, budget: Budget, number: int = 0) -> None:
         self._name = name
+        self._number = number
         self._lower = lower
         self._budget = budget
         self._entry: Entry
@@ -117,7 +121,11 @@ class LayerTree:
             if kind == stat.S_IFLNK and not 0 < len(entry.link) <= _PATH_LIMIT:
                 raise self._unsupported(f"has a target of {len(entry.link)} bytes")
             node = children[name] = Node(
-                mode=kind, content=entry.content, target=b"", device=entry.device
+                mode=kind,
+                content=entry.content,
+                target=b"",
+                device=entry.device,
+                layer=self._number,
             )
             if kind == stat.S_IFLNK:
                 node.target = entry.link

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, TextIO
 
@@ -134,6 +134,13 @@ def choose_progress(wish: str | None) -> Progress:
     if wish == "bar" or (wish is None and sys.stderr.isatty()):
         return Bar(sys.stderr)
     return Silent()
+
+
+def iter_counted(pieces: Iterable[bytes], progress: Progress) -> Iterator[bytes]:
+    """Yield ``pieces``, each counted as it goes by."""
+    for piece in pieces:
+        progress.advance(len(piece))
+        yield piece
 
 
 @contextmanager

@@ -22,12 +22,17 @@ DOCKER_DAEMON = "docker-daemon"
 DOCKER_ARCHIVE = "docker-archive"
 OCI = "oci"
 OCI_ARCHIVE = "oci-archive"
+DIR = "dir"
+TAR = "tar"
 
-_TRANSPORTS = (DOCKER_DAEMON, DOCKER_ARCHIVE, OCI, OCI_ARCHIVE)
-_KNOWN_ELSEWHERE = ("docker", "dir", "containers-storage", "ostree", "tarball", "sif", "atomic")
+ROOT_ALONE = (DIR, TAR)
+"""Where there is a root file system alone: its reference is a path and nothing else."""
+_TRANSPORTS = (DOCKER_DAEMON, DOCKER_ARCHIVE, OCI, OCI_ARCHIVE, DIR, TAR)
+_KNOWN_ELSEWHERE = ("docker", "containers-storage", "ostree", "tarball", "sif", "atomic")
 _FORMS = (
     "use docker-daemon:NAME[:TAG], docker-archive:PATH[:NAME:TAG], oci:PATH[:TAG], "
-    "oci-archive:PATH[:TAG], docker://HOST/NAME[:TAG], or a bare NAME[:TAG] of the local engine"
+    "oci-archive:PATH[:TAG], docker://HOST/NAME[:TAG], dir:PATH, tar:PATH, "
+    "or a bare NAME[:TAG] of the local engine"
 )
 
 _NAME = re.compile(rf"(?:{HOST}/)?{COMPONENT}(?:/{COMPONENT})*\Z")
@@ -42,11 +47,12 @@ class Reference:
     """Where an image is, or shall be."""
 
     transport: str
-    """`DOCKER_DAEMON`, `DOCKER_ARCHIVE`, `OCI`, `OCI_ARCHIVE` or one of `REGISTRY`."""
+    """`DOCKER_DAEMON`, `DOCKER_ARCHIVE`, `OCI`, `OCI_ARCHIVE`, `DIR`, `TAR` or one of
+    `REGISTRY`."""
     name: str
     """The engine's name of the image (with ``@sha256:…``, or ``sha256:…`` alone, where
-    the user gave a digest), the path of the archive or layout, or a registry's host and
-    repository (with ``@sha256:…`` where the user gave a digest)."""
+    the user gave a digest), the path of the archive, layout, directory or tar, or a
+    registry's host and repository (with ``@sha256:…`` where the user gave a digest)."""
     tag: str = ""
     """The tag; for docker-archive ``NAME:TAG`` within the archive; empty if there is none."""
 
@@ -92,6 +98,10 @@ def parse_reference(text: str) -> Reference:
             raise UsageError(f"{text!r}: nothing follows {transport}:; {_FORMS}")
         if transport == DOCKER_DAEMON:
             return _parse_engine_name(rest, text)
+        if transport in ROOT_ALONE:
+            if "\0" in rest:
+                raise UsageError(f"{text!r}: there is no path; {_FORMS}")
+            return Reference(transport, rest)
         return _parse_path(transport, rest, text)
     if transport in REGISTRY and rest.startswith("//"):
         return _parse_registry_name(transport, rest.removeprefix("//"), text)

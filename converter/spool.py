@@ -50,6 +50,11 @@ class FileBlob:
         self.offset = offset
         self.size = size
 
+    @property
+    def path(self) -> Path:
+        """What opens the whole file under the blob in this process, also one without a name."""
+        return Path(f"/proc/self/fd/{self._fd}")
+
     def pread(self, offset: int, size: int) -> bytes:
         """Return exactly ``size`` bytes from ``offset``.  May be called from any thread.
 

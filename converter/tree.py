@@ -87,6 +87,8 @@ class Node:
     target: bytes = b""
     device: tuple[int, int] = (0, 0)
     """Major and minor number."""
+    layer: int = 0
+    """Which layer the entry stands in that made the node, and so its bytes; 0 the lowest."""
 
     def __post_init__(self) -> None:
         if self.children is _NO_CHILDREN and stat.S_ISDIR(self.mode):

@@ -8,7 +8,7 @@ from store.errors import BootfsError
 
 OTHER = {
     0: "done",
-    4: "compared and found different, or verified and found damaged (`bootfs check`)",
+    4: "found different (`bootfs check`, `bootfs diff`), or verified and found damaged",
     130: "interrupted (`bootfs`); the store stays valid",
 }
 """Ends that are no errors."""

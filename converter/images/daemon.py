@@ -72,6 +72,33 @@ def open_daemon_image(reference: Reference, spool: Spool) -> ImageView:
     return image_of(Members(name, file.blob), name)
 
 
+def read_image_id(reference: Reference) -> str:
+    """Return what the engine calls an image by itself, mostly the digest of its config.
+
+    Raises:
+        ImageNotFound: the engine has no such image.
+        Unreachable, AccessDenied, RemoteError: the engine cannot be asked.
+
+    """
+    with _engine(str(reference)) as engine:
+        return _image_id(engine, reference)
+
+
+def has_label(reference: Reference, label: str) -> bool:
+    """Whether the engine has the image, and it has the label; nothing of it is copied.
+
+    Raises:
+        Unreachable, AccessDenied, RemoteError: the engine cannot be asked.
+
+    """
+    with _engine(str(reference)) as engine:
+        try:
+            found = engine.inspect_image(reference.engine_name)
+        except EngineImageNotFound:
+            return False
+    return label in ((found.get("Config") or {}).get("Labels") or {})
+
+
 def check_engine_name(reference: Reference) -> None:
     """Return when an image can be given the name that ``reference`` is.
 

@@ -81,7 +81,7 @@ def open_resolved(
         LayerSource(diff_id, entry.digest, entry.media_type, stored)
         for entry, diff_id, stored in zip(listed, diff_ids, blobs.layers(listed), strict=True)
     )
-    return ImageView(reference, config, descriptor.digest, layers)
+    return ImageView(reference, config, descriptor.digest, layers, named.digest)
 
 
 def manifests_of(document: JsonObject, what: str) -> list[Descriptor]:

@@ -11,18 +11,22 @@ from converter.images.archivewriter import write_docker_archive
 from converter.images.ocilayout import open_oci_archive, open_oci_layout
 from converter.images.ociwriter import check_oci_layout, write_oci_archive, write_oci_layout
 from converter.images.placing import refuse_existing_file
+from converter.images.rootfs import open_directory, open_tar
 from converter.images.view import ImageView, JsonObject, Layer
 from converter.platforms import Platform, check_stated
 from converter.reference import (
+    DIR,
     DOCKER_ARCHIVE,
     DOCKER_DAEMON,
     OCI,
     OCI_ARCHIVE,
     REGISTRY,
+    ROOT_ALONE,
+    TAR,
     Reference,
 )
 from converter.spool import Spool, os_errors_at
-from store.errors import NotFound
+from store.errors import NotFound, UsageError
 from store.interfaces import Backend
 
 if TYPE_CHECKING:
@@ -44,6 +48,10 @@ def _open_docker_archive(
 def _checked(view: ImageView, platform: Platform | None) -> ImageView:
     check_stated(view.config, platform, view.name)
     return view
+
+
+def _open_tar(reference: Reference, spool: Spool, platform: Platform | None) -> ImageView:
+    return _checked(open_tar(reference, spool), platform)
 
 
 def _open_registry_image(
@@ -72,6 +80,8 @@ _OPEN: dict[str, Callable[[Reference, Spool, Platform | None], ImageView]] = {
     OCI: open_oci_layout,
     OCI_ARCHIVE: open_oci_archive,
     **dict.fromkeys(REGISTRY, _open_registry_image),
+    DIR: open_directory,
+    TAR: _open_tar,
 }
 _WRITE: dict[str, Callable[[Reference, JsonObject, Sequence[Layer]], str]] = {
     DOCKER_DAEMON: _write_daemon_image,
@@ -98,17 +108,56 @@ def open_image(reference: Reference, spool: Spool, platform: Platform | None = N
     return _OPEN[reference.transport](reference, spool, platform)
 
 
+def peek_digest(reference: Reference) -> str:
+    """Return the digest of an image without opening it, where that would copy all of it.
+
+    Elsewhere empty: opening the image costs little.  Where an engine gives images ids of
+    another kind, it is not the digest that `open_image` finds.
+
+    Raises:
+        ImageNotFound, Unreachable, AccessDenied, RemoteError: as `open_image`.
+
+    """
+    if reference.transport == DOCKER_DAEMON:
+        from converter.images.daemon import read_image_id
+
+        return read_image_id(reference)
+    return ""
+
+
+def may_have_label(reference: Reference, label: str) -> bool:
+    """Whether the image may have a label; False if it certainly has not, or does not exist.
+
+    Answers at once where opening the image would copy all of it.
+
+    Raises:
+        Unreachable, AccessDenied, RemoteError: the engine cannot be asked.
+
+    """
+    if reference.transport == DOCKER_DAEMON:
+        from converter.images.daemon import has_label
+
+        return has_label(reference, label)
+    return True
+
+
 def check_destination(reference: Reference) -> None:
     """Return when nothing that can be seen now keeps an image from being written there.
 
     For before a long conversion; `write_image` checks again.
 
     Raises:
-        UsageError: something is there already that would be lost, or it is a digest.
+        UsageError: something is there already that would be lost, it is a digest, or
+            images are only read from there.
         NotFound: the directory that it would be in does not exist.
         AccessDenied, RemoteError: the registry does not take it.
 
     """
+    if reference.transport in ROOT_ALONE:
+        raise UsageError(
+            f"{reference}: images are read from {reference.transport}: and not written to it; "
+            "use oci:, oci-archive:, docker-archive: or docker-daemon:"
+        )
     if reference.transport == DOCKER_DAEMON:
         from converter.images.daemon import check_engine_name
 
@@ -137,11 +186,13 @@ def write_image(reference: Reference, config: JsonObject, layers: Sequence[Layer
     and if writing fails nothing has changed.  The same input gives the same bytes.
 
     Raises:
-        UsageError: something is there already that would be lost.
+        UsageError: as `check_destination`.
         NotFound, AccessDenied, StorageFull, Unreachable, RemoteError: it cannot be written.
         IntegrityError: a layer is not what its digests say.
 
     """
+    if reference.transport in ROOT_ALONE:
+        check_destination(reference)
     return _WRITE[reference.transport](reference, config, layers)
 
 

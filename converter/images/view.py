@@ -47,6 +47,9 @@ class ImageView:
     (docker-daemon and docker-archive: it is the engine's image id)."""
     layers: tuple[LayerSource, ...]
     """Lowest first."""
+    named_digest: str = ""
+    """Digest of what the reference names: the manifest, or an image index with it; empty
+    where an image has no manifest."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from converter.images.members import Members
 from converter.images.ocilayout import _image_of
 from converter.images.view import ImageView, JsonObject, Layer
 from converter.layers import _merge_layer
+from converter.origins import encode_origins, parse_origins
 from converter.reference import parse_reference
 from converter.runtime.debfile import parse_deb
 from converter.runtime.elffile import strip_unmapped
@@ -127,8 +128,8 @@ def check_layers(data: bytes) -> bool:
     offset = 0
     budget = Budget(BUDGET)
     try:
-        for part in split_parts(data):
-            _merge_layer(root, blob_of(part, offset), budget)
+        for number, part in enumerate(split_parts(data)):
+            _merge_layer(root, blob_of(part, offset), budget, number)
             offset += len(part)
     except (FormatError, ConvertError, IntegrityError) as error:
         assert says_what_to_do(error)
@@ -222,6 +223,34 @@ def check_json(data: bytes) -> bool:
     return False
 
 
+ORIGIN_FILES = 9
+_ORIGINS_WORDS = (
+    b'"runs"',
+    b'"version"',
+    b"[0,9]",
+    b"-1",
+    b"1.0",
+    b"1e9",
+    b"[]",
+    b"true",
+    b"9" * 30,
+)
+
+
+@target("origins", words=_ORIGINS_WORDS, longest=512, steps=100_000)
+def check_origins(data: bytes) -> bool:
+    """Parse the origins of some files; written again, they say the same."""
+    try:
+        layers = parse_origins(data, ORIGIN_FILES)
+    except FormatError as error:
+        assert says_what_to_do(error)
+        return False
+    assert len(layers) == ORIGIN_FILES and all(layer >= 0 for layer in layers)
+    files = [Node(stat.S_IFREG, layer=layer) for layer in layers]
+    assert parse_origins(encode_origins(files), ORIGIN_FILES) == layers
+    return True
+
+
 @cache
 def _plain_tree() -> Node:
     tree = make_directory(
@@ -246,8 +275,8 @@ def check_image_config(data: bytes) -> bool:
         source = ImageView("oci:image:tag", config, "sha256:" + "0" * 64, ())
         check_source(source)
         tree = _plain_tree()
-        own = build_own_layer(source, tree, ImageFiles(b"b", b"i", bytes(32)), "")
-        made = build_config(source, [own], bytes(32))
+        own = build_own_layer(source, tree, ImageFiles(b"b", b"i", bytes(32), b"o"), "")
+        made = build_config(source, [own], bytes(32), 5)
     except (FormatError, ConvertError, UsageError) as error:
         assert says_what_to_do(error) or isinstance(error, UsageError)
         return False

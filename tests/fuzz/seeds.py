@@ -245,6 +245,11 @@ def seeds() -> dict[str, list[bytes]]:
         "layers": [join_parts([LAYER, UPPER]), join_parts([GNU]), join_parts([_sparse_gnu()])],
         "stream": [b"plain", compressed(b"a" * 99, "gzip"), compressed(b"a" * 99, "zstd")],
         "json": [b'{"a": [1, 2.5, null, true, "\\u00e9"]}', b'{"a": "\xff\\ud800"}', b"[" * 120],
+        "origins": [
+            b'{"runs":[0,9],"version":1}', b'{"runs":[0,2,3,6,0,1],"version":1}',
+            b'{"runs":[0,1],"version":1}', b'{"runs":[0,9],"version":2}', b'{"runs":[0.5,9]}',
+            b'{"runs":[0,0.5],"version":1}', b'{"runs":[1],"version":1}', b"[]", b"{",
+        ],
         "image-config": [json.dumps(CONFIG).encode(), b'{"os":"linux"}'],
         "oci-layout": [_oci(0), _oci(1)],
         "docker-archive": [_docker_archive()],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from bench.images import IMAGES, build_image
 from tests.support.converted import gateway
 from tests.support.engine import BOOT_OPTIONS, Engine, docker, has_image
+from tests.support.layers import docker_archive, file, tar_of
+from tests.support.pods import pod_of, read_manifests, run_options
 from tests.support.require import require
 from tests.support.servers import Registry
 from tests.support.sshd import Sshd
@@ -23,6 +26,7 @@ pytestmark = [pytest.mark.system, pytest.mark.requires("docker", "fuse")]
 
 TOP = Path(__file__).parents[2]
 SOCKET = ("-v", "/var/run/docker.sock:/var/run/docker.sock")
+BOOTFS = "/opt/bootfs/bin/bootfs"
 AUTHORITIES = Path("/usr/local/share/ca-certificates")
 
 
@@ -97,3 +101,23 @@ def test_it_writes_over_ssh(engine: Engine, mkimage: str, tmp_path: Path) -> Non
         options = (*BOOT_OPTIONS, "-v", f"{sshd.auth}:/.bootfs/auth:ro")
         done = engine.run(boot, options=options)
         assert (done.returncode, done.stdout, done.stderr) == (0, "READY\n", "")
+
+
+def test_it_needs_no_more_than_the_job_of_the_sample_gives(
+    engine: Engine, mkimage: str, tmp_path: Path
+) -> None:
+    pod = copy.deepcopy(pod_of(read_manifests()["convert-job.yaml"]))
+    options = run_options(pod, tmp_path, {})
+    (tmp_path / "source.tar").write_bytes(docker_archive(tar_of(file("f", b"x" * 99_999))))
+    options += ["--network=none", f"--volume={tmp_path}:/work", "--entrypoint", BOOTFS]
+    store = ("--store", "/work/store")
+    done = engine.run(
+        *(mkimage, "convert", "docker-archive:/work/source.tar", "oci:/work/boot", *store),
+        options=options,
+    )
+    assert done.returncode == 0, done.stderr
+    done = engine.run(
+        *(mkimage, "check", "docker-archive:/work/source.tar", "oci:/work/boot", *store),
+        options=options,
+    )
+    assert done.stdout == "2 entries compared, 0 differences\n", done.stderr

@@ -19,7 +19,7 @@ from store.errors import ConvertError
 from store.format.bootconfig import parse_boot_config
 from tests.support.trees import make_directory, make_file, make_link
 
-FILES = ImageFiles(b"frames", b"index", bytes(range(32)))
+FILES = ImageFiles(b"frames", b"index", bytes(range(32)), b"origins")
 
 
 def view(**settings: Any) -> ImageView:
@@ -133,7 +133,7 @@ def test_the_config_is_the_sources_but_for_what_boots() -> None:
         "OnBuild": ["RUN true"],
     }
     source = view(Entrypoint=["/e"], Volumes={"/v": {}}, Labels={"mine": "1"}, **kept)
-    config = build_config(source, [], FILES.chunk_index_digest)
+    config = build_config(source, [], FILES.chunk_index_digest, 5)
     settings = config["config"]
     assert {name: settings[name] for name in kept} == kept
     assert settings["Entrypoint"] == ["/.bootfs/init"]
@@ -150,7 +150,7 @@ def test_the_config_is_the_sources_but_for_what_boots() -> None:
 def test_a_composer_finds_the_sources_volumes_where_docker_built_it() -> None:
     source = view(Volumes={"/v": {}})
     source.config["container_config"] = {"Hostname": "abc", "Cmd": ["a step"]}
-    config = build_config(source, [], FILES.chunk_index_digest)
+    config = build_config(source, [], FILES.chunk_index_digest, 5)
     assert config["container_config"] == {"Volumes": {"/v": {}}}
 
 
