@@ -21,7 +21,7 @@ class S3Place:
 
     ``endpoint`` is the URL of the server without the bucket; ``is_path`` says that the
     bucket stands in the path, not before the host; ``profile`` names the section of
-    files with credentials.
+    files with credentials, empty where the URL does not.
     """
 
     __slots__ = ("bucket", "endpoint", "is_path", "location", "prefix", "profile", "region")
@@ -31,7 +31,7 @@ class S3Place:
         self.bucket = bucket
         self.prefix = prefix
         self.region = options.get("region", REGION)
-        self.profile = options.get("profile", "default")
+        self.profile = options.get("profile", "")
         endpoint = options.get("endpoint", "")
         # A certificate for all buckets does not cover names with a dot.
         style = options.get("style") or ("path" if endpoint or "." in bucket else "virtual")

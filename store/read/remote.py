@@ -196,7 +196,8 @@ def _check_head(head: ResponseHead, offset: int, size: int, where: str) -> None:
     _check_status(head, offset, size, where)
     check_plain_body(head)
     length = head.content_length
-    if head.status == 206:
+    # Some servers that speak S3 give a range as 200, and say so in Content-Range.
+    if head.status == 206 or "content-range" in head.fields:
         total = object_size(head)
         if total is not None and total < offset + size:
             raise SizeMismatch(where, offset + size, total)

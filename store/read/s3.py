@@ -9,6 +9,7 @@ from time import gmtime, strftime
 
 from store.errors import AccessDenied, PackNotFound, RemoteProtocolError
 from store.format.awscredentials import parse_aws_credentials
+from store.format.s3errors import ELSEWHERE, REFUSED, SKEWED, element
 from store.format.s3place import S3Place, parse_s3_url
 from store.format.sigv4 import Credentials, signed_fields, signing_key
 from store.read.authfiles import AuthFile
@@ -21,20 +22,6 @@ if TYPE_CHECKING:
 
     from store.errors import BootfsError
     from store.format.http1 import Endpoint, ResponseHead
-
-_REASONS = {
-    "AccessDenied": "its user may not read this (or, who may not list the bucket, it is not there)",
-    "AllAccessDisabled": "the bucket's owner has disabled all access",
-    "ExpiredToken": "the session token has expired",
-    "InvalidAccessKeyId": "the server does not know the access key",
-    "InvalidToken": "the session token is not valid",
-    "SignatureDoesNotMatch": "the secret key is not that of the access key",
-    "TokenRefreshRequired": "the session token has to be renewed",
-}
-"""Codes of S3's error responses that are about who asks."""
-_REGIONS = ("AuthorizationHeaderMalformed", "IllegalLocationConstraintException",
-            "PermanentRedirect", "TemporaryRedirect")  # fmt: skip
-"""Those that are about the region."""
 
 
 class S3Access(HttpAccess):
@@ -51,6 +38,7 @@ class S3Access(HttpAccess):
         """
         self._place = place
         self._home = home
+        self._profile = place.profile or "default"
         self._key: tuple[Credentials | None, str, bytes] = (None, "", b"")
         """Whose it is, of which day, and the key."""
         super().__init__(auth, proxy_of)
@@ -59,7 +47,7 @@ class S3Access(HttpAccess):
         if self.generation == 0:
             self._s3_file = AuthFile(self._directory, "s3")
         self._credentials = self._s3_file.parsed(
-            lambda text, path: parse_aws_credentials(text, path, self._place.profile)
+            lambda text, path: parse_aws_credentials(text, path, self._profile)
         )
         super()._read()
 
@@ -89,17 +77,17 @@ class S3Access(HttpAccess):
         if head.status in (407, 408, 416, 429):
             return super().refusal(endpoint, head, where, body)
         text = body().decode("utf-8", "replace")
-        code = _element(text, "Code")
+        code = element(text, "Code")
         what = f"{where}: {head.status}{f' {code}' if code else ''}"
         if code == "NoSuchBucket":
             return PackNotFound(f"{what}; there is no bucket {self._place.bucket}")
         if head.status in (404, 410):
             return None
-        right = head.fields.get("x-amz-bucket-region") or _element(text, "Region")
-        if code in _REGIONS or (300 <= head.status < 400 and right):
+        right = head.fields.get("x-amz-bucket-region") or element(text, "Region")
+        if code in ELSEWHERE or (300 <= head.status < 400 and right):
             option = f"region={right}" if right else "region="
             return RemoteProtocolError(f"{what}; the bucket is elsewhere: give {option} in the URL")
-        if code in ("RequestTimeTooSkewed", "RequestExpired"):
+        if code in SKEWED:
             return AccessDenied(
                 f"{what}; the clocks differ: here it is {strftime('%H:%M:%S', gmtime())} UTC, "
                 f"there {head.fields.get('date', 'unknown')}: set the one that is wrong"
@@ -108,11 +96,11 @@ class S3Access(HttpAccess):
             return AccessDenied(
                 f"{what}; asked without credentials: {self._s3_file.path} is missing"
             )
-        reason = _REASONS.get(code, "the server refuses the credentials")
-        if code in _REASONS or head.status in (401, 403):
-            who = f"{self._s3_file.path} [{self._place.profile}]"
+        reason = REFUSED.get(code, "the server refuses the credentials")
+        if code in REFUSED or head.status in (401, 403):
+            who = f"{self._s3_file.path} [{self._profile}]"
             return AccessDenied(f"{what}; {reason}: {who}")
-        return RemoteProtocolError(f"{what}; {_element(text, 'Message')[:200]}")
+        return RemoteProtocolError(f"{what}; {element(text, 'Message')[:200]}")
 
 
 class S3Source(HttpSource):
@@ -142,9 +130,3 @@ class S3Source(HttpSource):
 def _is_same(one: Endpoint, other: Endpoint) -> bool:
     """Whether two endpoints are the same server, whatever the path."""
     return (one.scheme, one.host, one.port) == (other.scheme, other.host, other.port)
-
-
-def _element(text: str, name: str) -> str:
-    """Return what stands in an XML element that has text alone; empty without one."""
-    inner = text.partition(f"<{name}>")[2].partition(f"</{name}>")[0]
-    return inner if inner.isprintable() else ""

@@ -15,6 +15,8 @@ from store.read.local import DirectorySource
 from store.read.remote import HttpSource
 from store.read.source import open_source
 from store.write.backends.directory import DirectoryBackend
+from store.write.backends.s3 import S3Backend
+from tests.support.s3server import S3Server, write_credentials
 from tests.support.servers import Nginx
 from tests.support.stores import WatchedSource
 
@@ -22,11 +24,20 @@ NAME = "packs/ab/abcdef"
 DATA = Random(1).randbytes(3 << 20)
 
 
-@pytest.fixture(params=["directory", "http", "http below a path", "backend", "watched", "mirrors"])
+@pytest.fixture(
+    params=[
+        *("directory", "http", "http below a path", "backend", "watched", "mirrors"),
+        *("s3", "s3 below a prefix", "s3 backend"),
+    ]
+)
 def source(
     request: pytest.FixtureRequest, tmp_path: Path, serve: Callable[..., Nginx]
 ) -> Iterator[Source]:
-    root = tmp_path / "some" / "where" if "below" in request.param else tmp_path
+    top = tmp_path
+    if request.param.startswith("s3"):
+        s3: S3Server = request.getfixturevalue("s3_server")
+        top = s3.bucket
+    root = top / "some" / "where" if "below" in request.param else top
     (root / "packs" / "ab").mkdir(parents=True)
     (root / NAME).write_bytes(DATA)
     (root / "empty").touch()
@@ -36,6 +47,11 @@ def source(
         source = DirectoryBackend(str(root))
     elif request.param == "watched":
         source = WatchedSource(DirectorySource(str(root)))
+    elif request.param == "s3 backend":
+        source = S3Backend(s3.store_url())
+    elif request.param.startswith("s3"):
+        url = s3.store_url("some/where" if "below" in request.param else "")
+        source = open_source(url, 5, auth=str(write_credentials(tmp_path / "auth")))
     elif request.param == "mirrors":
         source = open_source(f"{root}|{serve(root).url}", 5)
     else:

@@ -7,17 +7,22 @@ from store.interfaces import Backend
 
 
 def open_backend(url: str) -> Backend:
-    """Return read-write access to the store at ``url``, a directory or ``file://``.
+    """Return read-write access to the store at ``url``: a directory, ``file://``, ``s3://``.
 
     Raises:
         UsageError: such a store cannot be written.
+        AccessDenied: it names credentials that there are not.
 
     """
-    scheme = url.partition("://")[0] if "://" in url else ""
+    scheme = url.partition("://")[0].lower() if "://" in url else ""
     if scheme in ("", "file") and url:
         from store.write.backends.directory import DirectoryBackend
 
         return DirectoryBackend(url[len("file://") :] if scheme else url)
+    if scheme == "s3":
+        from store.write.backends.s3 import S3Backend
+
+        return S3Backend(url)
     if scheme in ("http", "https"):
         raise UsageError(f"{url}: a web server cannot be written to; give the directory it serves")
-    raise UsageError(f"{url!r}: not a store that can be written; give a directory")
+    raise UsageError(f"{url!r}: not a store that can be written; give a directory or s3://")
