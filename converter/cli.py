@@ -24,6 +24,7 @@ from store.errors import BootfsError, UsageError
 from store.read.source import open_source
 from store.write.backends import open_backend
 from store.write.collecting import GRACE_S
+from store.write.hostsource import open_host_source
 
 DEFAULT_STORE = "bootfs-store"
 READ_LIMIT_S = 60.0
@@ -66,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("destination", metavar="DEST")
     command.add_argument(
         "--store", metavar="URL", default=DEFAULT_STORE,
-        help=f"store to write, a directory (default: {DEFAULT_STORE})",
+        help=f"store to write, a directory or s3:// (default: {DEFAULT_STORE})",
     )  # fmt: skip
     command.add_argument(
         "--mounted", action="store_true",
@@ -100,12 +101,12 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("destination", metavar="DEST", nargs="?")
     command.add_argument(
         "--store", metavar="URL",
-        help="store to read, a directory or http(s)://, mirrors 'URL|URL' "
-        f"(default: {DEFAULT_STORE}); without SOURCE and DEST the directory of the store to verify",
+        help="store to read, a directory, http(s):// or s3://, mirrors 'URL|URL' "
+        f"(default: {DEFAULT_STORE}); without SOURCE and DEST the store to verify, a directory or s3://",
     )  # fmt: skip
     command.add_argument(
         "--repair", metavar="URL",
-        help="get what is damaged or missing from this store, a directory or http(s)://",
+        help="get what is damaged or missing from this store, a directory, http(s):// or s3://",
     )  # fmt: skip
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.add_argument("--progress", choices=("bar", "json", "none"))
@@ -197,6 +198,8 @@ def _check_mounted(store: str) -> None:
         UsageError: it is not.
 
     """
+    if "://" in store and not store.startswith("file://"):
+        return  # not on this machine
     path = os.path.realpath(store.removeprefix("file://"))
     while not os.path.ismount(path):
         path = os.path.dirname(path)
@@ -307,7 +310,7 @@ def _compare(options: argparse.Namespace) -> int:
     store = DEFAULT_STORE if options.store is None else options.store
     with (
         shown_progress(options.progress) as progress,
-        closing(open_source(store, READ_LIMIT_S, "", _reporter(progress))) as source,
+        closing(open_host_source(store, READ_LIMIT_S, _reporter(progress))) as source,
         Spool(advance=progress.advance) as spool,
     ):
         progress.step("open")

@@ -275,7 +275,11 @@ def _connect(
             if proxy is not None:
                 from store.read.proxy import tunnel
 
-                tunnel(raw, endpoint, proxy, deadline)
+                try:
+                    tunnel(raw, endpoint, proxy, deadline)
+                except BaseException:
+                    raw.close()
+                    raise
             raw.settimeout(max(deadline - monotonic(), 0.001))
             return wrap(raw, endpoint.host, authorities, access)
         return raw

@@ -18,9 +18,9 @@ from store.format.chunkindex import BODY_LIMIT, HEADER
 from store.format.digest import check_digest
 from store.format.names import STORE_MARK, STORE_MARK_TEXT
 from store.interfaces import Backend, Source
-from store.read.source import open_source
 from store.write.backends import open_backend
 from store.write.checking import PIECE, Problem, iter_checked_frames, parse_name, read_index
+from store.write.hostsource import open_host_source
 from store.write.manifest import encode_manifest
 
 BEYOND = 1 << 62
@@ -81,7 +81,7 @@ def open_mirror(url: str, read_limit_s: float) -> Mirror:
 
     """
     if url.partition("://")[0].lower() in ("http", "https"):
-        mirror: Mirror = HttpMirror(open_source(url, read_limit_s))
+        mirror: Mirror = HttpMirror(open_host_source(url, read_limit_s))
     else:
         mirror = open_backend(url)
     try:
