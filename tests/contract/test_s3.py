@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -25,6 +26,7 @@ from store.read.source import open_source
 from store.write.backends import open_backend, s3locks
 from store.write.backends.s3 import S3Backend
 from store.write.backends.s3uploads import PART
+from tests.support.require import require
 from tests.support.s3server import CREDENTIALS, KEY_ID, SECRET, S3Server, write_credentials
 from tests.support.scripted import ScriptedServer, partial, response
 
@@ -300,6 +302,34 @@ def test_a_server_that_is_not_there_is_said(s3_server: S3Server) -> None:
         url = scripted_url(server)
     with closing(open_backend(url)) as backend, pytest.raises(Unreachable, match="endpoint right"):
         backend.check()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    require("root")
+    path = tmp_path / "disk"
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", path], check=True)
+    yield path
+    subprocess.run(["umount", path], check=True)
+
+
+@pytest.mark.parametrize("size", [7 << 20, 13 << 20, 30 << 20])
+def test_a_server_whose_disk_is_full_leaves_what_there_was(
+    s3_server: S3Server, small_disk: Path, size: int
+) -> None:
+    """This one says no more than that something is wrong with it."""
+    with (
+        S3Server(small_disk) as server,
+        closing(open_backend(server.store_url("store"))) as backend,
+    ):
+        backend.create()
+        backend.write("packs/aa/1", iter((bytes(6 << 20),)))
+        with pytest.raises((Unreachable, PackNotFound), match=r"server's own log|disk full"):
+            backend.write("packs/aa/2", iter([bytes(1 << 20)] * (size >> 20)))
+        assert list(backend.iter_unfinished()) == []
+        assert list(backend.iter_names("packs/")) == ["packs/aa/1"]
+        backend.write("packs/aa/3", iter((bytes(1 << 20),)))
 
 
 def test_a_large_object_goes_in_parts_and_leaves_none(

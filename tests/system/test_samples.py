@@ -28,6 +28,7 @@ CHECKOUT = ("boot", "converter", "sample", "scripts", "store", "pyproject.toml",
 BOOT_IMAGE = "bootfs-demo:latest"
 CACHE = "bootfs-cache"
 SIGNED = "bootfs-signed:latest"
+IN_S3 = "bootfs-s3:latest"
 
 
 @pytest.fixture
@@ -131,5 +132,23 @@ def test_signing(conversions: Conversions) -> None:
     assert len(refused) == len(layers) + 3
     assert all(line.startswith("refused, ") for line in refused)
     done = run(TOP / "sample/signing/run")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("usage: ")
+
+
+def test_s3() -> None:
+    require("rclone")
+    was_there = has_image(IN_S3)
+    try:
+        done = run(TOP / "sample/s3/run", build_image(IMAGES["deb"]))
+    finally:
+        if not was_there:
+            docker("rmi", "-f", IN_S3, check=False)
+    assert (done.returncode, done.stdout) == (0, "READY\n"), done.stderr
+    converted, refused, last = done.stderr.splitlines()
+    assert converted.startswith(f"docker-daemon:{IN_S3}: ")
+    assert refused.endswith("asked without credentials: /.bootfs/auth/s3 is missing")
+    assert last.endswith(f"-v DIRECTORY:/.bootfs/auth:ro {IN_S3}")
+    done = run(TOP / "sample/s3/run")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("usage: ")

@@ -81,8 +81,8 @@ def _of_answer(error: ClientError, where: str) -> BootfsError:
         return NotFound(f"{what}; there is no such bucket: make it first, or mend the name")
     if code == "NoSuchUpload":
         return PackNotFound(
-            f"{what}: removed while it was written; collect with a longer --grace, "
-            "and convert again"
+            f"{what}: removed while it was written: collect with a longer --grace; or given up by "
+            "the server: is its disk full? Convert again"
         )
     if code in FULL or status == 507 or "no space left" in message.lower():
         return StorageFull(
@@ -102,7 +102,7 @@ def _of_answer(error: ClientError, where: str) -> BootfsError:
     if code in BUSY or status in (429, 503):
         return RemoteBusy(f"{what}; {message}")
     if status >= 500:
-        return Unreachable(f"{what}; {message}")
+        return Unreachable(f"{what}; {message}: the server's own log says why")
     return RemoteProtocolError(f"{what}; {message}")
 
 
