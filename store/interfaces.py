@@ -124,6 +124,7 @@ class Backend(Source, Protocol):
 
         Raises:
             UsageError: something else is in its place.
+            NotFound: there is no such place, and it is not ours to make (a bucket).
 
         """
 

@@ -204,27 +204,30 @@ class Connection:
             arrived(view)
         return bytes(body)
 
-    def read_error(self, begun: bytes) -> bytes:
+    def read_error(self, head: ResponseHead, begun: bytes) -> bytes:
         """Return what comes soon of the body of an answer that is an error, `ERROR_LIMIT` at most.
 
         The connection is of no use afterwards.
         """
-        deadline = monotonic() + ERROR_LIMIT_S
+        deadline = min(monotonic() + ERROR_LIMIT_S, self.deadline)
+        size = head.content_length
+        limit = ERROR_LIMIT if size is None else min(size, ERROR_LIMIT)
         body = begun
-        while len(body) < ERROR_LIMIT and b"</Error>" not in body:
-            left_s = min(deadline, self.deadline) - monotonic()
+        piece = memoryview(bytearray(ERROR_LIMIT))
+        # One that is sent in chunks does not say how long it is: XML does.
+        while len(body) < limit and b"</Error>" not in body:
+            left_s = deadline - monotonic()
             if left_s <= 0:
                 break
-            buffer = bytearray(ERROR_LIMIT)
             try:
                 self._stream.settimeout(left_s)
-                count = self._stream.recv_into(memoryview(buffer))
+                count = self._stream.recv_into(piece)
             except OSError:
                 # What has come has to do: the answer is an error with or without it.
                 break
             if not count:
                 break
-            body += buffer[:count]
+            body += piece[:count]
         return body
 
     def _patience_s(self) -> float:

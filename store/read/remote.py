@@ -150,14 +150,12 @@ class HttpSource:
 
         """
         access = self._access
-        if access is None or head.status in (404, 410, 416):
-            is_renewed = False
-        else:
-            is_renewed = access.renew(connection.told)
-        if is_renewed or access is None:
-            return is_renewed
+        if access is None:
+            return False
+        if head.status not in (404, 410, 416) and access.renew(connection.told):
+            return True
         refusal = access.refusal(
-            connection.endpoint, head, where, lambda: connection.read_error(begun)
+            connection.endpoint, head, where, lambda: connection.read_error(head, begun)
         )
         if refusal is not None:
             raise refusal

@@ -170,6 +170,15 @@ def test_the_reason_is_found_in_a_body_sent_in_chunks(tmp_path: Path) -> None:
         read(scripted_url(server), write_credentials(tmp_path / "auth"))
 
 
+def test_a_reason_in_another_form_is_not_waited_for(tmp_path: Path) -> None:
+    answer = response("403 Forbidden", b"<html>not you</html>")
+    with ScriptedServer(("request", answer, 30.0)) as server:
+        begun = time.monotonic()
+        with pytest.raises(AccessDenied, match="403; the server refuses the credentials"):
+            read(scripted_url(server), write_credentials(tmp_path / "auth"))
+        assert time.monotonic() - begun < 1.5
+
+
 def test_an_answer_that_gives_no_reason_is_an_error_in_time(tmp_path: Path) -> None:
     head = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 100\r\n\r\n"
     with ScriptedServer(("request", head, 30.0)) as server:

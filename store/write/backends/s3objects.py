@@ -6,7 +6,7 @@ It knows the places where its users keep credentials; docs/decisions/0017-s3.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, cast
@@ -89,28 +89,31 @@ class S3Objects:
     ) -> bytes:
         """Return a range by one try; see `Source.fetch`."""
         last = offset + size - 1
-        body = bytearray()
+        body = bytearray(size)
+        filled = 0
         try:
             answer = self.client.get_object(
                 Bucket=self.bucket, Key=self.key(name), Range=f"bytes={offset}-{last}"
             )
-            for piece in answer["Body"].iter_chunks(PIECE):
-                body += piece
-                if arrived is not None:
-                    arrived(memoryview(bytes(body)))
+            with closing(answer["Body"]) as stream:
+                for piece in stream.iter_chunks(PIECE):
+                    if filled + len(piece) > size:
+                        raise RemoteProtocolError(f"{self.where(name)}: more bytes than asked for")
+                    body[filled : filled + len(piece)] = piece
+                    filled += len(piece)
+                    if arrived is not None:
+                        arrived(memoryview(body)[:filled])
         except ClientError as error:
             if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 416:
                 raise SizeMismatch(self.where(name), last + 1, self.size(name)) from None
             raise translated(error, self.where(name)) from None
         except BotoCoreError as error:
             raise translated(error, self.where(name)) from None
+        if filled < size:
+            raise SizeMismatch(self.where(name), last + 1, offset + filled)
         found = answer.get("ContentRange", "").partition("/")[0]
-        if len(body) < size:
-            raise SizeMismatch(self.where(name), last + 1, offset + len(body))
-        if len(body) > size or found != f"bytes {offset}-{last}":
-            raise RemoteProtocolError(
-                f"{self.where(name)}: asked for {offset}-{last}, got {found!r}"
-            )
+        if found != f"bytes {offset}-{last}":
+            raise RemoteProtocolError(f"{self.where(name)}: asked for {offset}-{last}, got {found}")
         return bytes(body)
 
     def size(self, name: str) -> int:
