@@ -159,7 +159,7 @@ class _Hold:
         self._renewed_s = begun_s
 
     def _renew(self) -> None:
-        while not self._ended.wait(RENEWED_S):
+        while not self._ended.wait(RENEWED_S) and self._silent_s() < SURE_S:
             try:
                 # One that others have removed must not come to life again: they go on.
                 self._objects.written(self.name)
