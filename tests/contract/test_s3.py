@@ -26,6 +26,8 @@ from store.read.source import open_source
 from store.write.backends import open_backend, s3locks
 from store.write.backends.s3 import S3Backend
 from store.write.backends.s3uploads import PART
+from tests.support.certificates import Authority
+from tests.support.proxyserver import ProxyServer
 from tests.support.require import require
 from tests.support.s3server import CREDENTIALS, KEY_ID, SECRET, S3Server, write_credentials
 from tests.support.scripted import ScriptedServer, partial, response
@@ -207,6 +209,37 @@ def test_a_file_that_root_cannot_read_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(AccessDenied, match="file: Not a directory; it is to be a directory"):
         open_source("s3://images", 1, auth=str(tmp_path / "file"))
+
+
+def test_over_tls_by_a_proxy(s3_server: S3Server, tmp_path: Path) -> None:
+    require("tinyproxy")
+    (s3_server.bucket / "name").write_bytes(DATA)
+    authority = Authority(tmp_path / "authority")
+    authority.issue("IP:127.0.0.1")
+    auth = write_credentials(tmp_path / "auth")
+    with (
+        S3Server(s3_server.root, tls=authority.certificate.parent) as server,
+        ProxyServer(server.port) as proxy,
+    ):
+        url = server.store_url()
+        with pytest.raises(RemoteProtocolError, match="certificate is refused"):
+            read(url, auth)
+        (auth / "ca.crt").write_text(authority.certificate.read_text())
+        assert read(url, auth) == DATA[:10]
+        (auth / "http").write_text(f"* proxy {proxy.credentials_url}\n")
+        assert read(url, auth) == DATA[:10]
+        assert f"CONNECT 127.0.0.1:{server.port}" in proxy.log()
+
+
+def test_a_mirror_may_be_in_s3(s3_server: S3Server, tmp_path: Path) -> None:
+    (s3_server.bucket / "name").write_bytes(DATA)
+    (tmp_path / "empty").mkdir()
+    auth = write_credentials(tmp_path / "auth")
+    assert read(f"{tmp_path}/empty|{s3_server.store_url()}", auth) == DATA[:10]
+    write_credentials(auth, CREDENTIALS.replace(SECRET, "wrong"))
+    assert read(f"{s3_server.store_url()}|{s3_server.bucket}", auth) == DATA[:10]
+    (auth / "s3").write_text("nonsense\n")
+    assert read(f"{s3_server.store_url()}|{s3_server.bucket}", auth) == DATA[:10]
 
 
 # Writing ---------------------------------------------------------------------------------------

@@ -22,9 +22,17 @@ class S3Server(Server):
     """rclone serving the directories below `root` as buckets, on loopback and further addresses."""
 
     def __init__(
-        self, root: Path, *, addresses: Sequence[str] = (), is_read_only: bool = False
+        self,
+        root: Path,
+        *,
+        addresses: Sequence[str] = (),
+        is_read_only: bool = False,
+        tls: Path | None = None,
     ) -> None:
-        """Serve `root`, where a directory `BUCKET` is made."""
+        """Serve `root`, where a directory `BUCKET` is made.
+
+        With `tls`, a directory of `server.crt` and `server.key`, by https.
+        """
         run = Path(tempfile.mkdtemp(prefix="bootfs-s3-"))
         self.root = root
         self.bucket = root / BUCKET
@@ -35,6 +43,9 @@ class S3Server(Server):
         # What a test changes in the directory is seen at once; at 0 it hangs now and then.
         command += ["--dir-cache-time", "1ms", "--no-checksum"]
         command += ["--read-only"] * is_read_only
+        if tls is not None:
+            command += ["--cert", str(tls / "server.crt"), "--key", str(tls / "server.key")]
+        self._scheme = "http" if tls is None else "https"
         for address in ("127.0.0.1", *addresses):
             command += ["--addr", f"{address}:{port}"]
         super().__init__("rclone", command, port, run)
@@ -42,7 +53,7 @@ class S3Server(Server):
     def store_url(self, prefix: str = "", address: str = "127.0.0.1") -> str:
         """Give the URL of a store in the bucket."""
         path = f"{BUCKET}/{prefix}" if prefix else BUCKET
-        return f"s3://{path}?endpoint=http://{address}:{self.port}"
+        return f"s3://{path}?endpoint={self._scheme}://{address}:{self.port}"
 
 
 def write_credentials(directory: Path, text: str = CREDENTIALS) -> Path:
