@@ -11,7 +11,7 @@ from store.errors import AccessDenied, RemoteProtocolError, Unreachable
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from store.interfaces import Access
-    from store.read.connection import Stream
+    from store.read.dialling import Stream
 
 _contexts: dict[tuple[str, str], ssl.SSLContext] = {}
 """By a file of certificates, and the text of further ones."""

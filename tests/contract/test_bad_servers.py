@@ -19,7 +19,7 @@ from store.errors import (
     SizeMismatch,
     TimedOut,
 )
-from store.read import connection, retry
+from store.read import connection, dialling, retry
 from store.read.remote import HttpSource
 from tests.support.scripted import Script, ScriptedServer, partial, response
 
@@ -299,7 +299,7 @@ def test_a_name_server_that_is_silent_is_not_waited_for(monkeypatch: pytest.Monk
             ended.wait(30)
             raise OSError("no answer")
 
-    monkeypatch.setattr(connection, "_socket", Silent())
+    monkeypatch.setattr(dialling, "_socket", Silent())
     started = time.monotonic()
     with pytest.raises(TimedOut, match="no name server answers"):
         HttpSource("http://store.example", 0.3).fetch("name", 0, 1)
@@ -315,7 +315,7 @@ def test_a_name_is_looked_up_without_threads(monkeypatch: pytest.MonkeyPatch) ->
         for host in ("localhost", "127.0.0.1"):
             with closing(HttpSource(f"http://{host}:{server.port}", 1)) as source:
                 assert fetch(source) == WANTED
-                monkeypatch.setattr(connection, "start_new_thread", refuse)
+                monkeypatch.setattr(dialling, "start_new_thread", refuse)
 
 
 def test_connections_are_shared_among_threads_and_kept_to_a_number() -> None:

@@ -131,8 +131,8 @@ def check_http_exchange(data: bytes) -> bool:
         server.is_open = True
         return server
 
-    genuine = connection._connect
-    connection._connect = connect
+    genuine = connection.connect
+    connection.connect = connect
     source = HttpSource("http://store/base", 1.0)
     try:
         found = source.fetch_once("name", 3, 4, None, 10.0, 10.0)
@@ -142,7 +142,7 @@ def check_http_exchange(data: bytes) -> bool:
     except BootfsError:
         return False
     finally:
-        connection._connect = genuine
+        connection.connect = genuine
         source.close()
         for server in answers:
             _check_asked(server)
