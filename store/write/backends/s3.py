@@ -25,7 +25,8 @@ class S3Backend:
     One of more than `PART` bytes goes in parts, of which two are in memory at most.
     """
 
-    read_ahead = 0
+    read_ahead = 1 << 20
+    """A request takes the library some 10 ms of computing, wherever the server is."""
 
     def __init__(self, url: str) -> None:
         """Say where; nothing is sent yet.
