@@ -119,7 +119,7 @@ class HttpSource:
                     continue
                 if head.status in REDIRECTS and "location" in head.fields:
                     raise RemoteProtocolError(f"{where}: more than {REDIRECT_LIMIT} redirects")
-                _check_head(head, offset, size, where)
+                check_head(head, offset, size, where)
                 connection.give(deadline, patience_s)
                 body = connection.read_body(begun, size, arrived)
                 is_kept = head.keeps_alive and connection.endpoint is self._endpoint
@@ -189,7 +189,7 @@ class HttpSource:
         connection.close()
 
 
-def _check_head(head: ResponseHead, offset: int, size: int, where: str) -> None:
+def check_head(head: ResponseHead, offset: int, size: int, where: str) -> None:
     """Return when the body will be exactly the bytes asked for; raise what it means otherwise."""
     _check_status(head, offset, size, where)
     check_plain_body(head)
