@@ -32,7 +32,6 @@ from converter.settings import settings_of
 from converter.spool import Spool
 from store.errors import BootfsError, UsageError
 from store.format.sshurl import is_ssh_url, parse_ssh_url
-from store.interfaces import Source
 from store.read.source import open_source
 from store.write.backends import (
     is_in_registry,
@@ -41,6 +40,7 @@ from store.write.backends import (
     open_backend,
 )
 from store.write.collecting import GRACE_S
+from store.write.hostsource import open_host_source
 
 DEFAULT_STORE = "bootfs-store"
 REGISTRY_STORE = "registry"
@@ -93,7 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("destination", metavar="DEST")
     command.add_argument(
         "--store", metavar="URL", default=DEFAULT_STORE,
-        help="store to write, a directory, ssh://[USER@]HOST/PATH or "
+        help="store to write, a directory, ssh://[USER@]HOST/PATH, s3://BUCKET[/PREFIX] or "
         "docker://HOST/REPOSITORY; registry: the repository "
         f"of DEST (default: {DEFAULT_STORE})",
     )  # fmt: skip
@@ -183,9 +183,8 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("destination", metavar="DEST", nargs="?")
     command.add_argument(
         "--store", metavar="URL",
-        help="store to read, a directory, http(s)://, ssh:// or docker://, mirrors 'URL|URL', "
-        "or registry: "
-        "the repository of DEST "
+        help="store to read, a directory, http(s)://, s3://, ssh:// or docker://, mirrors "
+        "'URL|URL', or registry: the repository of DEST "
         f"(default: {DEFAULT_STORE}); without SOURCE and DEST the store to verify",
     )  # fmt: skip
     command.add_argument(
@@ -195,7 +194,7 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     command.add_argument(
         "--repair", metavar="URL",
-        help="get what is damaged or missing from this store, a directory or http(s)://",
+        help="get what is damaged or missing from this store, a directory, http(s):// or s3://",
     )  # fmt: skip
     command.add_argument(
         "--fetchable", metavar="IMAGE",
@@ -375,8 +374,8 @@ def _check_mounted(store: str) -> None:
         UsageError: it is not.
 
     """
-    if is_in_registry(store) or is_ssh_url(store):
-        return
+    if "://" in store and not store.startswith("file://"):
+        return  # not on this machine
     path = os.path.realpath(store.removeprefix("file://"))
     while not os.path.ismount(path):
         path = os.path.dirname(path)
@@ -474,19 +473,12 @@ def _check_fetchable(options: argparse.Namespace) -> int:
     return codes[0] if codes else 0
 
 
-def _open_to_compare(store: str, progress: Progress) -> Source:
-    """Return a store to read, the user's accounts at hand where it is in a registry."""
-    if is_in_registry(store) and "|" not in store:
-        return open_backend(store)
-    return open_source(store, READ_LIMIT_S, "", _reporter(progress))
-
-
 def _compare(options: argparse.Namespace) -> int:
     destination = parse_reference(options.destination)
     store = DEFAULT_STORE if options.store is None else _named_store(options.store, destination)
     with (
         shown_progress(options.progress) as progress,
-        closing(_open_to_compare(store, progress)) as source,
+        closing(open_host_source(store, READ_LIMIT_S, _reporter(progress))) as source,
         Spool(advance=progress.advance) as spool,
     ):
         progress.step("open")

@@ -12,6 +12,7 @@ from store.format.chunkindex import ChunkIndex
 from store.format.names import pack_name
 from store.interfaces import Source
 from store.read.source import open_source
+from store.write.hostsource import open_host_source
 
 ASKED_AT_ONCE = 8
 """Packs: as many as a daemon has fetches under way, more or less."""
@@ -60,8 +61,8 @@ def ask_mirrors(index: ChunkIndex, urls: str, limit_s: float, auth: str) -> Iter
     """Yield what each mirror of ``urls`` answers, in the order given.
 
     By two ranges of one byte for each pack: the last one, which must be there, and the
-    one behind it, which must not.  ``limit_s`` bounds each, retries included; ``auth`` is
-    as for `open_source`.
+    one behind it, which must not.  ``limit_s`` bounds each, retries included.  ``auth`` is
+    as for `open_source`; where it is empty, the credentials of this user are taken.
 
     Raises:
         UsageError: ``urls`` is none.
@@ -79,7 +80,7 @@ def _ask(index: ChunkIndex, url: str, limit_s: float, auth: str) -> Answer:
     packs = list(zip(index.pack_digests, index.pack_sizes, strict=True))
     problems: list[Unfetchable] = []
     try:
-        source = open_source(url, limit_s, auth=auth)
+        source = open_source(url, limit_s, auth=auth) if auth else open_host_source(url, limit_s)
     except UsageError:
         raise
     except BootfsError as error:

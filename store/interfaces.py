@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from store.errors import BootfsError
+    from store.format.http1 import Endpoint, ResponseHead
+    from store.format.httpaccess import Proxy
 
 
 class Source(Protocol):
@@ -62,6 +67,50 @@ class Mirror(Source, Protocol):
         """
 
 
+class Access(Protocol):
+    """What HTTP servers are told of the user, and the way to them; used by many threads."""
+
+    generation: int
+    """How often it was read."""
+    authorities: str
+    """Certificates in PEM form that are trusted beside those of the machine."""
+    authorities_path: str
+    """Where they come from, for messages."""
+
+    def fields(self, endpoint: Endpoint, target: str, offset: int, size: int) -> str:
+        """Return header fields, each with its line's end, of the request for a range.
+
+        What is meant for one server is never told to another, redirected to or not.
+        """
+
+    def proxy(self, endpoint: Endpoint) -> Proxy | None:
+        """Return the proxy by which a server is reached.
+
+        Raises:
+            AccessDenied: what names it is malformed.
+
+        """
+
+    def renew(self, told: int) -> bool:
+        """Read again what has changed since; whether that is of another generation than ``told``.
+
+        Raises:
+            AccessDenied: it cannot be read, or is malformed.
+
+        """
+
+    def refusal(
+        self, endpoint: Endpoint, head: ResponseHead, where: str, body: Callable[[], bytes]
+    ) -> BootfsError | None:
+        """Return the error that an answer means, None where it is not about who asked.
+
+        ``where`` names the object, ``body`` reads what the server says about it.
+        """
+
+    def close(self) -> None:
+        """Let go of what is open."""
+
+
 class Objects(Protocol):
     """The objects of a store, to be read whole."""
 
@@ -104,6 +153,7 @@ class Backend(Source, Protocol):
 
         Raises:
             UsageError: something else is in its place.
+            NotFound: there is no such place, and it is not ours to make (a bucket).
 
         """
 

@@ -14,6 +14,7 @@ from tests.support import faultlog
 from tests.support.engine import BASE_IMAGE, Engine, has_image
 from tests.support.faultlog import FaultLog
 from tests.support.require import require
+from tests.support.s3server import KEY_ID, SECRET, S3Server
 from tests.support.servers import Nginx, Registry
 from tests.support.sshd import Sshd
 
@@ -110,6 +111,19 @@ def serve(request: pytest.FixtureRequest) -> Callable[..., Nginx]:
         return server
 
     return start
+
+
+@pytest.fixture
+def s3_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """Give an S3 server with an empty bucket, and the environment its credentials."""
+    require("rclone")
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY_ID)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with S3Server(tmp_path / "s3") as server:
+        yield server
 
 
 @pytest.fixture

@@ -29,6 +29,11 @@ class Endpoint:
         default = 443 if self.scheme == "https" else 80
         return host if self.port == default else f"{host}:{self.port}"
 
+    @property
+    def address(self) -> str:
+        """Host and port, as a proxy is told them."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
     def __str__(self) -> str:
         return f"{self.scheme}://{self.authority}{self.path}"
 
@@ -83,12 +88,17 @@ def parse_url(url: str) -> Endpoint:
     return Endpoint(scheme, host, int(port), ("/" + path).rstrip("/"))
 
 
-def encode_request(endpoint: Endpoint, target: str, offset: int, size: int) -> bytes:
-    """Return a GET request for ``size`` > 0 bytes from ``offset`` of the object at ``target``."""
+def encode_request(
+    endpoint: Endpoint, target: str, offset: int, size: int, fields: str = ""
+) -> bytes:
+    """Return a GET request for ``size`` > 0 bytes from ``offset`` of the object at ``target``.
+
+    ``fields`` are further header fields, each with its line's end.
+    """
     return (
         f"GET {target} HTTP/1.1\r\nHost: {endpoint.authority}\r\n"
         f"Range: bytes={offset}-{offset + size - 1}\r\n"
-        "User-Agent: bootfs\r\nAccept-Encoding: identity\r\n\r\n"
+        f"User-Agent: bootfs\r\nAccept-Encoding: identity\r\n{fields}\r\n"
     ).encode("ascii")
 
 

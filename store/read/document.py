@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from store.errors import RemoteProtocolError, TimedOut, Unreachable
-from store.read.remote import Connection
+from store.read.connection import Connection
 
 LIMIT = 1 << 20
 """Bytes of a document: a token is some kilobytes."""

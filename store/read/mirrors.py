@@ -109,6 +109,7 @@ class Mirrors:
         authorities: str,
         log: Callable[[str], None],
         auth: str,
+        proxy_of: Callable[[str], str] | None = None,
     ) -> None:
         """Open them all.
 
@@ -131,7 +132,7 @@ class Mirrors:
                     raise UsageError(
                         f"{urls!r}: a store without a name beside a '|'; leave that out"
                     )
-                self._mirrors.append(open_one(url, read_limit_s, authorities, auth))
+                self._mirrors.append(open_one(url, read_limit_s, authorities, auth, proxy_of))
             except (AccessDenied, Unreachable) as error:
                 problems.append(error)
                 self._mirrors.append(Unopened(url, error))

@@ -11,16 +11,9 @@ from time import monotonic
 from store.errors import AccessDenied, BootfsError, PackNotFound, RemoteError, RemoteProtocolError
 from store.format.distribution import blob_digest, encode_get, parse_repository_url
 from store.format.http1 import Endpoint, ResponseHead, resolve_redirect
+from store.read.connection import CONNECT_LIMIT_S, STALL_LIMIT_S, Connection, Stale
 from store.read.registryauth import Authorization
-from store.read.remote import (
-    CONNECT_LIMIT_S,
-    KEPT_CONNECTIONS,
-    REDIRECT_LIMIT,
-    STALL_LIMIT_S,
-    Connection,
-    Stale,
-    check_head,
-)
+from store.read.remote import KEPT_CONNECTIONS, REDIRECT_LIMIT, check_head
 from store.read.retry import until_done
 
 RENEWAL_LIMIT = 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from store.errors import UsageError
 
 TYPE_CHECKING = False
@@ -17,6 +19,7 @@ def open_source(
     authorities: str = "",
     log: Callable[[str], None] = lambda _: None,
     auth: str = "",
+    proxy_of: Callable[[str], str] | None = None,
 ) -> Source:
     """Return the source that ``url`` names: one store, or several mirrors with ``|`` between.
 
@@ -24,21 +27,32 @@ def open_source(
     ``authorities`` is a file of the certificates that HTTPS trusts, empty for the
     machine's own.  ``log`` is told which mirror is left and returned to.  ``auth`` is
     a directory of files with credentials, read when a store asks for some; empty for none.
+    ``proxy_of`` returns the URL of the proxy to an origin (``https://host``), empty for
+    none, where that directory names none.
 
     Raises:
         UsageError: no such kind of store.
-        AccessDenied, Unreachable: a directory that cannot be opened; of mirrors, all.
+        AccessDenied, Unreachable: a directory or credentials that cannot be read; of
+            mirrors, all.
 
     """
     if "|" in url:
         from store.read.mirrors import Mirrors
 
-        return Mirrors(url, read_limit_s, authorities, log, auth)
-    return open_one(url, read_limit_s, authorities, auth)
+        return Mirrors(url, read_limit_s, authorities, log, auth, proxy_of)
+    return open_one(url, read_limit_s, authorities, auth, proxy_of)
 
 
-def open_one(url: str, read_limit_s: float, authorities: str, auth: str) -> Mirror:
-    """Return a single store: a directory, ``file://``, ``http(s)://``, ``docker://``, ``ssh://``.
+def open_one(
+    url: str,
+    read_limit_s: float,
+    authorities: str,
+    auth: str,
+    proxy_of: Callable[[str], str] | None = None,
+) -> Mirror:
+    """Return a single store, as the scheme of its URL says; without one it is a directory.
+
+    ``file://``, ``http://``, ``https://``, ``s3://``, ``docker://``, ``ssh://``.
 
     Each kind is imported when it is named: a boot pays for one.
 
@@ -50,7 +64,15 @@ def open_one(url: str, read_limit_s: float, authorities: str, auth: str) -> Mirr
     if scheme in ("http", "https"):
         from store.read.remote import HttpSource
 
-        return HttpSource(url, read_limit_s, authorities)
+        if proxy_of is None and not os.path.lexists(auth):
+            return HttpSource(url, read_limit_s, authorities)
+        from store.read.httpaccess import HttpAccess
+
+        return HttpSource(url, read_limit_s, authorities, HttpAccess(auth, proxy_of))
+    if scheme == "s3":
+        from store.read.s3 import S3Source
+
+        return S3Source(url, read_limit_s, authorities, auth, proxy_of)
     if scheme in ("ssh", "sftp"):
         from store.read.ssh import SshSource
 
@@ -64,5 +86,5 @@ def open_one(url: str, read_limit_s: float, authorities: str, auth: str) -> Mirr
 
         return DirectorySource(url[len("file://") :] if scheme else url)
     raise UsageError(
-        f"{url!r}: not a store; give a directory, http://, https://, docker:// or ssh://"
+        f"{url!r}: not a store; give a directory, http://, https://, s3://, docker:// or ssh://"
     )

@@ -14,8 +14,8 @@ from store.errors import (
 )
 from store.format.names import STORE_MARK, STORE_MARK_TEXT, manifest_name
 from store.interfaces import Objects, Source
-from store.read.source import open_source
 from store.write.backends import open_backend
+from store.write.hostsource import open_host_source
 from store.write.roots import needed_names, read_packs
 
 BEYOND = 1 << 62
@@ -66,7 +66,7 @@ def open_objects(url: str, read_limit_s: float) -> Objects:
 
     """
     if is_served(url):
-        objects: Objects = SourceObjects(open_source(url, read_limit_s))
+        objects: Objects = SourceObjects(open_host_source(url, read_limit_s))
     else:
         objects = open_backend(url)
     try:

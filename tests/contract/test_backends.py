@@ -6,7 +6,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,8 +15,10 @@ from store.errors import AccessDenied, PackNotFound, StorageFull, UsageError
 from store.format.names import STORE_MARK
 from store.interfaces import Backend
 from store.write.backends import open_backend
+from store.write.backends.s3uploads import PART
 from tests.support.registries import REPOSITORY
 from tests.support.require import require
+from tests.support.s3server import S3Server
 from tests.support.servers import Registry
 from tests.support.sshd import Sshd
 
@@ -28,17 +30,20 @@ def url_maker(kind: str, request: pytest.FixtureRequest) -> UrlOf:
     """Give what makes a store's URL of a directory of this machine."""
     if kind == "directory":
         return str
+    if kind == "s3":
+        s3: S3Server = request.getfixturevalue("s3_server")
+        return lambda path: s3.store_url(str(path.relative_to(s3.bucket)))
     sshd: Sshd = request.getfixturevalue("sshd")
     monkeypatch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
     monkeypatch.setenv("PATH", f"{sshd.path}:{os.environ['PATH']}")
     return sshd.url_of
 
 
-@pytest.fixture(params=["directory", "ssh"])
-def open_at(request: pytest.FixtureRequest) -> Iterator[OpenAt]:
+@contextmanager
+def opening(kind: str, request: pytest.FixtureRequest) -> Iterator[OpenAt]:
     """Give what opens a store at a directory; all are closed again."""
-    url_of = url_maker(request.param, request)
-    opened = []
+    url_of = url_maker(kind, request)
+    opened: list[Backend] = []
 
     def open_at(path: Path) -> Backend:
         opened.append(open_backend(url_of(path)))
@@ -49,15 +54,31 @@ def open_at(request: pytest.FixtureRequest) -> Iterator[OpenAt]:
         backend.close()
 
 
+@pytest.fixture(params=["directory", "ssh", "s3"])
+def open_at(request: pytest.FixtureRequest) -> Iterator[OpenAt]:
+    """Give what opens a store at `place`."""
+    with opening(request.param, request) as open_at:
+        yield open_at
+
+
+@pytest.fixture(params=["directory", "ssh"])
+def open_files(request: pytest.FixtureRequest) -> Iterator[OpenAt]:
+    """Give what opens a store at any directory, whose objects are its files."""
+    with opening(request.param, request) as open_at:
+        yield open_at
+
+
 def has_locks(backend: Backend) -> bool:
     """Whether a kind of store can be held alone, as docs/stores says of each."""
     return not backend.location.startswith("ssh://")
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def place(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """Give the directory in which all bytes of the store are, of whichever kind it is."""
-    return tmp_path / "new" / "store"
+    is_s3 = "s3" in request.node.callspec.params.values()
+    top = request.getfixturevalue("s3_server").bucket if is_s3 else tmp_path
+    return Path(top) / "new" / "store"
 
 
 @pytest.fixture
@@ -65,10 +86,11 @@ def directory(place: Path, open_at: OpenAt) -> Backend:
     """Give a store whose objects are files below `place`, here or at a server."""
     backend = open_at(place)
     backend.create()
-    return backend
+    yield backend
+    backend.close()
 
 
-@pytest.fixture(params=["directory", "ssh", "registry"])
+@pytest.fixture(params=["directory", "ssh", "s3", "registry"])
 def backend(request: pytest.FixtureRequest, place: Path) -> Iterator[Backend]:
     if request.param != "registry":
         with closing(open_backend(url_maker(request.param, request)(place))) as backend:
@@ -88,16 +110,27 @@ def files_below(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("what", ["file", "other directory", "other version"])
-def test_a_check_refuses_what_create_refuses(tmp_path: Path, what: str, open_at: OpenAt) -> None:
+def test_a_check_refuses_what_create_refuses(tmp_path: Path, what: str, open_files: OpenAt) -> None:
     place = tmp_path / "there"
     if what == "file":
         place.touch()
     else:
         place.mkdir()
         (place / (STORE_MARK if what == "other version" else "thesis")).write_text("x")
-    for call in (open_at(place).check, open_at(place).create):
+    for call in (open_files(place).check, open_files(place).create):
         with pytest.raises(UsageError, match="another"):
             call()
+
+
+@pytest.mark.parametrize("name", ["thesis", STORE_MARK])
+def test_a_place_with_something_else_is_refused(place: Path, open_at: OpenAt, name: str) -> None:
+    place.mkdir(parents=True)
+    (place / name).write_text("x")
+    backend = open_at(place)
+    for call in (backend.check, backend.create):
+        with pytest.raises(UsageError, match="another"):
+            call()
+    assert files_below(place) == {name}
 
 
 def test_a_check_makes_nothing_and_takes_what_create_takes(place: Path, open_at: OpenAt) -> None:
@@ -179,9 +212,13 @@ def test_what_is_being_written_is_listed_as_such_and_can_be_removed(directory: B
     directory.write("packs/aa/1", iter((b"x",)))
     assert list(directory.iter_unfinished()) == []
 
+    # An object of S3 that goes in one request is nowhere before it is whole.
+    begun = PART if directory.location.startswith("s3://") else 0
+
     def pieces() -> Iterator[bytes]:
+        yield bytes(begun)
         (name,) = directory.iter_unfinished()
-        assert directory.size(name) == 0 and directory.age_s(name, 0) < 0
+        assert directory.size(name) == begun and directory.age_s(name, 0) < 0
         directory.remove([name])
         yield b"lost"
 
@@ -228,8 +265,8 @@ def test_who_removes_holds_the_store_alone(
     assert order == ["both", "alone", "removed", "committed"]
 
 
-def test_nothing_that_is_not_there_can_be_held(place: Path, open_at: OpenAt) -> None:
-    with pytest.raises(PackNotFound), open_at(place).hold(alone=False):
+def test_nothing_that_is_not_there_can_be_held(place: Path, open_files: OpenAt) -> None:
+    with pytest.raises(PackNotFound), open_files(place).hold(alone=False):
         pass
 
 
@@ -281,24 +318,26 @@ def test_creating_twice_is_creating_once(backend: Backend) -> None:
     assert backend.fetch("packs/ab/x", 0, 4) == b"kept"
 
 
-def test_a_directory_with_something_else_in_it_is_refused(tmp_path: Path, open_at: OpenAt) -> None:
+def test_a_directory_with_something_else_in_it_is_refused(
+    tmp_path: Path, open_files: OpenAt
+) -> None:
     (tmp_path / "thesis.doc").touch()
     with pytest.raises(UsageError, match="not empty"):
-        open_at(tmp_path).create()
+        open_files(tmp_path).create()
     assert files_below(tmp_path) == {"thesis.doc"}
 
 
-def test_a_creation_that_was_killed_is_completed(tmp_path: Path, open_at: OpenAt) -> None:
+def test_a_creation_that_was_killed_is_completed(tmp_path: Path, open_files: OpenAt) -> None:
     (tmp_path / "tmpabc.part").touch()
-    open_at(tmp_path).create()
+    open_files(tmp_path).create()
     assert (tmp_path / STORE_MARK).exists()
 
 
-def test_a_file_in_its_place_is_refused(tmp_path: Path, open_at: OpenAt) -> None:
+def test_a_file_in_its_place_is_refused(tmp_path: Path, open_files: OpenAt) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(UsageError):
-            open_at(path).create()
+            open_files(path).create()
 
 
 def test_a_store_of_another_version_is_refused(directory: Backend, place: Path) -> None:
@@ -307,12 +346,16 @@ def test_a_store_of_another_version_is_refused(directory: Backend, place: Path) 
         directory.create()
 
 
-def test_a_web_server_can_read_what_is_written(directory: Backend, place: Path) -> None:
-    directory.write("packs/ab/x", iter((b"x",)))
+def test_a_web_server_can_read_what_is_written(place: Path, open_files: OpenAt) -> None:
+    backend = open_files(place)
+    backend.create()
+    backend.write("packs/ab/x", iter((b"x",)))
     assert (place / "packs/ab/x").stat().st_mode & 0o777 == 0o644
 
 
-@pytest.mark.parametrize("url", ["", "http://host", "https://host", "ftp://host", "s3://bucket"])
+@pytest.mark.parametrize(
+    "url", ["", "http://host", "https://host", "ftp://host", "s3://", "S3://b"]
+)
 def test_stores_that_cannot_be_written_are_refused(url: str) -> None:
     with pytest.raises(UsageError):
         open_backend(url)
@@ -333,9 +376,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_said_and_nothing_of_the_object_remains(
-    small_disk: Path, open_at: OpenAt
+    small_disk: Path, open_files: OpenAt
 ) -> None:
-    backend = open_at(small_disk)
+    backend = open_files(small_disk)
     backend.create()
     backend.write("packs/aa/1", iter((bytes(100_000),)))
     before = files_below(small_disk)
@@ -345,14 +388,14 @@ def test_a_full_disk_is_said_and_nothing_of_the_object_remains(
     backend.write("packs/cc/3", iter((bytes(50_000),)))
 
 
-def test_a_store_that_may_not_be_written_is_said(small_disk: Path, open_at: OpenAt) -> None:
-    backend = open_at(small_disk)
+def test_a_store_that_may_not_be_written_is_said(small_disk: Path, open_files: OpenAt) -> None:
+    backend = open_files(small_disk)
     backend.create()
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     with pytest.raises(AccessDenied, match="writable"):
         backend.write("packs/aa/1", iter((b"x",)))
     with pytest.raises(AccessDenied):
-        open_at(small_disk / "new").create()
+        open_files(small_disk / "new").create()
     with pytest.raises(AccessDenied):
         backend.remove(["bootfs-store"])
     with (

@@ -19,7 +19,7 @@ from store.errors import (
     SizeMismatch,
     TimedOut,
 )
-from store.read import remote, retry
+from store.read import connection, dialling, retry
 from store.read.remote import HttpSource
 from tests.support.scripted import Script, ScriptedServer, partial, response
 
@@ -35,7 +35,7 @@ MARGIN_S = 1.0
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(retry, "FIRST_WAIT_S", 0.01)
     monkeypatch.setattr(retry, "LONGEST_WAIT_S", 0.05)
-    monkeypatch.setattr(remote, "STALL_LIMIT_S", 0.3)
+    monkeypatch.setattr(connection, "STALL_LIMIT_S", 0.3)
     yield
     # A socket that nobody closed is a warning, and so an error, here and not later.
     gc.collect()
@@ -262,6 +262,14 @@ def test_a_redirect_to_another_host_takes_the_range_along() -> None:
         assert f"\r\nHost: 127.0.0.1:{other.port}\r\n".encode() in other.requests[0]
 
 
+def test_after_the_last_redirect_that_is_followed_no_connection_is_opened() -> None:
+    script = ("request", response("302 Found", location="/again"), "close")
+    with played(script) as (source, server):
+        with pytest.raises(RemoteProtocolError, match="more than 5 redirects"):
+            fetch(source)
+        assert server.connections == len(server.requests) == 1 + 5
+
+
 def test_nobody_listening_is_an_error_that_names_the_address() -> None:
     with ScriptedServer(("close",)) as server:
         url = server.url
@@ -291,7 +299,7 @@ def test_a_name_server_that_is_silent_is_not_waited_for(monkeypatch: pytest.Monk
             ended.wait(30)
             raise OSError("no answer")
 
-    monkeypatch.setattr(remote, "_socket", Silent())
+    monkeypatch.setattr(dialling, "_socket", Silent())
     started = time.monotonic()
     with pytest.raises(TimedOut, match="no name server answers"):
         HttpSource("http://store.example", 0.3).fetch("name", 0, 1)
@@ -307,7 +315,7 @@ def test_a_name_is_looked_up_without_threads(monkeypatch: pytest.MonkeyPatch) ->
         for host in ("localhost", "127.0.0.1"):
             with closing(HttpSource(f"http://{host}:{server.port}", 1)) as source:
                 assert fetch(source) == WANTED
-                monkeypatch.setattr(remote, "start_new_thread", refuse)
+                monkeypatch.setattr(dialling, "start_new_thread", refuse)
 
 
 def test_connections_are_shared_among_threads_and_kept_to_a_number() -> None:

@@ -20,7 +20,9 @@ from store.read.source import open_source
 from store.read.ssh import SshSource
 from store.write.backends import open_backend
 from store.write.backends.directory import DirectoryBackend
+from store.write.backends.s3 import S3Backend
 from tests.support.registries import REPOSITORY, push_blob
+from tests.support.s3server import S3Server, write_credentials
 from tests.support.servers import Nginx, Registry
 from tests.support.sshd import Sshd
 from tests.support.stores import WatchedSource
@@ -32,14 +34,19 @@ EMPTY = pack_name(sha256(b"").digest())
 
 
 KINDS = ("directory", "http", "http below a path", "backend", "watched", "mirrors", "ssh")
+IN_S3 = ("s3", "s3 below a prefix", "s3 backend")
 REGISTRIES = ("registry", "registry backend")
 
 
-@pytest.fixture(params=[*KINDS, *REGISTRIES])
+@pytest.fixture(params=[*KINDS, *IN_S3, *REGISTRIES])
 def source(
     request: pytest.FixtureRequest, tmp_path: Path, serve: Callable[..., Nginx]
 ) -> Iterator[Source]:
-    root = tmp_path / "some" / "where" if "below" in request.param else tmp_path
+    top = tmp_path
+    if request.param in IN_S3:
+        s3: S3Server = request.getfixturevalue("s3_server")
+        top = s3.bucket
+    root = top / "some" / "where" if "below" in request.param else top
     for name, data in ((NAME, DATA), (EMPTY, b"")):
         (root / name).parent.mkdir(parents=True)
         (root / name).write_bytes(data)
@@ -49,6 +56,11 @@ def source(
         source = DirectoryBackend(str(root))
     elif request.param == "watched":
         source = WatchedSource(DirectorySource(str(root)))
+    elif request.param == "s3 backend":
+        source = S3Backend(s3.store_url())
+    elif request.param.startswith("s3"):
+        url = s3.store_url("some/where" if "below" in request.param else "")
+        source = open_source(url, 5, auth=str(write_credentials(tmp_path / "auth")))
     elif request.param == "mirrors":
         source = open_source(f"{root}|{serve(root).url}", 5)
     elif request.param == "ssh":

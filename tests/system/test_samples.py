@@ -29,6 +29,7 @@ BOOT_IMAGE = "bootfs-demo:latest"
 CACHE = "bootfs-cache"
 SIGNED = "bootfs-signed:latest"
 OVER_SSH = "bootfs-ssh:latest"
+IN_S3 = "bootfs-s3:latest"
 
 
 @pytest.fixture
@@ -165,5 +166,23 @@ def test_the_registry() -> None:
     assert copied == "booted from a copy, the first registry stopped"
     assert left == "forgotten and collected: nothing is left"
     done = run(TOP / "sample/registry/run")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("usage: ")
+
+
+def test_s3() -> None:
+    require("rclone")
+    was_there = has_image(IN_S3)
+    try:
+        done = run(TOP / "sample/s3/run", build_image(IMAGES["deb"]))
+    finally:
+        if not was_there:
+            docker("rmi", "-f", IN_S3, check=False)
+    assert (done.returncode, done.stdout) == (0, "READY\n"), done.stderr
+    converted, refused, last = done.stderr.splitlines()
+    assert converted.startswith(f"docker-daemon:{IN_S3}: ")
+    assert refused.endswith("asked without credentials: /.bootfs/auth/s3 is missing")
+    assert last.endswith(f"-v DIRECTORY:/.bootfs/auth:ro {IN_S3}")
+    done = run(TOP / "sample/s3/run")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("usage: ")

@@ -8,14 +8,17 @@ from store.write.registry.endpoint import SCHEMES, parse_endpoint
 
 
 def open_backend(url: str) -> Backend:
-    """Return read-write access to the store at ``url``: a directory, ``docker://``, ``ssh://``.
+    """Return read-write access to the store at ``url``, as its scheme says.
+
+    A directory, ``file://``, ``docker://``, ``s3://``, ``ssh://``.
 
     Raises:
         UsageError: such a store cannot be written.
+        AccessDenied: it names credentials that there are not.
 
     """
-    scheme = url.partition("://")[0] if "://" in url else ""
-    if scheme.lower() in ("ssh", "sftp"):
+    scheme = url.partition("://")[0].lower() if "://" in url else ""
+    if scheme in ("ssh", "sftp"):
         from store.write.backends.sftp import SftpBackend
 
         return SftpBackend(url)
@@ -27,10 +30,14 @@ def open_backend(url: str) -> Backend:
         from store.write.backends.registry import RegistryBackend
 
         return RegistryBackend(url)
+    if scheme == "s3":
+        from store.write.backends.s3 import S3Backend
+
+        return S3Backend(url)
     if scheme in ("http", "https"):
         raise UsageError(f"{url}: a web server cannot be written to; give the directory it serves")
     raise UsageError(
-        f"{url!r}: not a store that can be written; give a directory, docker:// or ssh://"
+        f"{url!r}: not a store that can be written; give a directory, docker://, s3:// or ssh://"
     )
 
 
