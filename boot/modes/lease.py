@@ -206,7 +206,10 @@ def _shared_cache(settings: Settings, index: ChunkIndex, mounts: list[Mount]) ->
     try:
         if is_kept(settings.cache, mounts):
             name = settings.chunk_index.hex()
-            return Cache(settings.cache, name, index.plain_sizes, log, settings.cache_limit)
+            # Asked for now: there is no /proc where this process goes when the tree is made.
+            owner = os.stat("/proc/self/ns/mnt").st_ino
+            limit = settings.cache_limit
+            return Cache(settings.cache, name, index.plain_sizes, log, limit, owner)
     except CacheUnusable as error:
         log(str(error))
     except OSError as error:

@@ -21,7 +21,7 @@ from store.format.names import CACHE_LAYOUT
 FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 """Not through a link, and not waiting for a pipe's other end: others write into the cache."""
-DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 PAUSE_S = 10.0
 """For so long nothing is written after the disk was full."""
 SEGMENT = 1 << 20
@@ -39,6 +39,22 @@ if TYPE_CHECKING:
     from store.read.cachelimit import CacheLimit
     from store.read.claims import Claims
     from store.read.places import Places
+
+
+def list_directory(directory: int) -> list[str]:
+    """Return the names in an open directory; other threads may list it too."""
+    own = os.open(".", DIRECTORY, dir_fd=directory)
+    try:
+        return os.listdir(own)
+    finally:
+        os.close(own)
+
+
+def _make_directory(place: str, parent: int | None) -> None:
+    try:
+        os.mkdir(place, 0o700, dir_fd=parent)
+    except FileExistsError:
+        return
 
 
 class CacheUnusable(BootfsError):
@@ -83,20 +99,22 @@ class Cache:
         self._data = self._present = self._used = -1
         self._directories: list[int] = []
         """The directories of all images and of this one, open."""
-        self._root = self.path = ""
-        """The same as paths that lead there whatever others put in their place meanwhile."""
+        self.path = ""
+        """Leads to the latter, whatever others put in its place, where there is a /proc."""
         self._here = bytearray(len(plain_sizes))
         """What the map said when it was last read, a byte a chunk."""
         if not plain_sizes:
             return
         try:
-            self._root = self._enter(f"{directory}/{CACHE_LAYOUT}")
-            path = self.path = self._enter(f"{self._root}/{name}")
-            self._data = os.open(f"{path}/data", FLAGS, 0o600)
+            os.makedirs(directory, 0o700, exist_ok=True)
+            root = self._enter(f"{directory}/{CACHE_LAYOUT}")
+            own = self._enter(name, root)
+            self.path = f"/proc/self/fd/{own}"
+            self._data = os.open("data", FLAGS, 0o600, dir_fd=own)
             if os.fstat(self._data).st_size < self._offsets[-1]:
                 os.truncate(self._data, self._offsets[-1])
-            self._present = os.open(f"{path}/present", FLAGS, 0o600)
-            self._used = os.open(f"{path}/used", FLAGS, 0o600)
+            self._present = os.open("present", FLAGS, 0o600, dir_fd=own)
+            self._used = os.open("used", FLAGS, 0o600, dir_fd=own)
             present = os.pread(self._present, len(plain_sizes), 0)
             self._here[: len(present)] = present
             if not present:
@@ -107,16 +125,16 @@ class Cache:
                 f"cache {directory}: {error.strerror}; reading without a cache"
             ) from None
 
-    def _enter(self, place: str) -> str:
-        """Return a path that leads to directory ``place``, which is made where it is missing."""
-        os.makedirs(place, 0o700, exist_ok=True)
-        # Whoever shares the volume may have put a link there, to data of ours.
-        self._directories.append(os.open(place, DIRECTORY))
-        return f"/proc/self/fd/{self._directories[-1]}"
+    def _enter(self, place: str, parent: int | None = None) -> int:
+        """Return directory ``place``, open, which is made where it is missing."""
+        _make_directory(place, parent)
+        # Not through a link: whoever shares the volume may have put one there, to data of ours.
+        self._directories.append(os.open(place, DIRECTORY, dir_fd=parent))
+        return self._directories[-1]
 
     def _describe(self) -> None:
         """Write where each chunk begins, for those who make room and know nothing of the image."""
-        sizes = os.open(f"{self.path}/sizes", FLAGS, 0o600)
+        sizes = os.open("sizes", FLAGS, 0o600, dir_fd=self._directories[1])
         try:
             os.pwrite(sizes, self._sizes, 0)
         finally:
@@ -206,7 +224,7 @@ class Cache:
             if self._limit is None:
                 from store.read.cachelimit import CacheLimit
 
-                self._limit = CacheLimit(self._root, self._limit_bytes)
+                self._limit = CacheLimit(self._directories[0], self._limit_bytes)
             if not self._limit.take(len(plain)):
                 return False
             try:
@@ -272,7 +290,7 @@ class Cache:
         if self._places is None:
             from store.read.places import Places
 
-            self._places = Places(self._root, self._name)
+            self._places = Places(self._directories[0], self._name)
         return self._places
 
     @property
@@ -286,7 +304,7 @@ class Cache:
         if self._claims is None:
             from store.read.claims import Claims
 
-            self._claims = Claims(self._root, self._owner)
+            self._claims = Claims(self._directories[0], self._owner)
         return self._claims
 
     def offset(self, chunk: int) -> int:

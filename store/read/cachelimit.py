@@ -14,7 +14,7 @@ from bisect import bisect_left, bisect_right
 from itertools import accumulate
 from time import sleep
 
-from store.read.cache import DIRECTORY, FLAGS, READING, SEGMENT, STAMP
+from store.read.cache import DIRECTORY, FLAGS, READING, SEGMENT, STAMP, list_directory
 
 BLOCK = 4096
 SHARE = 32
@@ -36,8 +36,10 @@ _threads = allocate_lock()
 class CacheLimit:
     """The bytes that all data files of a cache may have on the disk together."""
 
-    def __init__(self, root: str, limit: int) -> None:
-        """Keep what lies in directory ``root`` to ``limit`` bytes.
+    def __init__(self, root: int, limit: int) -> None:
+        """Keep what lies in the open directory ``root`` to ``limit`` bytes.
+
+        ``root`` stays the caller's, and open.
 
         Raises:
             OSError: it cannot be opened.
@@ -45,7 +47,7 @@ class CacheLimit:
         """
         self._root = root
         self._limit = limit
-        self._fd = os.open(f"{root}/limit", FLAGS, 0o600)
+        self._fd = os.open("limit", FLAGS, 0o600, dir_fd=root)
 
     def close(self) -> None:
         """Close the lock's file; no call may be under way or follow."""
@@ -96,44 +98,42 @@ class CacheLimit:
                 return True
         return False
 
-    def _images(self) -> list[str]:
-        # A link may lead to data that are no cache's, and would be given up.
-        found = os.scandir(self._root)
-        return [entry.path for entry in found if entry.is_dir(follow_symlinks=False)]
-
     def _used(self) -> int:
         """Return the bytes that data files have on the disk, what is not yet written included."""
         used = 0
-        for image in self._images():
+        for image in list_directory(self._root):
             try:
-                used += os.stat(f"{image}/data", follow_symlinks=False).st_blocks * 512
-            except FileNotFoundError:
+                # Where a link leads elsewhere, nothing is given up.
+                data = os.stat(f"{image}/data", dir_fd=self._root, follow_symlinks=False)
+            except (FileNotFoundError, NotADirectoryError):
                 continue
+            used += data.st_blocks * 512
         return used
 
     def _give_up(self, size: int) -> None:
         """Give up ``size`` bytes or somewhat more, as far as there are so many."""
         candidates: list[tuple[int, str, int]] = []
-        for image in self._images():
-            candidates += _segments(image)
+        for image in list_directory(self._root):
+            candidates += _segments(self._root, image)
         candidates.sort()
         for _, image, segment in candidates:
             if size <= 0:
                 return
-            size -= _give_up_segment(image, segment)
+            size -= _give_up_segment(self._root, image, segment)
 
 
-def _segments(image: str) -> list[tuple[int, str, int]]:
+def _segments(root: int, image: str) -> list[tuple[int, str, int]]:
     """Return stamp, image and number of each segment that holds data."""
     found: list[tuple[int, str, int]] = []
     try:
-        directory = os.open(image, DIRECTORY)
+        directory = os.open(image, DIRECTORY, dir_fd=root)
         try:
             stamps = _read_numbers(directory, "used")
             data = os.open("data", READING, dir_fd=directory)
         finally:
             os.close(directory)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
+        # A link among them: it may lead to data that are no cache's.
         return []
     try:
         at = 0
@@ -150,9 +150,9 @@ def _segments(image: str) -> list[tuple[int, str, int]]:
         os.close(data)
 
 
-def _give_up_segment(image: str, segment: int) -> int:
+def _give_up_segment(root: int, image: str, segment: int) -> int:
     """Give up the chunks that lie in a segment, or reach into it; return the bytes won."""
-    directory = os.open(image, DIRECTORY)
+    directory = os.open(image, DIRECTORY, dir_fd=root)
     try:
         offsets = array("Q", accumulate(_read_numbers(directory, "sizes"), initial=0))
         start, end = segment * SEGMENT, (segment + 1) * SEGMENT

@@ -32,8 +32,8 @@ _threads = allocate_lock()
 class Claims:
     """The table of one cache.  May be used by many threads and processes at once."""
 
-    def __init__(self, root: str, owner: int = 0) -> None:
-        """Open, and make where missing, the table in directory ``root``.
+    def __init__(self, root: int, owner: int = 0) -> None:
+        """Open, and make where missing, the table in the open directory ``root``.
 
         ``owner`` is a number of this container's, by default that of its mount namespace.
 
@@ -42,7 +42,7 @@ class Claims:
 
         """
         self._owner = owner or os.stat("/proc/self/ns/mnt").st_ino
-        self._fd = os.open(f"{root}/claims", FLAGS, 0o600)
+        self._fd = os.open("claims", FLAGS, 0o600, dir_fd=root)
         self._mine: dict[bytes, tuple[int, bytes]] = {}
         """Digest to place and bytes of the line that was written for it."""
 

@@ -11,7 +11,7 @@ import os
 from _thread import allocate_lock
 
 from store.format.digest import digest_of
-from store.read.cache import DIRECTORY, FLAGS, READING
+from store.read.cache import DIRECTORY, FLAGS, READING, list_directory
 
 BUCKETS = 1 << 15
 """131,072 entries, some 8 GB of data; one that finds its bucket full takes another's place."""
@@ -26,8 +26,10 @@ FILES_KEPT = 16
 class Places:
     """The table of one cache.  May be used by many threads and processes at once."""
 
-    def __init__(self, root: str, name: str) -> None:
-        """Open, and make where missing, the table in directory ``root``, for image ``name``.
+    def __init__(self, root: int, name: str) -> None:
+        """Open, and make where missing, the table in the open directory ``root``.
+
+        It is for image ``name``; ``root`` stays the caller's, and open.
 
         Raises:
             OSError: it cannot be opened.
@@ -37,7 +39,7 @@ class Places:
         self._own = bytes.fromhex(name[: 2 * IMAGE])
         self._lock = allocate_lock()
         self._files: dict[bytes, int] = {}
-        self._fd = os.open(f"{root}/places", FLAGS, 0o600)
+        self._fd = os.open("places", FLAGS, 0o600, dir_fd=root)
 
     def close(self) -> None:
         """Close the files; no call may be under way or follow."""
@@ -89,8 +91,8 @@ class Places:
         fd = self._files.get(image)
         if fd is None:
             start = image.hex()
-            names = [name for name in os.listdir(self._root) if name.startswith(start)]
-            directory = os.open(f"{self._root}/{(names or ['-'])[0]}", DIRECTORY)
+            names = [name for name in list_directory(self._root) if name.startswith(start)]
+            directory = os.open((names or ["-"])[0], DIRECTORY, dir_fd=self._root)
             try:
                 fd = os.open("data", READING, dir_fd=directory)
             finally:

@@ -124,6 +124,18 @@ def test_what_one_image_brought_another_does_not_fetch(
     assert sum(r.size for r in conversions.server.requests()) < 2_500_000
 
 
+def test_in_mode_lease_it_is_shared_just_so(
+    engine: Engine, conversions: Conversions, family: list[Converted], volume: str
+) -> None:
+    """Where the process that fills has neither the image's root nor a /proc."""
+    options = cached(volume, "-e", "BOOTFS_MODE=lease", "-e", "BOOTFS_CACHE_LIMIT=1G")
+    for image in family[:2]:
+        conversions.server.forget()
+        done = image.run(engine, "sh", "-c", READ, options=options)
+        assert (done.stdout, done.stderr) == (image.run_source(engine, "sh", "-c", READ).stdout, "")
+    assert sum(r.size for r in conversions.server.requests()) < 2_500_000
+
+
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
 def test_who_stops_while_it_fetches_delays_others_by_a_claim_s_time(
     engine: Engine,

@@ -20,6 +20,11 @@ from store.read.claims import BUCKETS, CLAIM_S, LINE, WAYS, Claims
 DIGEST = bytes(range(32))
 
 
+def opened(path: Path) -> int:
+    """Open a directory for the rest of the session."""
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The clock, to be set."""
@@ -31,7 +36,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 @pytest.fixture
 def both(tmp_path: Path) -> Iterator[tuple[Claims, Claims]]:
     """The same table, as two containers have it."""
-    both = Claims(str(tmp_path), 1), Claims(str(tmp_path), 2)
+    both = Claims(opened(tmp_path), 1), Claims(opened(tmp_path), 2)
     yield both
     for one in both:
         one.close()
@@ -65,7 +70,7 @@ def test_a_claim_runs_out_unless_it_is_renewed(both: Both, now: list[float]) -> 
 
 
 def test_a_daemon_goes_on_with_the_claims_of_the_one_before_it(tmp_path: Path) -> None:
-    died, next_one, other = (Claims(str(tmp_path), owner) for owner in (0, 0, 7))
+    died, next_one, other = (Claims(opened(tmp_path), owner) for owner in (0, 0, 7))
     assert died.take(DIGEST) and not other.take(DIGEST)
     assert next_one.is_free(DIGEST) and next_one.take(DIGEST) and not other.is_free(DIGEST)
     next_one.release(DIGEST)
@@ -91,7 +96,7 @@ def test_where_no_line_is_left_one_fetches_without_a_claim(both: Both) -> None:
 @pytest.mark.parametrize("content", [b"", b"\xff" * 40, os.urandom(BUCKETS * WAYS * LINE.size)])
 def test_a_table_of_anything_at_all_is_one(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "claims").write_bytes(content)
-    one, other = Claims(str(tmp_path), 1), Claims(str(tmp_path), 2)
+    one, other = Claims(opened(tmp_path), 1), Claims(opened(tmp_path), 2)
     # Noise may be a claim of somebody's, which runs out; a NaN or an end far away is none.
     if one.take(DIGEST):
         assert not other.take(DIGEST)
@@ -104,7 +109,7 @@ def test_a_table_of_anything_at_all_is_one(tmp_path: Path, content: bytes) -> No
 def test_of_many_at_once_one_has_it(tmp_path: Path) -> None:
     digests = [blake2b(bytes([n >> 8, n & 255]), digest_size=32).digest() for n in range(400)]
     barrier = threading.Barrier(8)
-    tables = [Claims(str(tmp_path), n + 1) for n in range(8)]
+    tables = [Claims(opened(tmp_path), n + 1) for n in range(8)]
 
     def take(table: Claims) -> list[bytes]:
         barrier.wait()
@@ -121,14 +126,15 @@ def test_of_many_at_once_one_has_it(tmp_path: Path) -> None:
 def test_a_container_stopped_in_the_moment_of_claiming_stops_nobody(tmp_path: Path) -> None:
     place = claims_module._bucket(DIGEST)
     code = (
-        "import sys\nfrom store.read.claims import Claims\n"
-        "claims = Claims(sys.argv[1], 1)\nassert claims._lock(int(sys.argv[2]))\n"
+        "import os, sys\nfrom store.read.claims import Claims\n"
+        "claims = Claims(os.open(sys.argv[1], os.O_RDONLY), 1)\n"
+        "assert claims._lock(int(sys.argv[2]))\n"
         "print(flush=True)\nsys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(tmp_path), str(place)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as stopped:
         assert stopped.stdin and stopped.stdout and stopped.stdout.readline()
-        claims = Claims(str(tmp_path), 2)
+        claims = Claims(opened(tmp_path), 2)
         assert not claims.take(DIGEST) and claims.is_free(DIGEST)
         stopped.kill()
     assert claims.take(DIGEST)
