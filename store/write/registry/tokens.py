@@ -1,6 +1,6 @@
 """Who we are to a registry: Basic, or Bearer with tokens from the service that it names.
 
-docker's token authentication (distribution, docs/spec/auth/token.md and oauth.md).
+docker's token authentication (as distribution's specifications describe it).
 """
 
 from __future__ import annotations
