@@ -107,8 +107,18 @@ class Arrivals:
         self._pool.submit(self._write, file, size, fetch, arrival)
         return ArrivingBlob(file.fileno(), name, 0, size, arrival)
 
+    def pause(self, seconds: float) -> None:
+        """Wait before trying again to fetch.
+
+        Raises:
+            GivenUp: the threads are to end.
+
+        """
+        if self._stopped.wait(seconds):
+            raise GivenUp("given up; nobody wants it any more")
+
     def close(self) -> None:
-        """End the threads; one that waits for the network ends with its next piece."""
+        """End the threads; one that waits for the network ends with its next piece or try."""
         self._stopped.set()
         self._pool.shutdown(cancel_futures=True)
         self._files.close()

@@ -163,5 +163,7 @@ class _RegistryBlobs:
         return self._arrivals.start(
             f"{self.name}: layer {descriptor.digest}",
             descriptor.size,
-            lambda: self._repository.iter_blob(descriptor.digest, descriptor.size),
+            lambda: self._repository.iter_blob(
+                descriptor.digest, descriptor.size, self._arrivals.pause
+            ),
         )

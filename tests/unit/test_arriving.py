@@ -111,3 +111,20 @@ def test_closing_ends_what_is_under_way_and_what_has_not_begun(spool: Spool) -> 
     spool.end_first(arrivals.close)
     spool.close()
     assert not [thread for thread in threading.enumerate() if "arrival" in thread.name]
+
+
+def test_closing_ends_who_waits_to_try_again(spool: Spool) -> None:
+    arrivals = Arrivals(spool)
+    waits = threading.Event()
+
+    def fetch() -> Iterator[bytes]:
+        while True:
+            waits.set()
+            arrivals.pause(600)
+            yield b""
+
+    blob = arrivals.start("x", 1, fetch)
+    waits.wait()
+    arrivals.close()
+    with pytest.raises(GivenUp):
+        blob.pread(0, 1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from time import sleep
 
 from store.errors import (
     DigestMismatch,
@@ -59,9 +60,12 @@ class Blobs(Verbs):
 
         return self._session.again(attempt, where)
 
-    def iter_blob(self, digest: str, size: int) -> Iterator[bytes]:
+    def iter_blob(
+        self, digest: str, size: int, pause: Callable[[float], object] = sleep
+    ) -> Iterator[bytes]:
         """Yield a whole blob of ``size`` bytes in pieces; go on where it was cut off.
 
+        ``pause`` waits for seconds before another try, and may raise instead.
         Only who takes all of them knows that they are right.
 
         Raises:
@@ -73,7 +77,7 @@ class Blobs(Verbs):
         where = self._named(digest)
         actual = hashlib.sha256()
         at = 0
-        patience = Patience(self._session.limit_s, where)
+        patience = Patience(self._session.limit_s, where, pause)
         while at < size:
             before = at
             try:

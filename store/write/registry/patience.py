@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic, sleep
 
 from store.errors import RemoteBusy, RemoteError, TimedOut
@@ -11,7 +12,9 @@ from store.read.retry import FIRST_WAIT_S, LONGEST_WAIT_S, pause_before
 class Patience:
     """How long to go on after errors: waits double, up to a limit without any progress."""
 
-    def __init__(self, limit_s: float, what: str) -> None:
+    def __init__(self, limit_s: float, what: str, pause: Callable[[float], object] = sleep) -> None:
+        """Be patient for ``limit_s``; ``pause`` waits for seconds, and may raise instead."""
+        self._pause = pause
         self._limit_s = limit_s
         self._what = what
         self.got_on()
@@ -37,5 +40,5 @@ class Patience:
             raise TimedOut(
                 f"{self._what}: no success within {self._limit_s:g} s, last: {error}"
             ) from None
-        sleep(pause_s)
+        self._pause(pause_s)
         self._wait_s = min(self._wait_s * 2, LONGEST_WAIT_S)
