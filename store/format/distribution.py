@@ -151,10 +151,17 @@ def _quoted(text: str) -> str:
     return "".join(chr(c) if c in _UNRESERVED else f"%{c:02X}" for c in text.encode())
 
 
-def encode_get(endpoint: Endpoint, target: str, authorization: str, wanted: str = "") -> bytes:
-    """Return a GET request; ``authorization`` and ``wanted``, a Range, are left out when empty."""
+def encode_get(
+    endpoint: Endpoint, route: tuple[str, str], authorization: str, wanted: str = ""
+) -> bytes:
+    """Return a GET request; ``authorization`` and ``wanted``, a Range, are left out when empty.
+
+    ``route`` is the target, and further header fields, each with its line's end.
+    """
+    target, more = route
     fields = {"Host": endpoint.authority, "Range": wanted, "Authorization": authorization}
     lines = "".join(f"{name}: {text}\r\n" for name, text in fields.items() if text)
     return (
-        f"GET {target} HTTP/1.1\r\n{lines}User-Agent: bootfs\r\nAccept-Encoding: identity\r\n\r\n"
+        f"GET {target} HTTP/1.1\r\n{lines}User-Agent: bootfs\r\n"
+        f"Accept-Encoding: identity\r\n{more}\r\n"
     ).encode("ascii")

@@ -80,12 +80,17 @@ class Connection:
         if self._access is not None:
             self.told = self._access.generation
             fields = self._access.fields(self.endpoint, target, offset, size)
-        if self._proxy is not None and self.endpoint.scheme == "http":
-            # RFC 9112, 3.2.2: what a proxy is to fetch has its whole name.
-            target = f"http://{self.endpoint.authority}{target}"
-            if self._proxy.authorization:
-                fields += f"Proxy-Authorization: {self._proxy.authorization}\r\n"
-        return self.request(encode_request(self.endpoint, target, offset, size, fields))
+        target, more = self.route(target)
+        return self.request(encode_request(self.endpoint, target, offset, size, fields + more))
+
+    def route(self, target: str) -> tuple[str, str]:
+        """Return ``target`` as it is asked for on this way, and the header fields that takes."""
+        if self._proxy is None or self.endpoint.scheme != "http":
+            return target, ""
+        # RFC 9112, 3.2.2: what a proxy is to fetch has its whole name.
+        told = self._proxy.authorization
+        fields = f"Proxy-Authorization: {told}\r\n" if told else ""
+        return f"http://{self.endpoint.authority}{target}", fields
 
     def request(self, message: bytes) -> tuple[ResponseHead, bytes]:
         """Send a request; return the response's head, and what of the body came with it.

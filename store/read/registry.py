@@ -28,6 +28,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from store.interfaces import Access
+
 
 class RegistrySource:
     """Packs in the repository ``docker://HOST/REPOSITORY``; other objects are not read here."""
@@ -36,14 +38,21 @@ class RegistrySource:
     """As for any server over a network."""
 
     def __init__(
-        self, url: str, read_limit_s: float, authorities: str = "", auth: str = ""
+        self,
+        url: str,
+        read_limit_s: float,
+        authorities: str = "",
+        auth: str = "",
+        access: Access | None = None,
     ) -> None:
+        """Keep where it is; ``access``, closed with the source, has the way and whom to trust."""
         self.location = url
+        self._access = access
         self._endpoint, repository = parse_repository_url(url)
         self._blobs = f"/v2/{repository}/blobs"
         self._limit_s = read_limit_s
         self._authorities = authorities
-        self._authorization = Authorization(self._endpoint, repository, auth, authorities)
+        self._authorization = Authorization(self._endpoint, repository, auth, authorities, access)
         self._lock = allocate_lock()
         self._idle: list[Connection] = []
         self._moved: dict[str, tuple[str, Endpoint]] = {}
@@ -65,6 +74,8 @@ class RegistrySource:
         """Close the connections that are kept; no fetch may be under way."""
         while self._idle:
             self._idle.pop().close()
+        if self._access is not None:
+            self._access.close()
 
     def fetch(
         self, name: str, offset: int, size: int, arrived: Callable[[memoryview], None] | None = None
@@ -192,11 +203,12 @@ class RegistrySource:
         self, server: Endpoint, target: str, wanted: str, header: str, begins: float
     ) -> tuple[Connection, ResponseHead, bytes]:
         """Send one request; return the connection, which the caller closes or keeps, and answer."""
-        message = encode_get(server, target, header, wanted)
         while True:
             connection = self._take(server, begins)
             try:
-                head, begun = connection.request(message)
+                head, begun = connection.request(
+                    encode_get(server, connection.route(target), header, wanted)
+                )
             except Stale:
                 # Says nothing about the server: it only tired of an idle connection.
                 connection.close()
@@ -221,7 +233,7 @@ class RegistrySource:
         self._keep(connection)
 
     def _open(self, server: Endpoint, deadline: float) -> Connection:
-        return Connection(server, deadline, self._authorities)
+        return Connection(server, deadline, self._authorities, self._access)
 
     def _take(self, server: Endpoint, deadline: float) -> Connection:
         with self._lock:

@@ -16,6 +16,7 @@ from store.read.dockerconfig import Credentials, read_credentials
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from store.format.http1 import Endpoint
+    from store.interfaces import Access
 
 
 class Authorization:
@@ -26,13 +27,21 @@ class Authorization:
     that it names, which must use TLS where the registry does.
     """
 
-    def __init__(self, endpoint: Endpoint, repository: str, auth: str, authorities: str) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        repository: str,
+        auth: str,
+        authorities: str,
+        access: Access | None = None,
+    ) -> None:
         self.header = ""
         """Value for the next request; empty for none."""
         self._endpoint = endpoint
         self._repository = repository
         self._directory = auth
         self._authorities = authorities
+        self._access = access
         self._credentials = Credentials("")
         self._lock = allocate_lock()
 
@@ -106,9 +115,10 @@ class Authorization:
 
         target, server = token_place(self._endpoint, self._repository, challenge)
         basic = self._credentials.basic
-        connection = DocumentConnection(server, deadline, self._authorities)
+        connection = DocumentConnection(server, deadline, self._authorities, self._access)
         try:
-            message = encode_get(server, target, f"Basic {basic}" if basic else "")
+            route = connection.route(target)
+            message = encode_get(server, route, f"Basic {basic}" if basic else "")
             head, begun = connection.request(message)
             if head.status in (400, 401, 403):
                 raise AccessDenied(

@@ -80,7 +80,12 @@ def open_one(
     if scheme in ("docker", "docker+http", "docker+https"):
         from store.read.registry import RegistrySource
 
-        return RegistrySource(url, read_limit_s, authorities, auth)
+        if proxy_of is None and not any(map(os.path.lexists, (f"{auth}/http", f"{auth}/ca.crt"))):
+            return RegistrySource(url, read_limit_s, authorities, auth)
+        from store.read.httpaccess import HttpAccess
+
+        access = HttpAccess(auth, proxy_of)
+        return RegistrySource(url, read_limit_s, authorities, auth, access)
     if scheme in ("", "file") and url:
         from store.read.local import DirectorySource
 

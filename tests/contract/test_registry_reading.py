@@ -6,7 +6,7 @@ import traceback
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from random import Random
 
@@ -17,6 +17,7 @@ from store.format.names import pack_name
 from store.read.registry import RegistrySource
 from store.read.source import open_source
 from tests.support.certificates import Authority
+from tests.support.proxyserver import ProxyServer
 from tests.support.registries import (
     REPOSITORY,
     TokenFront,
@@ -24,6 +25,7 @@ from tests.support.registries import (
     push_blob,
     write_docker_config,
 )
+from tests.support.require import require
 from tests.support.scripted import ScriptedServer, partial, response
 from tests.support.servers import Nginx, Registry
 from tests.support.tokenserver import PASSWORD, USER
@@ -408,6 +410,51 @@ def test_over_tls(authority: Authority, name: str, tmp_path: Path) -> None:
         closing(open_over_tls(authority, server, tmp_path)) as source,
     ):
         assert source.fetch(name, 0, 10) == DATA[:10]
+
+
+def test_an_authority_of_the_user_s_own(authority: Authority, name: str, tmp_path: Path) -> None:
+    good = response("206 Partial", DATA[:10], content_range=f"bytes 0-9/{len(DATA)}")
+    auth = tmp_path / "auth"
+    auth.mkdir()
+    with ScriptedServer(("request", good), context=authority.issue("IP:127.0.0.1")) as server:
+        url = f"docker+https://127.0.0.1:{server.port}/{REPOSITORY}"
+        with closing(open_registry(url, auth)) as source, pytest.raises(RemoteProtocolError):
+            source.fetch(name, 0, 10)
+    (auth / "ca.crt").write_text(authority.certificate.read_text())
+    with ScriptedServer(("request", good), context=authority.issue("IP:127.0.0.1")) as server:
+        url = f"docker+https://127.0.0.1:{server.port}/{REPOSITORY}"
+        with closing(open_registry(url, auth)) as source:
+            assert source.fetch(name, 0, 10) == DATA[:10]
+
+
+@pytest.mark.parametrize("kind", ["basic", "token"])
+def test_by_a_proxy_that_wants_to_know_who_asks(
+    tmp_path: Path, front: Callable[..., TokenFront], name: str, kind: str
+) -> None:
+    require("tinyproxy")
+    auth = tmp_path / "auth"
+    with ExitStack() as stack:
+        if kind == "basic":
+            registry = stack.enter_context(basic_registry(tmp_path))
+            host, wanted = registry.host_port, pack_name(bytes(32))
+        else:
+            host, wanted = front().server.host_port, name
+        write_docker_config(auth, host)
+        proxy = stack.enter_context(ProxyServer())
+        (auth / "http").write_text(f"* proxy {proxy.credentials_url}\n")
+        with closing(open_registry(f"docker+http://{host}/{REPOSITORY}", auth)) as source:
+            if kind == "basic":
+                # Who is let in is told that it is not there.
+                with pytest.raises(PackNotFound):
+                    source.fetch(wanted, 0, 10)
+            else:
+                check_reads(source, wanted)
+        assert f"http://{host}/v2/{REPOSITORY}/blobs/sha256:" in proxy.log()
+        (auth / "http").write_text(
+            f"* proxy http://reader:{WRONG.split(maxsplit=1)[0]}@{proxy.host_port}\n"
+        )
+        with closing(open_registry(f"docker+http://{host}/{REPOSITORY}", auth)) as source:
+            denied(source, wanted)
 
 
 @pytest.mark.parametrize("place", ["token server", "redirect"])

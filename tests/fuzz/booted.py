@@ -115,7 +115,9 @@ def check_registry_challenge(data: bytes) -> bool:
         endpoint, repository = parse_repository_url(first.decode("latin-1"))
     except UsageError:
         return False
-    _check_lines(encode_get(endpoint, f"/v2/{repository}/blobs/x", "Bearer x", "bytes=0-1"), 6)
+    _check_lines(
+        encode_get(endpoint, (f"/v2/{repository}/blobs/x", ""), "Bearer x", "bytes=0-1"), 6
+    )
     try:
         challenges = parse_challenges(rest.decode("latin-1"))
     except RemoteProtocolError:
@@ -127,7 +129,7 @@ def check_registry_challenge(data: bytes) -> bool:
         except RemoteProtocolError:
             continue
         assert server.scheme == "https" or endpoint.scheme == "http"
-        _check_lines(encode_get(server, target, "Basic x"), 5)
+        _check_lines(encode_get(server, (target, ""), "Basic x"), 5)
     return True
 
 

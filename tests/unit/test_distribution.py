@@ -79,12 +79,12 @@ def test_challenges() -> None:
 def test_requests() -> None:
     endpoint = parse_url("http://host:5000")
     assert encode_query({"a": "b c&=/:", "none": "", "d": "ü~"}) == "a=b%20c%26%3D%2F%3A&d=%C3%BC~"
-    assert encode_get(endpoint, "/v2/", "") == (
+    assert encode_get(endpoint, ("/v2/", ""), "") == (
         b"GET /v2/ HTTP/1.1\r\nHost: host:5000\r\nUser-Agent: bootfs\r\n"
         b"Accept-Encoding: identity\r\n\r\n"
     )
     assert b"\r\nRange: bytes=0-1\r\nAuthorization: Bearer x\r\n" in encode_get(
-        endpoint, "/v2/", "Bearer x", "bytes=0-1"
+        endpoint, ("/v2/", ""), "Bearer x", "bytes=0-1"
     )
 
 
