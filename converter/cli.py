@@ -203,7 +203,8 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     command.add_argument(
         "--auth", metavar="DIRECTORY", default="",
-        help="with --fetchable: files with credentials, as a container has them in /.bootfs/auth",
+        help="with --fetchable: files with credentials, as a container has them in /.bootfs/auth "
+        "(default: ask as this user)",
     )  # fmt: skip
     add_platform(command, "of SOURCE")
     command.add_argument("--json", action="store_true", help="print the result as JSON")

@@ -14,6 +14,7 @@ import time
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 PURE = ("unit", "contract", "format", "property", "fuzz")
@@ -24,10 +25,21 @@ NO_TESTS = 5
 """pytest's exit code where the arguments select none."""
 
 
-def command(parts: Sequence[str], report: Path, arguments: Sequence[str]) -> list[str]:
-    """Give the line that runs the tests of those parts that exist."""
-    paths = [f"tests/{part}" for part in parts if Path("tests", part).is_dir()]
-    return [sys.executable, "-m", "pytest", *paths, f"--junitxml={report}", *arguments]
+@dataclass(frozen=True)
+class Run:
+    """One pytest, over those of some parts that exist."""
+
+    parts: Sequence[str]
+    report: Path
+    before: Sequence[str] = ()
+    """What runs it."""
+    options: Sequence[str] = ()
+
+    def command(self, arguments: Sequence[str]) -> list[str]:
+        """Give its line; none where no part exists."""
+        paths = [f"tests/{part}" for part in self.parts if Path("tests", part).is_dir()]
+        pytest = [sys.executable, "-m", "pytest", *paths, f"--junitxml={self.report}"]
+        return [*self.before, *pytest, *self.options, *arguments] if paths else []
 
 
 def count(reports: Sequence[Path]) -> dict[str, int]:
@@ -51,6 +63,7 @@ def run_beside(commands: Sequence[Sequence[str]], said: Path) -> list[int]:
         return [
             subprocess.run(line, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
             for line in commands
+            if line
         ]
 
 
@@ -58,19 +71,17 @@ def main(arguments: Sequence[str]) -> int:
     """Run both lines, print what each said, and a last line for all; give the exit code."""
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bootfs-tests-") as place:
-        reports = [Path(place, f"{name}.xml") for name in ("rest", "pure", "comparison")]
         said = Path(place, "beside.txt")
-        beside = [
-            ["nice", "-n", "19", *command(PURE, reports[1], arguments)],
-            command([COMPARISON], reports[2], arguments),
-        ]
-        rest = [*command(REST, reports[0], arguments), f"--ignore=tests/{COMPARISON}"]
+        rest = Run(REST, Path(place, "rest.xml"), options=[f"--ignore=tests/{COMPARISON}"])
+        pure = Run(PURE, Path(place, "pure.xml"), before=["nice", "-n", "19"])
+        comparison = Run([COMPARISON], Path(place, "comparison.xml"))
+        runs = [(run, run.command(arguments)) for run in (rest, pure, comparison)]
         with ThreadPoolExecutor(1) as pool:
-            running = pool.submit(run_beside, beside, said)
-            codes = {subprocess.run(rest, check=False).returncode}
+            running = pool.submit(run_beside, [command for _, command in runs[1:]], said)
+            codes = {subprocess.run(runs[0][1], check=False).returncode} if runs[0][1] else set()
             codes.update(running.result())
         print(said.read_text(), flush=True)
-        counted = count(reports)
+        counted = count([run.report for run, command in runs if command])
     took_s = int(time.monotonic() - begun)
     print(
         f"{counted['passed']} passed, {counted['failures']} failed, {counted['errors']} errors,"
@@ -78,7 +89,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     if codes != {NO_TESTS}:
         codes.discard(NO_TESTS)
-    return max(codes, key=abs)
+    return max(codes, key=abs, default=NO_TESTS)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from store.format.sshurl import is_ssh_url
 from store.interfaces import Source
 from store.read.source import open_source
 from store.write.backends import is_in_registry, open_backend
@@ -40,13 +41,16 @@ def open_host_source(
     """Return the source that ``url`` names, as `open_source` does.
 
     A store in S3 alone is read with the credentials that AWS's programs find, one in a
-    registry with those of docker's; one of several mirrors with those of
-    `auth_directory`, as in a container.
+    registry with those of docker's, one over SSH as ssh finds them; all others, and
+    several mirrors, with those of `auth_directory`, as in a container.
 
     Raises:
         UsageError, AccessDenied, Unreachable: as `open_source`.
 
     """
-    if "|" not in url and (is_in_registry(url) or url.partition("://")[0].lower() == "s3"):
-        return open_backend(url)
+    if "|" not in url:
+        if is_in_registry(url) or url.partition("://")[0].lower() == "s3":
+            return open_backend(url)
+        if is_ssh_url(url):
+            return open_source(url, read_limit_s, log=log)
     return open_source(url, read_limit_s, "", log, auth_directory(), environment_proxy)

@@ -149,10 +149,13 @@ def test_with_an_account_from_the_usual_place(
         write_docker_config(tmp_path / "docker", registry.host_port)
         for command in (convert, check, ["check", "--store", url], ["collect", url]):
             assert main(command) == 0
-        assert main(["check", "--fetchable", f"{url}:v1"]) == 13
+        # As this user, as a container without credentials, and as one that has them.
+        fetchable = ["check", "--fetchable", f"{url}:v1"]
+        (tmp_path / "empty").mkdir()
         capsys.readouterr()
-        fetchable = ["check", "--fetchable", f"{url}:v1", "--auth", str(tmp_path / "docker")]
-        assert main(fetchable) == 0
+        for auth, code in (((), 0), (("empty",), 13), (("docker",), 0)):
+            given = [f"--auth={tmp_path}/{name}" for name in auth]
+            assert main([*fetchable, *given]) == code
         said = "".join(capsys.readouterr())
         assert PASSWORD not in said
 

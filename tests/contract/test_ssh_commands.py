@@ -62,7 +62,8 @@ def test_an_image_goes_in_and_is_checked_and_a_second_uploads_nothing(
     boot = f"oci:{tmp_path}/boot"
     status, out, err = run("convert", source, boot, "--store", url)
     assert (status, err) == (0, "") and " 0 new" not in out
-    assert " 0 new" in run("convert", source, boot, "--store", url)[1]
+    assert " 0 new" in run("convert", source, boot, "--store", url, "--force")[1]
+    assert "nothing to do" in run("convert", source, boot, "--store", url)[1]
     status, out, _ = run("check", source, boot, "--store", sshd.url_of(tmp_path / "store"))
     assert status == 0 and "0 differences" in out
     status, out, _ = run("check", "--store", url)

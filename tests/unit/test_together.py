@@ -1,4 +1,4 @@
-"""A failure of either of two runs is one of both, and all tests are counted."""
+"""A failure of one of several runs is one of all, and all tests are counted."""
 
 from __future__ import annotations
 
@@ -9,43 +9,45 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, str(ROOT / "tests" / "together.py"), "-p", "no:cacheprovider"]
+
+
+def write(tests: Path, part: str, body: str) -> None:
+    place = tests / part
+    place.mkdir(parents=True)
+    (place / f"test_{place.name}_part.py").write_text(f"def test_{place.name}():\n    {body}\n")
 
 
 @pytest.mark.parametrize(
-    ("unit", "system", "last", "code"),
+    ("bodies", "last", "code"),
     [
-        ("assert 1", "assert 1", "2 passed, 0 failed, 0 errors, 0 skipped", 0),
-        ("assert 0", "assert 1", "1 passed, 1 failed, 0 errors, 0 skipped", 1),
-        ("assert 1", "assert 0", "1 passed, 1 failed, 0 errors, 0 skipped", 1),
-        ("raise SystemExit", "import os; os._exit(3)", "0 passed, 1 failed, 1 errors", 3),
+        (("assert 1",) * 3, "3 passed, 0 failed, 0 errors, 0 skipped", 0),
+        (("assert 0", "assert 1", "assert 1"), "2 passed, 1 failed, 0 errors, 0 skipped", 1),
+        (("assert 1", "assert 0", "assert 1"), "2 passed, 1 failed, 0 errors, 0 skipped", 1),
+        (("assert 1", "assert 1", "assert 0"), "2 passed, 1 failed, 0 errors, 0 skipped", 1),
+        (("raise SystemExit", "import os; os._exit(3)"), "0 passed, 1 failed, 1 errors", 3),
         # The body of a made-up test: one that is skipped must be counted as that, not as passed.
-        ("import pytest; pytest.skip('x')", "assert 1", "1 passed, 0 failed, 0 errors, 1 skip", 0),
+        (
+            ("import pytest; pytest.skip('x')", "assert 1"),
+            "1 passed, 0 failed, 0 errors, 1 skip",
+            0,
+        ),
+        (("assert 1",), "1 passed, 0 failed, 0 errors, 0 skipped", 0),
     ],
 )
-def test_two_runs(tmp_path: Path, unit: str, system: str, last: str, code: int) -> None:
-    for part, body in (("unit", unit), ("system", system)):
-        place = tmp_path / "tests" / part
-        place.mkdir(parents=True)
-        (place / f"test_{part}_part.py").write_text(f"def test_it():\n    {body}\n")
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "together.py"), "-p", "no:cacheprovider"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def test_all_runs(tmp_path: Path, bodies: tuple[str, ...], last: str, code: int) -> None:
+    for part, body in zip(("unit", "system", "system/same"), bodies, strict=False):
+        write(tmp_path / "tests", part, body)
+    done = subprocess.run(COMMAND, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[-1].startswith(last), done.stdout
     assert done.returncode == code
 
 
 def test_arguments_that_select_tests_of_one_part_alone(tmp_path: Path) -> None:
     for part in ("unit", "system"):
-        place = tmp_path / "tests" / part
-        place.mkdir(parents=True)
-        (place / f"test_{part}_part.py").write_text(f"def test_{part}():\n    pass\n")
-    command = [sys.executable, str(ROOT / "tests" / "together.py"), "-p", "no:cacheprovider"]
+        write(tmp_path / "tests", part, "pass")
     for arguments, code in ((["-k", "unit"], 0), (["-k", "nothing"], 5)):
         done = subprocess.run(
-            [*command, *arguments], cwd=tmp_path, capture_output=True, check=False
+            [*COMMAND, *arguments], cwd=tmp_path, capture_output=True, check=False
         )
         assert done.returncode == code
