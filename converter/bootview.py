@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -28,8 +27,8 @@ from store.read.image import Bootstrap, ImageReader
 FILE_LIMIT = 1 << 30
 
 
-def _report(message: str) -> None:
-    print(f"bootfs: {message}", file=sys.stderr)
+def _stay_silent(_: str) -> None:
+    """Say nothing of what is raised as well."""
 
 
 @dataclass(slots=True)
@@ -71,10 +70,12 @@ class BootView:
         except (ValueError, RecursionError) as error:
             raise FormatError(f"label {LABEL}{name}", 0, f"not JSON: {error}") from None
 
-    def open_reader(self, source: Source, report: Callable[[str], None] = _report) -> ImageReader:
+    def open_reader(
+        self, source: Source, report: Callable[[str], None] = _stay_silent
+    ) -> ImageReader:
         """Return the image's bytes, read from ``source`` as a boot would read them.
 
-        ``report`` gets what a boot would log.
+        ``report`` gets what a boot would log; all of it that matters is raised too.
         """
         chunks = ChunkReader(self.index, source, None, report)
         return ImageReader(self._open_bootstrap(), chunks)

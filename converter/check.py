@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from converter.progress import Progress
 from converter.tree import Node
-from store.errors import BootfsError, RemoteError
+from store.errors import AccessDenied, BootfsError, RemoteError, UsageError
 from store.format.erofs import Image, Inode
 from store.read.image import ImageReader
 
@@ -51,7 +51,8 @@ class Comparison:
 
         Raises:
             FormatError, IntegrityError: the bootstrap is damaged.
-            RemoteError: the store does not answer, which says nothing about the image.
+            AccessDenied, RemoteError: the store lets nobody read, or does not answer, which
+                says nothing about the image.
 
         """
         link_counts = _link_counts(self._source)
@@ -118,7 +119,7 @@ class Comparison:
             wanted = node.content.pread(at, count)
             try:
                 got = b"".join(self._reader.read(inode.data_offset + at, count))
-            except RemoteError:
+            except (AccessDenied, RemoteError, UsageError):
                 raise
             except BootfsError as error:
                 return f"cannot be read: {error}"

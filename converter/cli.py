@@ -7,10 +7,13 @@ import io
 import json
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import closing
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
+from signal import SIGHUP, SIGTERM
 
 from converter import RELEASE
 from converter.bootview import read_boot_image
@@ -30,7 +33,8 @@ from converter.reference import ROOT_ALONE, Reference, parse_reference
 from converter.settings import add_options as add_settings
 from converter.settings import settings_of
 from converter.spool import Spool
-from store.errors import BootfsError, UsageError
+from store.errors import BootfsError, NotFound, UsageError
+from store.format.names import STORE_MARK, STORE_MARK_TEXT
 from store.format.sshurl import is_ssh_url, parse_ssh_url
 from store.read.source import open_source
 from store.write.backends import (
@@ -202,7 +206,7 @@ def build_parser() -> argparse.ArgumentParser:
         "needs can be fetched, without fetching it",
     )  # fmt: skip
     command.add_argument(
-        "--auth", metavar="DIRECTORY", default="",
+        "--auth", metavar="DIRECTORY",
         help="with --fetchable: files with credentials, as a container has them in /.bootfs/auth "
         "(default: ask as this user)",
     )  # fmt: skip
@@ -245,6 +249,29 @@ def parse_count(text: str) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     options = build_parser().parse_args(arguments)
+    with _ended_by_signals():
+        return _run(options)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Have SIGTERM and SIGHUP end a command as Ctrl-C does: nothing of it is left behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    kept = {number: signal.signal(number, interrupt) for number in (SIGTERM, SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+def _run(options: argparse.Namespace) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Paths may hold bytes that are no text in the user's locale.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -254,21 +281,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "inspect":
             return inspect_image(
                 options.image,
-                options.store,
+                _store_of(options.store, options.image),
                 options.depth,
                 _platform(options),
                 as_json=options.json,
             )
         if options.command == "diff":
             is_different = diff_images(
-                options.first, options.second, options.store, as_json=options.json
+                options.first,
+                options.second,
+                _store_of(options.store, options.second),
+                as_json=options.json,
             )
             return DIFFERENT if is_different else 0
         if options.command == "export":
             return export_image(
                 options.image,
                 options.destination,
-                options.store,
+                _store_of(options.store, options.image) or DEFAULT_STORE,
                 options.progress,
                 sparse=options.sparse,
                 as_json=options.json,
@@ -345,6 +375,11 @@ def _convert(options: argparse.Namespace) -> int:
         )
     print(json.dumps(report.as_json()) if options.json else summary(report))
     return 0
+
+
+def _store_of(store: str | None, image: str) -> str | None:
+    """Return the store that ``--store`` means for ``image``; None where none was given."""
+    return None if store is None else _named_store(store, parse_reference(image))
 
 
 def _named_store(store: str, destination: Reference) -> str:
@@ -439,12 +474,17 @@ def _reporter(progress: Progress) -> Callable[[str], None]:
 
 def _check(options: argparse.Namespace) -> int:
     if options.fetchable is not None:
-        if options.source is not None or options.images or options.repair is not None:
+        others = (options.source, options.repair, options.platform, options.progress)
+        if options.images or any(other is not None for other in others):
             raise UsageError("check: --fetchable IMAGE goes with --store, --auth and --json alone")
         return _check_fetchable(options)
+    if options.auth is not None:
+        raise UsageError("check: --auth goes with --fetchable; without it this user's are taken")
     if options.source is None:
         if options.store is None:
             raise UsageError("check: give SOURCE and DEST, or --store URL for a whole store")
+        if options.platform is not None:
+            raise UsageError("check: --platform is of SOURCE; leave it out for a whole store")
         problems = check_whole_store(
             options.store, options.images, options.repair, options.progress, as_json=options.json
         )
@@ -459,12 +499,22 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _check_fetchable(options: argparse.Namespace) -> int:
-    """Print what each mirror answers; return 0, or the exit code of the first problem."""
+    """Print what each mirror answers; return 0, or the exit code of the first problem.
+
+    Raises:
+        NotFound: there is no such image, or no directory of credentials.
+        UsageError: the store cannot be one.
+
+    """
+    if options.auth is not None and not os.path.isdir(options.auth):
+        raise NotFound(f"--auth {options.auth}: there is no such directory; check the path")
+    image = parse_reference(options.fetchable)
     with Spool() as spool:
-        view = read_boot_image(open_image(parse_reference(options.fetchable), spool), spool)
-    urls = os.fsdecode(view.config.blob_store) if options.store is None else options.store
+        view = read_boot_image(open_image(image, spool), spool)
+    named = view.config.blob_store if options.store is None else os.fsencode(options.store)
+    urls = _named_store(os.fsdecode(named), image)
     answers = []
-    for answer in ask_mirrors(view.index, urls, READ_LIMIT_S, options.auth):
+    for answer in ask_mirrors(view.index, urls, READ_LIMIT_S, options.auth or ""):
         answers.append(answer)
         if not options.json:
             print(answer)
@@ -484,16 +534,23 @@ def _compare(options: argparse.Namespace) -> int:
     ):
         progress.step("open")
         original = open_image(parse_reference(options.source), spool, _platform(options))
-        boot_image = open_image(destination, spool)
+        view = read_boot_image(open_image(destination, spool), spool)
+        if not is_in_registry(store):
+            # Or else everything would be missing, which is no difference of the image.
+            source.fetch(STORE_MARK, 0, len(STORE_MARK_TEXT))
         progress.step("read", sum(layer.size for layer in original.layers))
         tree = merge_layers(original.layers, spool, advance=progress.advance)
-        view = read_boot_image(boot_image, spool)
-        with closing(view.open_reader(source, _reporter(progress))) as reader:
+        report = _reporter(progress)
+        logged: list[str] = []
+        with closing(view.open_reader(source, logged.append)) as reader:
             comparison = Comparison(tree, view.open_tree(reader), reader, progress)
             progress.step("compare", view.index.data_size)
             found = []
             for difference in comparison.iter_differences():
                 found.append(difference)
+                # Only with a difference: what ends the command is said by that.
+                while logged:
+                    report(logged.pop(0))
                 if not options.json:
                     progress.make_room()
                     print(difference)

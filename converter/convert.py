@@ -34,6 +34,7 @@ from converter.settings import Settings
 from converter.spool import Spool
 from converter.storing import add_bootstrap, store_region
 from converter.structure import check_structure
+from store.errors import UsageError
 from store.format.chunkindex import encode_chunk_index
 from store.format.digest import digest_of
 from store.format.erofs import Image
@@ -107,9 +108,12 @@ def convert(
     what it needs, nothing is done, unless ``force``.
 
     Raises:
+        UsageError: the boot image would take the place of its source.
         BootfsError: whatever part fails says what and where.
 
     """
+    if destination.is_place_of(source):
+        raise UsageError(f"{destination} is SOURCE, which would be lost; give another DEST")
     started = time.monotonic()
     has_ssh = with_ssh or any(is_ssh_url(url) for url in blob_store.split("|"))
     kept = Kept(level, blob_store, backend, has_ssh)

@@ -14,7 +14,7 @@ from converter.reference import parse_reference
 from converter.restoring import restore_config
 from converter.sharing import stored_chunks
 from converter.spool import Spool
-from store.read.source import open_source
+from store.write.hostsource import open_host_source
 
 READ_LIMIT_S = 60.0
 _OF_LAYERS = ("config", "created", "docker_version", "history", "rootfs")
@@ -45,10 +45,10 @@ def diff_images(first: str, second: str, store: str | None, *, as_json: bool) ->
         )
         readers = None
         if store is not None:
-            source = stack.enter_context(closing(open_source(store, READ_LIMIT_S, "", _warn)))
+            source = stack.enter_context(closing(open_host_source(store, READ_LIMIT_S, _warn)))
             readers = (
-                stack.enter_context(closing(old.open_reader(source, _warn))),
-                stack.enter_context(closing(new.open_reader(source, _warn))),
+                stack.enter_context(closing(old.open_reader(source))),
+                stack.enter_context(closing(new.open_reader(source))),
             )
         settings = changed_settings(old, new)
         diff = TreeDiff(old, new, readers)

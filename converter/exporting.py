@@ -15,7 +15,7 @@ from converter.progress import iter_counted, shown_progress
 from converter.reference import DOCKER_ARCHIVE, DOCKER_DAEMON, parse_reference
 from converter.restoring import restore_config
 from converter.spool import Spool
-from store.read.source import open_source
+from store.write.hostsource import open_host_source
 
 READ_LIMIT_S = 60.0
 _PLAIN = (DOCKER_DAEMON, DOCKER_ARCHIVE)
@@ -50,13 +50,13 @@ def export_image(
     check_destination(target)
     with (
         shown_progress(progress_wish) as progress,
-        closing(open_source(store, READ_LIMIT_S, "", _warn)) as source,
+        closing(open_host_source(store, READ_LIMIT_S, _warn)) as source,
         Spool() as spool,
     ):
         progress.step("open")
         view = read_boot_image(open_image(parse_reference(image), spool), spool)
         config = restore_config(view)
-        with closing(view.open_reader(source, _warn)) as reader:
+        with closing(view.open_reader(source)) as reader:
             tree = read_tree(view.open_tree(reader), reader)
             progress.step("read", view.index.data_size)
             pieces = iter_counted(iter_layer(tree, sparse=sparse), progress)

@@ -7,7 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 
-from store.errors import BootfsError, IntegrityError, SizeMismatch, UsageError
+from store.errors import (
+    AccessDenied,
+    BootfsError,
+    IntegrityError,
+    RemoteError,
+    SizeMismatch,
+    UsageError,
+)
 from store.format.chunkindex import ChunkIndex
 from store.format.names import pack_name
 from store.interfaces import Source
@@ -86,11 +93,21 @@ def _ask(index: ChunkIndex, url: str, limit_s: float, auth: str) -> Answer:
     except BootfsError as error:
         problems.append(Unfetchable("", error))
     else:
-        with closing(source), ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
-            for problem in pool.map(lambda pack: _ask_for(source, *pack), packs):
-                if problem is not None:
-                    problems.append(problem)
+        with closing(source):
+            problems += _ask_for_all(source, packs)
     return Answer(url, len(packs), sum(index.stored_sizes), tuple(problems))
+
+
+def _ask_for_all(source: Source, packs: list[tuple[bytes, int]]) -> list[Unfetchable]:
+    """Return what cannot be fetched; the whole mirror where it answers nobody."""
+    first = [_ask_for(source, *pack) for pack in packs[:1]]
+    for problem in first:
+        # The others would take as long and say the same.
+        if problem is not None and isinstance(problem.error, AccessDenied | RemoteError):
+            return [Unfetchable("", problem.error)]
+    with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
+        others = pool.map(lambda pack: _ask_for(source, *pack), packs[1:])
+        return [problem for problem in [*first, *others] if problem is not None]
 
 
 def _ask_for(source: Source, digest: bytes, size: int) -> Unfetchable | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ TAR = "tar"
 
 ROOT_ALONE = (DIR, TAR)
 """Where there is a root file system alone: its reference is a path and nothing else."""
+_PATHS = (DOCKER_ARCHIVE, OCI, OCI_ARCHIVE, DIR, TAR)
 _TRANSPORTS = (DOCKER_DAEMON, DOCKER_ARCHIVE, OCI, OCI_ARCHIVE, DIR, TAR)
 _KNOWN_ELSEWHERE = ("docker", "containers-storage", "ostree", "tarball", "sif", "atomic")
 _FORMS = (
@@ -75,6 +77,14 @@ class Reference:
     def manifest_name(self) -> str:
         """What the manifest of an image of a registry is called there: a tag or a digest."""
         return self.tag or self.name.partition("@")[2]
+
+    def is_place_of(self, other: Reference) -> bool:
+        """Whether an image written here takes the place of ``other``."""
+        if self.transport in _PATHS:
+            is_same = os.path.realpath(self.name) == os.path.realpath(other.name)
+            return other.transport in _PATHS and is_same and self.tag == other.tag
+        is_kind = self.is_registry == other.is_registry and other.transport not in _PATHS
+        return is_kind and (self.name, self.tag) == (other.name, other.tag)
 
     @property
     def engine_name(self) -> str:

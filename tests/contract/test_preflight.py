@@ -93,8 +93,9 @@ def test_each_mirror_is_asked_and_the_first_problem_decides(
     lines = out.splitlines()
     assert (status, err) == (13, "")
     assert lines[0].startswith(whole) and "all can be fetched" in lines[0]
-    assert [line.startswith(f"{refusing}: ") for line in lines[1:]] == [True, True, False]
-    assert lines[3].startswith(f"{tmp_path}/none: ")
+    # Whoever lets nobody in is asked once, and says it once.
+    assert len(lines) == 3 and lines[1].startswith(f"{refusing}: ") and "403" in lines[1]
+    assert lines[2].startswith(f"{tmp_path}/none: ")
 
 
 def test_the_store_of_the_image_is_asked_where_none_is_given(
@@ -115,12 +116,23 @@ def test_the_store_of_the_image_is_asked_where_none_is_given(
         (("--store", "s", "--image", "x"), "--fetchable IMAGE goes with"),
         (("--store", "s", "--repair", "x"), "--fetchable IMAGE goes with"),
         (("a", "b"), "--fetchable IMAGE goes with"),
+        (("--platform", "linux/amd64"), "--fetchable IMAGE goes with"),
+        (("--progress", "none"), "--fetchable IMAGE goes with"),
+        (("--store", "registry"), "is in no registry"),
     ],
 )
 def test_mixtures_are_usage(run: Run, store: Path, arguments: tuple[str, ...], words: str) -> None:
     image = f"oci:{store.parent}/boot"
     status, out, err = run("check", "--fetchable", image, *arguments)
     assert (status, out) == (2, "") and words in err and err.count("\n") == 1
+
+
+def test_credentials_that_are_not_there_are_said(run: Run, store: Path, tmp_path: Path) -> None:
+    image = ("check", "--fetchable", f"oci:{tmp_path}/boot", "--store", store)
+    for name in ("none", ""):
+        status, out, err = run(*image, "--auth", name)
+        assert (status, out) == (10, "") and f"--auth {name}: " in err
+    assert run(*image, "--auth", tmp_path)[0] == 0
 
 
 def test_an_image_that_is_no_boot_image_is_refused(run: Run, tmp_path: Path) -> None:

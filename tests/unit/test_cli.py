@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from converter import RELEASE, cli, convert
+from converter import RELEASE, cli, convert, earlier
 from converter.cli import main
 from converter.convert import DEFAULT_LEVEL
 from store.format.chunkindex import parse_chunk_index
@@ -352,7 +352,7 @@ BAD_SOURCES: dict[str, tuple[bytes | None, tuple[int, ...]]] = {
 @pytest.fixture
 def no_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine that has no runtime layer yet: nothing may ask for one."""
-    monkeypatch.setattr(convert, "open_runtime", lambda: pytest.fail("the runtime layer was asked"))
+    monkeypatch.setattr(earlier, "open_runtime", lambda: pytest.fail("the runtime layer was asked"))
 
 
 @pytest.mark.usefixtures("no_runtime")
