@@ -1,8 +1,8 @@
 """Run all tests in two lines side by side, and count them together: `python -m tests.together`.
 
 System tests wait most of the time: for containers, for limits, for the kernel.  Beside them run
-first, at the lowest priority, those that need neither an engine nor privileges, and then the
-comparison with plain Docker, which starts the most containers.  Arguments go to each pytest.
+first, at the lowest priority, those that need neither an engine nor privileges, and then those
+that start the most containers.  Arguments go to each pytest.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PURE = ("unit", "contract", "format", "property", "fuzz")
-COMPARISON = "system/same"
+LONGEST = ("system/same", "system/test_workload.py")
+"""What takes a third of the time that system tests take."""
 REST = ("budget", "system", "fault", "soak")
 KINDS = ("failures", "errors", "skipped")
 NO_TESTS = 5
@@ -37,7 +38,7 @@ class Run:
 
     def command(self, arguments: Sequence[str]) -> list[str]:
         """Give its line; none where no part exists."""
-        paths = [f"tests/{part}" for part in self.parts if Path("tests", part).is_dir()]
+        paths = [f"tests/{part}" for part in self.parts if Path("tests", part).exists()]
         pytest = [sys.executable, "-m", "pytest", *paths, f"--junitxml={self.report}"]
         return [*self.before, *pytest, *self.options, *arguments] if paths else []
 
@@ -72,10 +73,11 @@ def main(arguments: Sequence[str]) -> int:
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bootfs-tests-") as place:
         said = Path(place, "beside.txt")
-        rest = Run(REST, Path(place, "rest.xml"), options=[f"--ignore=tests/{COMPARISON}"])
+        ignored = [f"--ignore=tests/{part}" for part in LONGEST]
+        rest = Run(REST, Path(place, "rest.xml"), options=ignored)
         pure = Run(PURE, Path(place, "pure.xml"), before=["nice", "-n", "19"])
-        comparison = Run([COMPARISON], Path(place, "comparison.xml"))
-        runs = [(run, run.command(arguments)) for run in (rest, pure, comparison)]
+        longest = Run(LONGEST, Path(place, "longest.xml"))
+        runs = [(run, run.command(arguments)) for run in (rest, pure, longest)]
         with ThreadPoolExecutor(1) as pool:
             running = pool.submit(run_beside, [command for _, command in runs[1:]], said)
             codes = {subprocess.run(runs[0][1], check=False).returncode} if runs[0][1] else set()
