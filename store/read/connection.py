@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from time import monotonic
 
-from store.errors import RemoteProtocolError, TimedOut, Unreachable
+from store.errors import AccessDenied, RemoteProtocolError, TimedOut, Unreachable
 from store.format.http1 import HEAD_LIMIT, Endpoint, ResponseHead, encode_request, parse_head
 from store.read.dialling import connect
 
@@ -218,3 +218,22 @@ class Connection:
         if left_s <= 0:
             raise TimeoutError
         return min(self.stall_limit_s, left_s)
+
+
+def open_connection(
+    endpoint: Endpoint, deadline: float, authorities: str, access: Access | None
+) -> Connection:
+    """Return a connection, made once more where ``access`` has changed since it was read.
+
+    Raises:
+        AccessDenied, RemoteError: as `Connection`.
+
+    """
+    told = access.generation if access is not None else 0
+    try:
+        return Connection(endpoint, deadline, authorities, access)
+    except (AccessDenied, RemoteProtocolError):
+        # Of a proxy that refuses, or a server that TLS does not trust.
+        if access is None or not access.renew(told):
+            raise
+        return Connection(endpoint, deadline, authorities, access)

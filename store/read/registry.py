@@ -11,7 +11,13 @@ from time import monotonic
 from store.errors import AccessDenied, BootfsError, PackNotFound, RemoteError, RemoteProtocolError
 from store.format.distribution import blob_digest, encode_get, parse_repository_url
 from store.format.http1 import Endpoint, ResponseHead, resolve_redirect
-from store.read.connection import CONNECT_LIMIT_S, STALL_LIMIT_S, Connection, Stale
+from store.read.connection import (
+    CONNECT_LIMIT_S,
+    STALL_LIMIT_S,
+    Connection,
+    Stale,
+    open_connection,
+)
 from store.read.registryauth import Authorization
 from store.read.remote import KEPT_CONNECTIONS, REDIRECT_LIMIT, check_head
 from store.read.retry import until_done
@@ -110,6 +116,12 @@ class RegistrySource:
         )
         is_kept = False
         try:
+            if head.status == 407 and self._access is not None:
+                # Who changes the file is let in by the next read.
+                self._access.renew(self._access.generation)
+                refusal = self._access.refusal(connection.endpoint, head, where, bytes)
+                if refusal is not None:
+                    raise refusal
             check_head(head, offset, size, where)
             connection.deadline = deadline
             connection.stall_limit_s = min(STALL_LIMIT_S, patience_s)
@@ -233,7 +245,7 @@ class RegistrySource:
         self._keep(connection)
 
     def _open(self, server: Endpoint, deadline: float) -> Connection:
-        return Connection(server, deadline, self._authorities, self._access)
+        return open_connection(server, deadline, self._authorities, self._access)
 
     def _take(self, server: Endpoint, deadline: float) -> Connection:
         with self._lock:

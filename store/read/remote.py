@@ -27,7 +27,7 @@ from store.format.http1 import (
     parse_url,
     resolve_redirect,
 )
-from store.read.connection import CONNECT_LIMIT_S, Connection, Stale
+from store.read.connection import CONNECT_LIMIT_S, Connection, Stale, open_connection
 from store.read.retry import until_done
 
 REDIRECTS = (301, 302, 303, 307, 308)
@@ -162,14 +162,7 @@ class HttpSource:
         return False
 
     def _open(self, endpoint: Endpoint, deadline: float) -> Connection:
-        told = self._access.generation if self._access is not None else 0
-        try:
-            return Connection(endpoint, deadline, self._authorities, self._access)
-        except (AccessDenied, RemoteProtocolError):
-            # Of a proxy that refuses, or a server that TLS does not trust.
-            if self._access is None or not self._access.renew(told):
-                raise
-            return Connection(endpoint, deadline, self._authorities, self._access)
+        return open_connection(endpoint, deadline, self._authorities, self._access)
 
     def _take(self, deadline: float) -> Connection:
         with self._lock:

@@ -457,6 +457,16 @@ def test_by_a_proxy_that_wants_to_know_who_asks(
             denied(source, wanted)
 
 
+def test_a_proxy_s_refusal_names_where_the_proxy_is_named(tmp_path: Path, name: str) -> None:
+    auth = tmp_path / "auth"
+    auth.mkdir()
+    with ScriptedServer(("request", response("407 Who are you"))) as proxy:
+        (auth / "http").write_text(f"* proxy {proxy.url}\n")
+        url = f"docker+http://h.example/{REPOSITORY}"
+        with closing(open_registry(url, auth)) as source:
+            assert f"407; the proxy named in {auth}/http" in denied(source, name)
+
+
 @pytest.mark.parametrize("place", ["token server", "redirect"])
 def test_nothing_is_asked_without_tls_where_the_registry_has_it(
     authority: Authority, name: str, tmp_path: Path, place: str

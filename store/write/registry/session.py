@@ -117,7 +117,7 @@ class Session:
                     if not answer.is_redirect or method not in ("GET", "HEAD"):
                         break
                     answer.close()
-                    url = self._redirected(answer, where)
+                    url = urljoin(str(answer.url), answer.headers["location"])
                     answer = self._authorized(method, url, scopes, headers or {}, body, where)
                 if answer.status_code >= 400:
                     raise error_of(answer, _read_error(answer), where)
@@ -152,6 +152,11 @@ class Session:
         where: str,
     ) -> httpx.Response:
         is_ours = _origin(url) == _origin(self.endpoint.api)
+        if urlsplit(url).scheme != "https" and not self.endpoint.is_plain:
+            # Of a redirect, the place of an upload, the next page of a list.
+            raise RemoteProtocolError(
+                f"{where}: sent to {shown(url)}, away from HTTPS; have the registry corrected"
+            )
         if not is_ours:
             return self._send(method, url, headers, body)
         sent = self._authorization.header(scopes)
@@ -184,14 +189,6 @@ class Session:
             content = body.pieces()
         request = self._client.build_request(method, url, headers=headers, content=content)
         return self._client.send(request, stream=True, follow_redirects=False)
-
-    def _redirected(self, answer: httpx.Response, where: str) -> str:
-        url = urljoin(str(answer.url), answer.headers["location"])
-        if urlsplit(url).scheme != "https" and not self.endpoint.is_plain:
-            raise RemoteProtocolError(
-                f"{where}: redirected to {shown(url)}, away from HTTPS; have the registry corrected"
-            )
-        return url
 
     def _ask_token_service(
         self, method: str, url: str, *, headers: dict[str, str], fields: dict[str, str | list[str]]
