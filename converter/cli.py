@@ -214,7 +214,8 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("store", metavar="STORE", help="a directory or docker://HOST/REPOSITORY")
     command.add_argument(
         "image", metavar="IMAGE",
-        help="a boot image, or the digest of its chunk index, blake3:…, from bootfs inspect",
+        help="a boot image, or the digest of its chunk index, blake3:…, from bootfs inspect: "
+        "all boot images that have it",
     )  # fmt: skip
 
     command = add("collect", "remove from a store what none of its images needs")
