@@ -41,6 +41,7 @@ from store.write.backends import (
 )
 from store.write.collecting import GRACE_S
 from store.write.hostsource import open_host_source
+from store.write.registry.endpoint import normalised_url
 
 DEFAULT_STORE = "bootfs-store"
 REGISTRY_STORE = "registry"
@@ -318,6 +319,7 @@ def _convert(options: argparse.Namespace) -> int:
     store = _named_store(options.store, destination)
     if options.mounted:
         _check_mounted(store)
+    blob_store = options.blob_store or (store if is_in_registry(store) else "")
     with (
         closing(open_backend(store)) as backend,
         shown_progress(options.progress) as progress,
@@ -329,7 +331,7 @@ def _convert(options: argparse.Namespace) -> int:
             destination,
             backend,
             options.level,
-            options.blob_store or (store if is_in_registry(store) else ""),
+            "|".join(map(normalised_url, blob_store.split("|"))),
             progress,
             _platform(options),
             with_ssh=options.with_ssh,

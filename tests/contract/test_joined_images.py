@@ -117,7 +117,12 @@ def test_the_boot_image_knows_its_store(
     assert f"the image's store is {url}, where a container finds itself" in capsys.readouterr().err
     assert main([*command[:2], f"{url}:other", *command[3:], "--blob-store", "/store"]) == 0
     assert capsys.readouterr().err == ""
-    for tag, store in (("v1", url), ("elsewhere", "https://mirror.example/a|/store")):
+    # Every release reads the one URL that the store of a registry has.
+    convert_image(1, "user", "--blob-store", "DOCKER://user/app|/store|docker://index.docker.io/b/")
+    in_hub = "docker://docker.io/user/app|/store|docker://docker.io/library/b"
+    stores = {"v1": url, "elsewhere": "https://mirror.example/a|/store", "user": in_hub}
+    convert_image(1, "slash", "--store", f"{url.replace('docker', 'Docker', 1)}/")
+    for tag, store in (stores | {"slash": url}).items():
         assert main(["inspect", f"{url}:{tag}", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["blob_store"] == store
 
