@@ -45,6 +45,7 @@ from store.write.backends import (
 )
 from store.write.collecting import GRACE_S
 from store.write.hostsource import open_host_source
+from store.write.registry.endpoint import normalised_url
 
 DEFAULT_STORE = "bootfs-store"
 REGISTRY_STORE = "registry"
@@ -218,7 +219,8 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("store", metavar="STORE", help="a directory or docker://HOST/REPOSITORY")
     command.add_argument(
         "image", metavar="IMAGE",
-        help="a boot image, or the digest of its chunk index, blake3:…, from bootfs inspect",
+        help="a boot image, or the digest of its chunk index, blake3:…, from bootfs inspect: "
+        "all boot images that have it",
     )  # fmt: skip
 
     command = add("collect", "remove from a store what none of its images needs")
@@ -347,6 +349,7 @@ def _convert(options: argparse.Namespace) -> int:
     store = _named_store(options.store, destination)
     if options.mounted:
         _check_mounted(store)
+    blob_store = options.blob_store or (store if is_in_registry(store) else "")
     with (
         closing(open_backend(store)) as backend,
         shown_progress(options.progress) as progress,
@@ -358,7 +361,7 @@ def _convert(options: argparse.Namespace) -> int:
             destination,
             backend,
             options.level,
-            options.blob_store or (store if is_in_registry(store) else ""),
+            "|".join(map(normalised_url, blob_store.split("|"))),
             progress,
             _platform(options),
             with_ssh=options.with_ssh,

@@ -20,6 +20,7 @@ from converter.images.transports import (
     join_store,
     open_image,
     peek_digest,
+    set_apart,
     write_image,
 )
 from converter.images.view import Layer, LayerSource
@@ -118,6 +119,7 @@ def convert(
     has_ssh = with_ssh or any(is_ssh_url(url) for url in blob_store.split("|"))
     kept = Kept(level, blob_store, backend, has_ssh)
     backend.check()
+    set_apart(destination, backend)
     with Spool(advance=progress.advance) as spool:
         earlier = None if force else read_earlier(destination, spool)
         if earlier is None:

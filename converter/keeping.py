@@ -11,15 +11,15 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict
 
 from converter.bootview import read_boot_image
-from converter.images.transports import open_image
+from converter.images.transports import forget_image_in, open_image
 from converter.progress import Progress, shown_progress
-from converter.reference import parse_reference
+from converter.reference import Reference, parse_reference
 from converter.spool import Spool
 from store.errors import UsageError
 from store.interfaces import Backend, Listing
 from store.write.backends import is_in_registry, open_backend
 from store.write.checking import Problem, StoreCheck
-from store.write.collecting import Garbage, collect, forget
+from store.write.collecting import Garbage, collect
 from store.write.repairing import iter_repaired
 from store.write.served import ImagesOf, is_served, open_objects
 
@@ -65,11 +65,19 @@ def _open_listing(url: str, images: Sequence[str]) -> Listing:
 
 def _parse_image(image: str) -> bytes:
     """Return the chunk index digest of a boot image, which ``blake3:…`` is already."""
+    return _parse_named(image)[0]
+
+
+def _parse_named(image: str) -> tuple[bytes, tuple[Reference, str] | None]:
+    """Return the chunk index digest, and of a boot image its reference and own digest."""
     match = _CHUNK_INDEX.fullmatch(image)
     if match:
-        return bytes.fromhex(match[1])
+        return bytes.fromhex(match[1]), None
+    reference = parse_reference(image)
     with Spool() as spool:
-        return read_boot_image(open_image(parse_reference(image), spool), spool).config.chunk_index
+        view = open_image(reference, spool)
+        chunk_index = read_boot_image(view, spool).config.chunk_index
+    return chunk_index, (reference, view.manifest_digest)
 
 
 def check_whole_store(
@@ -145,19 +153,19 @@ def forget_image(url: str, image: str) -> int:
 
     Raises:
         NotFound: there is no store, no such boot image, or it is not in the store.
-        UsageError: the image is no boot image.
+        UsageError: the image is no boot image, or has tags beside the one that is given.
         BootfsError: it cannot be read, or the store not be changed.
 
     """
     with closing(_open_writable(url)) as backend:
-        digest = _parse_image(image)
-        forget(backend, digest)
+        digest, named = _parse_named(image)
+        done = forget_image_in(backend, digest, named)
     frees = (
         "the registry's garbage collector frees what only it needed"
         if is_in_registry(url)
         else f"bootfs collect {url} --delete frees what only it needed, after the grace period"
     )
-    print(f"blake3:{digest.hex()} forgotten; {frees}")
+    print(f"{done}; {frees}")
     return 0
 
 

@@ -28,6 +28,8 @@ from converter.reference import (
 from converter.spool import Spool, os_errors_at
 from store.errors import NotFound, UsageError
 from store.interfaces import Backend
+from store.write.backends import is_in_registry
+from store.write.collecting import forget
 
 if TYPE_CHECKING:
     from converter.images.joined import JoinedImage
@@ -196,6 +198,20 @@ def write_image(reference: Reference, config: JsonObject, layers: Sequence[Layer
     return _WRITE[reference.transport](reference, config, layers)
 
 
+def set_apart(reference: Reference, backend: Backend) -> None:
+    """Have a store in a registry keep an image's data by themselves, if it is to be elsewhere.
+
+    Else they would go when a boot image with the same chunk index is forgotten there.
+    """
+    if not is_in_registry(backend.location):
+        return
+    from converter.images.joined import is_joined
+    from store.write.backends.registry import RegistryBackend
+
+    assert isinstance(backend, RegistryBackend)
+    backend.is_apart = not is_joined(reference, backend)
+
+
 def join_store(
     reference: Reference,
     config: JsonObject,
@@ -215,3 +231,27 @@ def join_store(
     if not is_joined(reference, backend):
         return None
     return JoinedImage(reference, config, layers, backend, image)
+
+
+def forget_image_in(backend: Backend, image: bytes, named: tuple[Reference, str] | None) -> str:
+    """Remove an image from its store, and return what to say of it.
+
+    ``image`` is the raw digest of its chunk index.  A registry keeps each boot image that
+    stands there by itself: there goes the one that is ``named``, its reference and the digest
+    of its manifest or config.  Every other store has one image for all boot images of it.
+
+    Raises:
+        NotFound: there is no store, or no such image in it.
+        UsageError: a registry has it under tags beside the one that is named.
+        BootfsError: the store cannot be read, or not be changed.
+
+    """
+    if not is_in_registry(backend.location):
+        forget(backend, image)
+        return (
+            f"blake3:{image.hex()} forgotten, for every boot image that has it, "
+            "with other settings too"
+        )
+    from converter.images.forgetting import forget_in_registry
+
+    return forget_in_registry(backend, image, named)

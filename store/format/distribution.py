@@ -1,4 +1,4 @@
-"""The OCI distribution-spec as far as reading blobs needs it, and the URLs of stores in registries.
+"""The OCI distribution-spec as far as reading blobs needs it.
 
 Bytes in, values out; store/read/registry.py talks to the registry.
 """
@@ -8,13 +8,8 @@ from __future__ import annotations
 from store.errors import RemoteProtocolError, UsageError
 from store.format.http1 import Endpoint, parse_url, resolve_redirect
 from store.format.names import pack_name
+from store.format.repositoryurl import SCHEMES, parse_place
 
-SCHEMES = ("docker", "docker+http", "docker+https")
-"""``docker`` is without TLS where the registry is on this machine; the others say it."""
-HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")
-"""Names of one registry: the one in references, in files of credentials, and its server's."""
-
-_REPOSITORY = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-/")
 _HEX = frozenset("0123456789abcdef")
 _UNRESERVED = frozenset(
     b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
@@ -39,31 +34,14 @@ def parse_repository_url(url: str) -> tuple[Endpoint, str]:
         UsageError: not such a URL.
 
     """
-    scheme, separator, rest = url.partition("://")
-    scheme = scheme.lower()
-    if not separator or scheme not in SCHEMES:
-        raise UsageError(f"{url!r}: not a store in a registry; give docker://HOST/REPOSITORY")
-    authority, _, repository = rest.partition("/")
-    parts = repository.split("/")
-    if not repository or not _REPOSITORY.issuperset(repository) or not all(parts):
-        tagged = ":" in repository or "@" in repository
-        problem = "a store has no tag or digest" if tagged else "there is no such repository"
+    place = parse_place(url)
+    if place is None:
+        scheme, _, rest = url.partition("://")
+        _, slash, repository = rest.partition("/")
+        is_tagged = scheme.lower() in SCHEMES and slash and (":" in repository or "@" in repository)
+        problem = "a store has no tag or digest" if is_tagged else "not a store in a registry"
         raise UsageError(f"{url!r}: {problem}; give docker://HOST/REPOSITORY")
-    try:
-        found = parse_url(f"https://{HUB[-1] if authority in HUB else authority}")
-    except UsageError:
-        raise UsageError(
-            f"{url!r}: no host, or a port that is none; give docker://HOST/REPOSITORY"
-        ) from None
-    if scheme == "docker+http" or (scheme == "docker" and _is_loopback(found.host)):
-        found = parse_url(f"http://{authority}")
-    return found, repository
-
-
-def _is_loopback(host: str) -> bool:
-    if host in ("localhost", "::1"):
-        return True
-    return host.startswith("127.") and not host.strip("0123456789.")
+    return parse_url(place.server), place.repository
 
 
 def blob_digest(name: str) -> str:

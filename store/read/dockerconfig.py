@@ -8,7 +8,7 @@ from __future__ import annotations
 import binascii
 
 from store.errors import AccessDenied
-from store.format.distribution import HUB
+from store.format.repositoryurl import HUB
 
 FILES = ("config.json", ".dockerconfigjson")
 """Docker's own name of it, and the one that a Kubernetes secret has."""

@@ -28,7 +28,9 @@ class ArtifactList:
         """By digest, as they were when last read."""
         self._objects: dict[str, Blob] = {}
         self.indexes: dict[str, set[str]] = {}
-        """Digest of each image index that lists an artifact, to all that it lists."""
+        """Digest of each image index that has a tag, to all that it lists."""
+        self._tags: dict[str, str] = {}
+        """Those that are not `_NOT_ASKED`, to the digest that each names."""
 
     def read(self) -> None:
         """Bring it to what the repository has now.
@@ -41,8 +43,10 @@ class ArtifactList:
         """
         tags = [tag for tag in self._repository.iter_tags() if not _NOT_ASKED.fullmatch(tag)]
         with ThreadPoolExecutor(WORKERS) as pool:
-            tagged = set(pool.map(self._repository.find_manifest, tags)) - {None}
-            places = sorted(digest for digest in tagged if digest is not None)
+            found_by_tag = zip(tags, pool.map(self._repository.find_manifest, tags), strict=True)
+            self._tags = {tag: digest for tag, digest in found_by_tag if digest is not None}
+            tagged = set(self._tags.values())
+            places = sorted(tagged)
             list(pool.map(self._read_place, places))
             listed = {d for place in places for d in self._indexes.get(place, _NOTHING)[1]}
             # An index may outlive what it lists.
@@ -66,9 +70,7 @@ class ArtifactList:
             for name, blob in artifact.objects.items()
         }
         self.indexes = {
-            place: self._indexes[place][0]
-            for place in places
-            if place in self._indexes and self._indexes[place][1] & self.current.keys()
+            place: self._indexes[place][0] for place in places if place in self._indexes
         }
 
     def find(self, name: str) -> Blob | None:
@@ -78,6 +80,18 @@ class ArtifactList:
     def names(self) -> set[str]:
         """Return the names of all objects that artifacts have, as last read."""
         return set(self._objects)
+
+    def tags_of(self, digests: set[str]) -> list[str]:
+        """Return the tags that name one of some manifests, as last read, sorted.
+
+        Of those that bootfs makes itself only artifacts' are among them.
+        """
+        return sorted(tag for tag, digest in self._tags.items() if digest in digests)
+
+    def tags_leading_to(self, boot_image: str) -> list[str]:
+        """Return the tags by which a boot image is had, also as one of several images, sorted."""
+        places = {place for place, entries in self.indexes.items() if boot_image in entries}
+        return self.tags_of({boot_image} | places)
 
     def _read_place(self, digest: str) -> None:
         """Learn what the manifest or image index of a digest is."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from contextlib import closing
@@ -116,7 +117,12 @@ def test_the_boot_image_knows_its_store(
     assert f"the image's store is {url}, where a container finds itself" in capsys.readouterr().err
     assert main([*command[:2], f"{url}:other", *command[3:], "--blob-store", "/store"]) == 0
     assert capsys.readouterr().err == ""
-    for tag, store in (("v1", url), ("elsewhere", "https://mirror.example/a|/store")):
+    # Every release reads the one URL that the store of a registry has.
+    convert_image(1, "user", "--blob-store", "DOCKER://user/app|/store|docker://index.docker.io/b/")
+    in_hub = "docker://docker.io/user/app|/store|docker://docker.io/library/b"
+    stores = {"v1": url, "elsewhere": "https://mirror.example/a|/store", "user": in_hub}
+    convert_image(1, "slash", "--store", f"{url.replace('docker', 'Docker', 1)}/")
+    for tag, store in (stores | {"slash": url}).items():
         assert main(["inspect", f"{url}:{tag}", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["blob_store"] == store
 
@@ -208,6 +214,146 @@ def test_of_two_images_the_other_stays_whole(
     command = ["check", f"docker-archive:{tmp_path}/1.tar", f"{url}:v1", "--store", url]
     assert main(command) == 0
     check_child_tags(registry)
+
+
+@pytest.fixture
+def of_one_tree(registry: Registry, url: str, convert_image: Convert, tmp_path: Path) -> str:
+    """Convert one tree for several boot images; return the digest of its chunk index.
+
+    Tag ``1`` is one boot image, ``2`` another; a third, ``apart``, is in no registry.
+    """
+    convert_image(1, "1")
+    convert_image(1, "2", "--blob-store", "/store")
+    apart = ["convert", f"docker-archive:{tmp_path}/1.tar", f"oci:{tmp_path}/apart"]
+    assert main([*apart, "--store", url]) == 0
+    titles = manifest_of(registry, children(registry, "1")[1]["digest"])["layers"]
+    title: str = titles[0]["annotations"]["org.opencontainers.image.title"]
+    return title.removeprefix("manifests/")
+
+
+def check_whole(url: str, source: Path, boot_image: str) -> None:
+    assert main(["check", f"docker-archive:{source}", boot_image, "--store", url]) == 0
+    assert problems_in(url) == []
+
+
+def test_of_two_boot_images_of_one_tree_the_named_one_is_forgotten(
+    registry: Registry,
+    url: str,
+    of_one_tree: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (boot, artifact), other = children(registry, "1"), children(registry, "2")
+    capsys.readouterr()
+    assert main(["forget", url, f"{url}:1"]) == 0
+    said = capsys.readouterr().out
+    assert f"boot image {boot['digest']} forgotten, 1 tag (1) removed" in said
+    assert "garbage collector" in said
+    collect_garbage(registry, "-m")
+    assert not {boot["digest"], artifact["digest"]} & blobs_of(registry).keys()
+    assert children(registry, "2") == other
+    short = boot["digest"].removeprefix("sha256:")[:32]
+    assert not [tag for tag in tags_of(registry) if short in tag]
+    check_whole(url, tmp_path / "1.tar", f"{url}:2")
+    # What is elsewhere has an artifact of its own; that one goes without the others.
+    capsys.readouterr()
+    assert main(["forget", url, f"oci:{tmp_path}/apart"]) == 0
+    said = capsys.readouterr().out
+    assert f"blake3:{of_one_tree} forgotten, for every boot image outside" in said
+    assert "0 tags removed" in said and "other settings" in said
+    assert f"bootfs-{of_one_tree}" not in tags_of(registry)
+    check_whole(url, tmp_path / "1.tar", f"{url}:2")
+    # By then there is none for it, and the other's data are not its own.
+    command = ["convert", f"docker-archive:{tmp_path}/1.tar", f"oci:{tmp_path}/apart"]
+    shutil.rmtree(tmp_path / "apart")
+    for _ in range(2):
+        assert main([*command, "--store", url]) == 0
+        assert f"bootfs-{of_one_tree}" in tags_of(registry)
+    assert main(["forget", url, f"oci:{tmp_path}/apart"]) == 0
+    capsys.readouterr()
+    assert main(["forget", url, f"oci:{tmp_path}/apart"]) == 10
+    assert f"for other boot images alone: {other[0]['digest']}" in capsys.readouterr().err
+    assert main(["forget", url, f"{url}:2"]) == 0
+    assert tags_of(registry) == []
+    assert main(["forget", url, f"oci:{tmp_path}/apart"]) == 10
+
+
+def test_what_has_other_tags_too_is_refused_and_they_are_listed(
+    registry: Registry, url: str, convert_image: Convert, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for tag in ("v1", "latest", "stable"):
+        convert_image(1, tag)
+    convert_image(2, "next")
+    boot, _ = children(registry, "v1")
+    # Also where it is without its data, by itself or as one of several images.
+    with closing(open_backend(url)) as backend:
+        assert isinstance(backend, RegistryBackend)
+        from converter.images.joined import _index_of
+
+        alone = backend.repository.fetch_manifest(boot["digest"])
+        backend.repository.push_manifest("alone", alone)
+        several = [boot, children(registry, "next")[0]]
+        backend.repository.push_manifest("several", _index_of(several))
+    before = tags_of(registry)
+    capsys.readouterr()
+    assert main(["forget", url, f"{url}:v1"]) == 2
+    refusal = capsys.readouterr().err
+    assert "4 tags (alone, latest, several, stable) too" in refusal
+    assert f"forget {url}@{boot['digest']} to remove them all" in refusal
+    assert tags_of(registry) == before and problems_in(url) == []
+    assert main(["forget", url, f"{url}@{boot['digest']}"]) == 0
+    # The image that is one of several stays, as what lists it has something else.
+    assert "3 tags (latest, stable, v1) removed" in capsys.readouterr().out
+    assert manifest_of(registry, "several")["manifests"] == several
+    assert manifest_of(registry, boot["digest"]) and "next" in tags_of(registry)
+    assert problems_in(url) == []
+
+
+def test_a_copy_from_elsewhere_names_a_boot_image_that_has_one_tag(
+    registry: Registry,
+    url: str,
+    convert_image: Convert,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    require("skopeo")
+    convert_image(1, "v1")
+    convert_image(2, "v2")
+    # An archive has no manifest: there the boot image is known by its config.
+    kinds = {"v1": f"oci:{tmp_path}/copy", "v2": f"docker-archive:{tmp_path}/copy.tar"}
+    for tag, copy in kinds.items():
+        command = ["skopeo", "copy", "-q", "--src-tls-verify=false", f"{url}:{tag}", copy]
+        subprocess.run(command, check=True)
+        convert_image(int(tag[1:]), f"again-{tag}")
+        assert main(["forget", url, copy]) == 2
+        assert f"2 tags (again-{tag}, {tag})," in capsys.readouterr().err
+        convert_image(3, f"again-{tag}")
+        capsys.readouterr()
+        assert main(["forget", url, copy]) == 0
+        assert f"1 tag ({tag}) removed" in capsys.readouterr().out
+        assert problems_in(url) == []
+    boot, _ = children(registry, "again-v1")
+    assert main(["forget", url, f"{url}@{boot['digest']}"]) == 0
+    assert tags_of(registry) == []
+
+
+def test_by_its_chunk_index_every_boot_image_of_it_is_forgotten(
+    registry: Registry,
+    url: str,
+    of_one_tree: str,
+    convert_image: Convert,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    convert_image(1, "again")
+    convert_image(2, "other")
+    capsys.readouterr()
+    image = of_one_tree
+    assert main(["forget", url, f"blake3:{image}"]) == 0
+    said = capsys.readouterr().out
+    assert f"blake3:{image} forgotten, 3 tags (1, 2, again) removed; the registry's" in said
+    assert "other" in tags_of(registry) and len(tags_of(registry)) == 4
+    assert problems_in(url) == []
+    assert main(["forget", url, f"blake3:{image}"]) == 10
 
 
 def test_an_older_image_keeps_its_data_when_its_tag_moves_on(

@@ -386,7 +386,9 @@ def test_an_image_is_forgotten_by_its_boot_image_or_its_digest(
     assert main(["collect", str(store), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == [image]
     assert main(["forget", str(store), boot]) == 0
-    assert image in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"{image} forgotten, for every boot image that has it, with other settings too" in said
+    assert f"bootfs collect {store} --delete" in said
     for again in (boot, image):
         assert main(["forget", str(store), again]) == 10
         assert image in capsys.readouterr().err
@@ -395,6 +397,20 @@ def test_an_image_is_forgotten_by_its_boot_image_or_its_digest(
     assert main([*convert_again, boot, "--store", str(store)]) == 0
     assert main(["forget", str(store), image]) == 0
     assert not list(store.glob("manifests/*"))
+
+
+def test_boot_images_with_other_settings_are_forgotten_too(
+    store: Path, convert_image: Callable[..., bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = convert_image("a")
+    other = f"oci:{store.with_name('other')}"
+    command = ["convert", f"docker-archive:{store.with_name('a.tar')}", other]
+    assert main([*command, "--store", str(store), "--blob-store", "/elsewhere"]) == 0
+    assert [path.name for path in store.glob("manifests/*")] == [image.hex()]
+    capsys.readouterr()
+    assert main(["forget", str(store), other]) == 0
+    assert "with other settings too" in capsys.readouterr().out
+    assert main(["forget", str(store), f"oci:{store.with_name('boot-a')}"]) == 10
 
 
 @pytest.mark.parametrize("command", [("collect",), ("collect", "--delete"), ("forget", "a")])

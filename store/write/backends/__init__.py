@@ -43,7 +43,7 @@ def open_backend(url: str) -> Backend:
 
 def is_in_registry(url: str) -> bool:
     """Whether the store at ``url`` lies in a registry, which frees by itself what nothing names."""
-    return url.partition("://")[0] in SCHEMES
+    return "://" in url and url.partition("://")[0].lower() in SCHEMES
 
 
 def is_on_this_machine(url: str) -> bool:

@@ -30,10 +30,11 @@ from store.write.artifact import (
     encode_artifact,
 )
 from store.write.artifactlist import ArtifactList
+from store.write.artifactremoval import find_boot_image, plan_removal, remove_planned
 from store.write.manifest import parse_manifest
 from store.write.registry import open_repository
 from store.write.registry.answers import Refused
-from store.write.registry.client import Repository, referrers_tag
+from store.write.registry.client import Repository
 from store.write.registry.endpoint import parse_endpoint
 from store.write.registry.manifest import Descriptor
 from store.write.registry.uploads import Held
@@ -49,6 +50,8 @@ class RegistryBackend:
         self.location = url
         self.subject: Descriptor | None = None
         """The boot image that the artifacts made from now on belong to."""
+        self.is_apart = False
+        """Whether the boot image will be elsewhere: what others have is then not its own."""
         self.repository = open_repository(url)
         self._list = ArtifactList(self.repository)
         self._others: list[tuple[str, Repository, ArtifactList]] = []
@@ -121,10 +124,10 @@ class RegistryBackend:
         )
 
     def _is_ours(self, artifact: Artifact, name: str) -> bool:
-        """Whether a store manifest counts: of an image that belongs to a boot image, only its."""
-        if self.subject is None or not name.startswith(MANIFESTS):
+        """Whether a store manifest counts: for a boot image only that which goes with it."""
+        if not name.startswith(MANIFESTS) or (self.subject is None and not self.is_apart):
             return True
-        return artifact.subject == self.subject.digest
+        return artifact.subject == (self.subject.digest if self.subject is not None else "")
 
     def size(self, name: str) -> int:
         """Return the object's size; see `Backend`."""
@@ -306,30 +309,64 @@ class RegistryBackend:
 
     def _remove_image(self, name: str) -> None:
         self._read()
-        doomed = {a.digest for a in self._artifacts() if name in a.objects}
-        boot_images = {a.subject for a in self._artifacts() if a.digest in doomed} - {""}
-        kept: set[str] = set()
-        # What can be seen first: what is left after that is found again by its own tag.
-        for index, listed in self._list.indexes.items():
-            if not listed <= doomed | boot_images:
-                kept |= listed
-            elif listed & doomed:
-                self.repository.remove_manifest(index)
-        for digest in sorted(boot_images - kept):
-            self._remove_referrers(digest, doomed)
-            self.repository.remove_manifest(digest)
-        for digest in sorted(doomed):
-            self.repository.remove_manifest(digest)
-        self._read()
+        self._remove_artifacts({a.digest for a in self._artifacts() if name in a.objects})
 
-    def _remove_referrers(self, boot_image: str, doomed: set[str]) -> None:
-        """Remove the list of a boot image's referrers, where it has nothing else."""
-        listed = self.repository.find_manifest(referrers_tag(boot_image))
-        if listed is None:
-            return
-        referrers = self.repository.fetch_referrers(boot_image)
-        if {referrer.digest for referrer in referrers} <= doomed:
-            self.repository.remove_manifest(listed)
+    def _remove_artifacts(self, doomed: set[str]) -> list[str]:
+        """Remove artifacts, and what goes with them; return the user's tags that went."""
+        removal = plan_removal(self._list, doomed)
+        tags = self._list.tags_of(removal.indexes | removal.boot_images)
+        remove_planned(self.repository, removal)
+        self._read()
+        return tags
+
+    def find_subject(self, image: bytes, digest: str) -> str:
+        """Return the subject of the artifacts that keep the data of one boot image.
+
+        ``image`` is the raw digest of its chunk index, ``digest`` that of its manifest or
+        config.  Empty where it shares an artifact with all that are in no repository of
+        their data.
+
+        Raises:
+            NotFound: the repository has no data for it.
+            FormatError, AccessDenied, RemoteError: as they say.
+
+        """
+        self._read()
+        subjects = {a.subject for a in self._artifacts() if a.image == image}
+        found = find_boot_image(self.repository, subjects - {""}, digest)
+        if found is None and "" in subjects:
+            return ""
+        if found is not None:
+            return found
+        if not subjects:
+            raise NotFound(f"{self.location} has no image blake3:{image.hex()}")
+        raise NotFound(
+            f"{self.location} has blake3:{image.hex()} for other boot images alone: "
+            f"{', '.join(sorted(subjects))}; forget one of them by its tag, or all by blake3:…"
+        )
+
+    def tags_leading_to(self, boot_image: str) -> list[str]:
+        """Return the user's tags by which a boot image is had, as last read, sorted."""
+        return self._list.tags_leading_to(boot_image)
+
+    def forget(self, image: bytes, subject: str | None = None) -> list[str]:
+        """Remove an image, all of it or what belongs to ``subject``; return the tags that went.
+
+        Those that bootfs made itself are not among them.
+
+        Raises:
+            NotFound: there is no such image.
+            AccessDenied: the registry does not let us remove.
+            FormatError, RemoteError: as they say.
+
+        """
+        self._read()
+        doomed = {
+            a.digest for a in self._artifacts() if a.image == image and subject in (None, a.subject)
+        }
+        if not doomed:
+            raise NotFound(f"{self.location} has no image blake3:{image.hex()}")
+        return self._remove_artifacts(doomed)
 
     def hold(self, *, alone: bool) -> AbstractContextManager[None]:
         """Do nothing: no blob is removed but by the registry, when no manifest names it.
