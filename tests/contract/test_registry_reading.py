@@ -358,14 +358,20 @@ def test_a_token_in_pieces(name: str) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        *("docker://", "docker://host", "docker://host/", "docker:///name", "docker://host/a:tag"),
+        *(
+            "docker://",
+            "docker://host.x/",
+            "docker://host/",
+            "docker:///name",
+            "docker://host/a:tag",
+        ),
         *(
             "docker://host/a@sha256:00",
             "docker://host/Upper",
             "docker://u@host/a",
             "docker://h/a//b",
         ),
-        *("docker://host:99999/a", "docker://host/a/"),
+        *("docker://host:99999/a", "docker://host/a//", "docker://host.x/a..b"),
     ],
 )
 def test_what_is_no_repository_is_refused(url: str) -> None:
