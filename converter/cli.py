@@ -35,6 +35,7 @@ from converter.settings import settings_of
 from converter.spool import Spool
 from store.errors import BootfsError, NotFound, UsageError
 from store.format.names import STORE_MARK, STORE_MARK_TEXT
+from store.format.shownurl import shown
 from store.format.sshurl import is_ssh_url, parse_ssh_url
 from store.read.source import open_source
 from store.write.backends import (
@@ -372,7 +373,7 @@ def _convert(options: argparse.Namespace) -> int:
             write_report(Path(options.report), report, destination, backend)
     if not options.blob_store and is_on_this_machine(store):
         print(
-            f"bootfs: the image's store is {store}, where a container finds itself: give "
+            f"bootfs: the image's store is {shown(store)}, where a container finds itself: give "
             "--blob-store, or BLOB_STORE to each container, with an address that it reaches",
             file=sys.stderr,
         )
@@ -420,8 +421,8 @@ def _check_mounted(store: str) -> None:
         path = os.path.dirname(path)
     if path == "/":
         raise UsageError(
-            f"{store} is not on a mount, and would go with the container: "
-            f"give docker run -v DIRECTORY:{store}"
+            f"{shown(store)} is not on a mount, and would go with the container: "
+            f"give docker run -v DIRECTORY:{shown(store)}"
         )
 
 
@@ -434,7 +435,9 @@ def _check_blob_store(urls: str) -> None:
     """
     for url in urls.split("|"):
         if not url:
-            raise UsageError(f"--blob-store {urls}: nothing stands beside a '|'; leave that out")
+            raise UsageError(
+                f"--blob-store {shown(urls)}: nothing stands beside a '|'; leave that out"
+            )
         _check_one_store(url)
 
 
@@ -442,7 +445,7 @@ def _check_one_store(url: str) -> None:
     if url.startswith(("/", "file:///")):
         return
     if "://" not in url:
-        raise UsageError(f"--blob-store {url}: give a URL or an absolute directory")
+        raise UsageError(f"--blob-store {shown(url)}: give a URL or an absolute directory")
     if is_ssh_url(url):
         parse_ssh_url(url)  # this machine needs no ssh for it
         return

@@ -16,6 +16,7 @@ from converter.progress import Progress, shown_progress
 from converter.reference import Reference, parse_reference
 from converter.spool import Spool
 from store.errors import UsageError
+from store.format.shownurl import shown
 from store.interfaces import Backend, Listing
 from store.write.backends import is_in_registry, open_backend
 from store.write.checking import Problem, StoreCheck
@@ -46,7 +47,9 @@ def parse_duration(text: str) -> float:
 
 def _open_writable(url: str) -> Backend:
     if is_served(url):
-        raise UsageError(f"{url}: a web server cannot be written to; give the directory it serves")
+        raise UsageError(
+            f"{shown(url)}: a web server cannot be written to; give the directory it serves"
+        )
     return open_backend(url)
 
 
@@ -57,7 +60,7 @@ def _open_listing(url: str, images: Sequence[str]) -> Listing:
         return ImagesOf(open_objects(url, READ_LIMIT_S), digests)
     if is_served(url):
         raise UsageError(
-            f"{url}: a web server does not say what a store holds; name images of it with "
+            f"{shown(url)}: a web server does not say what a store holds; name images of it with "
             "--image IMAGE, or give the directory it serves"
         )
     return open_backend(url)
@@ -125,11 +128,11 @@ def check_whole_store(
     problems = sum(left != "" for left in outcome.values())
     counts = {kind: len(digests) for kind, digests in check.inventory.objects.items()}
     if as_json:
-        shown = [
+        listed = [
             {"name": problem.name, "what": problem.what, "repaired": left == "", "left": left or ""}
             for problem, left in found
         ]
-        print(json.dumps({**counts, "problems": shown}))
+        print(json.dumps({**counts, "problems": listed}))
     else:
         print(_checked_line(counts, len(outcome), problems, is_repair=repairs is not None))
     return problems
@@ -180,19 +183,19 @@ def collect_store(url: str, grace_s: float, *, delete: bool, as_json: bool) -> i
     """
     if delete and is_in_registry(url):
         raise UsageError(
-            f"{url}: what no image needs the registry frees by itself: run its garbage collector; "
-            "bootfs forget takes images out"
+            f"{shown(url)}: what no image needs the registry frees by itself: "
+            "run its garbage collector; bootfs forget takes images out"
         )
     with closing(_open_writable(url)) as backend:
         found = collect(backend, grace_s, time.time(), delete=delete)
     if as_json:
-        shown = {
+        answer = {
             "deleted": delete,
             "images": [f"blake3:{image.hex()}" for image in found.images],
             "old": _as_json(found.old),
             "young": _as_json(found.young),
         }
-        print(json.dumps(shown))
+        print(json.dumps(answer))
         return 0
     for garbage in found.old:
         print(f"{garbage.name}: {garbage.size} bytes, {garbage.age_s / 3600:.1f} hours old")

@@ -17,6 +17,7 @@ from store.errors import (
 )
 from store.format.chunkindex import ChunkIndex
 from store.format.names import pack_name
+from store.format.shownurl import shown
 from store.interfaces import Source
 from store.read.source import open_source
 from store.write.hostsource import open_host_source
@@ -55,13 +56,13 @@ class Answer:
             {"name": problem.name, "what": str(problem), "exit_code": problem.error.exit_code}
             for problem in self.problems
         ]
-        return {"url": self.url, "packs": self.packs, "problems": problems}
+        return {"url": shown(self.url), "packs": self.packs, "problems": problems}
 
     def __str__(self) -> str:
         if not self.problems:
             needed = f"{self.packs} packs, {self.stored_bytes / 1e6:.1f} MB of them needed"
-            return f"{self.url}: {needed}, all can be fetched"
-        return "\n".join(f"{self.url}: {problem}" for problem in self.problems)
+            return f"{shown(self.url)}: {needed}, all can be fetched"
+        return "\n".join(f"{shown(self.url)}: {problem}" for problem in self.problems)
 
 
 def ask_mirrors(index: ChunkIndex, urls: str, limit_s: float, auth: str) -> Iterator[Answer]:

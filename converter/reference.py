@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from store.errors import UsageError
+from store.format.shownurl import shown
 from store.write.registry.endpoint import (
     COMPONENT,
     EITHER,
@@ -105,18 +106,18 @@ def parse_reference(text: str) -> Reference:
     transport, colon, rest = text.partition(":")
     if colon and transport in _TRANSPORTS:
         if not rest:
-            raise UsageError(f"{text!r}: nothing follows {transport}:; {_FORMS}")
+            raise UsageError(f"{shown(text)!r}: nothing follows {transport}:; {_FORMS}")
         if transport == DOCKER_DAEMON:
             return _parse_engine_name(rest, text)
         if transport in ROOT_ALONE:
             if "\0" in rest:
-                raise UsageError(f"{text!r}: there is no path; {_FORMS}")
+                raise UsageError(f"{shown(text)!r}: there is no path; {_FORMS}")
             return Reference(transport, rest)
         return _parse_path(transport, rest, text)
     if transport in REGISTRY and rest.startswith("//"):
         return _parse_registry_name(transport, rest.removeprefix("//"), text)
     if colon and (rest.startswith("//") or (transport in _KNOWN_ELSEWHERE and "/" in rest)):
-        raise UsageError(f"{text!r}: the transport {transport}: is not supported; {_FORMS}")
+        raise UsageError(f"{shown(text)!r}: the transport {transport}: is not supported; {_FORMS}")
     return _parse_engine_name(text, text)
 
 
@@ -125,11 +126,11 @@ def _parse_engine_name(name: str, text: str) -> Reference:
         return Reference(DOCKER_DAEMON, name)
     name, at, digest = name.partition("@")
     if at and not _DIGEST.match(digest):
-        raise UsageError(f"{text!r}: {digest!r} is not a sha256 digest; {_FORMS}")
+        raise UsageError(f"{shown(text)!r}: what follows '@' is not a sha256 digest; {_FORMS}")
     name, tag = _split_tag(name)
     if not _NAME.match(name) or len(name) > NAME_LIMIT or (tag is not None and not _TAG.match(tag)):
         lower = " (names are lower case)" if name != name.lower() else ""
-        raise UsageError(f"{text!r} is not the name of an image{lower}; {_FORMS}")
+        raise UsageError(f"{shown(text)!r} is not the name of an image{lower}; {_FORMS}")
     if at:
         return Reference(DOCKER_DAEMON, f"{name}@{digest}")
     return Reference(DOCKER_DAEMON, name, "latest" if tag is None else tag)
@@ -137,15 +138,19 @@ def _parse_engine_name(name: str, text: str) -> Reference:
 
 def _parse_registry_name(transport: str, name: str, text: str) -> Reference:
     name, at, digest = name.partition("@")
+    if at and "/" in digest:
+        raise UsageError(
+            f"{shown(text)!r}: there is no user name in a reference; use `docker login`; {_FORMS}"
+        )
     if at and not _DIGEST.match(digest):
-        raise UsageError(f"{text!r}: {digest!r} is not a sha256 digest; {_FORMS}")
+        raise UsageError(f"{shown(text)!r}: what follows '@' is not a sha256 digest; {_FORMS}")
     name, tag = _split_tag(name)
     if tag is not None and not _TAG.match(tag):
-        raise UsageError(f"{text!r}: {tag!r} is not a tag; {_FORMS}")
+        raise UsageError(f"{shown(text)!r}: there is no such tag; {_FORMS}")
     try:
         endpoint = parse_endpoint(f"{transport}://{name}")
     except UsageError as error:
-        raise UsageError(f"{text!r} is not the name of an image; {_FORMS}") from error
+        raise UsageError(f"{shown(text)!r} is not the name of an image; {_FORMS}") from error
     name = f"{endpoint.host}/{endpoint.repository}"
     if at:
         return Reference(transport, f"{name}@{digest}")
@@ -162,17 +167,19 @@ def _parse_path(transport: str, rest: str, text: str) -> Reference:
     # As in skopeo, a path cannot hold a colon.
     path, colon, tag = rest.partition(":")
     if not path or "\0" in path:
-        raise UsageError(f"{text!r}: there is no path; {_FORMS}")
+        raise UsageError(f"{shown(text)!r}: there is no path; {_FORMS}")
     if not colon:
         return Reference(transport, path)
     if not tag:
-        raise UsageError(f"{text!r}: nothing follows the last colon; {_FORMS}")
+        raise UsageError(f"{shown(text)!r}: nothing follows the last colon; {_FORMS}")
     if tag.startswith("@"):
-        raise UsageError(f"{text!r}: images are chosen by name here, not by position; {_FORMS}")
+        raise UsageError(
+            f"{shown(text)!r}: images are chosen by name here, not by position; {_FORMS}"
+        )
     if transport == DOCKER_ARCHIVE:
         return Reference(transport, path, _parse_engine_name(tag, text).engine_name)
     if not _REF_NAME.match(tag):
-        raise UsageError(f"{text!r}: {tag!r} is not a tag; {_FORMS}")
+        raise UsageError(f"{shown(text)!r}: there is no such tag; {_FORMS}")
     return Reference(transport, path, tag)
 
 

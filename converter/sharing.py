@@ -8,6 +8,7 @@ from store.errors import FormatError, IntegrityError, PackNotFound, UsageError
 from store.format.chunkindex import HOLE, ChunkIndex, parse_chunk_index
 from store.format.digest import check_digest
 from store.format.names import chunk_index_name
+from store.format.shownurl import shown
 from store.interfaces import Backend
 from store.write.roots import MANIFESTS
 
@@ -101,7 +102,8 @@ def check_listable(url: str) -> None:
     """
     if url.partition("://")[0].lower() in ("http", "https"):
         raise UsageError(
-            f"{url}: a web server does not say what a store holds; give the directory it serves"
+            f"{shown(url)}: a web server does not say what a store holds; "
+            "give the directory it serves"
         )
 
 

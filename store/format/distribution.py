@@ -9,6 +9,7 @@ from store.errors import RemoteProtocolError, UsageError
 from store.format.http1 import Endpoint, parse_url, resolve_redirect
 from store.format.names import pack_name
 from store.format.repositoryurl import SCHEMES, parse_place
+from store.format.shownurl import shown
 
 _HEX = frozenset("0123456789abcdef")
 _UNRESERVED = frozenset(
@@ -37,10 +38,15 @@ def parse_repository_url(url: str) -> tuple[Endpoint, str]:
     place = parse_place(url)
     if place is None:
         scheme, _, rest = url.partition("://")
-        _, slash, repository = rest.partition("/")
+        authority, slash, repository = rest.partition("/")
+        if scheme.lower() in SCHEMES and "@" in authority:
+            raise UsageError(
+                f"{shown(url)!r}: a store's URL has no user name; "
+                "credentials are in the file config.json of the directory with credentials"
+            )
         is_tagged = scheme.lower() in SCHEMES and slash and (":" in repository or "@" in repository)
         problem = "a store has no tag or digest" if is_tagged else "not a store in a registry"
-        raise UsageError(f"{url!r}: {problem}; give docker://HOST/REPOSITORY")
+        raise UsageError(f"{shown(url)!r}: {problem}; give docker://HOST/REPOSITORY")
     return parse_url(place.server), place.repository
 
 

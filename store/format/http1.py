@@ -6,6 +6,7 @@ Bytes in, values out; the sockets are store/read/remote.py's.
 from __future__ import annotations
 
 from store.errors import RemoteProtocolError, UsageError
+from store.format.shownurl import shown
 
 HEAD_LIMIT = 64 << 10
 """A response head longer than this is refused."""
@@ -73,18 +74,20 @@ def parse_url(url: str) -> Endpoint:
     scheme, separator, rest = url.partition("://")
     scheme = scheme.lower()
     if not separator or scheme not in ("http", "https"):
-        raise UsageError(f"{url}: not a store URL; give http://, https:// or a directory")
+        raise UsageError(f"{shown(url)}: not a store URL; give http://, https:// or a directory")
     authority, _, path = rest.partition("/")
     if "@" in authority or "?" in rest or "#" in rest:
-        raise UsageError(f"{url}: a store URL has no user name, query or fragment")
+        raise UsageError(f"{shown(url)}: a store URL has no user name, query or fragment")
     if any(c <= " " or c > "~" for c in rest):
-        raise UsageError(f"{url!r}: a URL has only visible ASCII characters; percent-encode others")
+        raise UsageError(
+            f"{shown(url)!r}: a URL has only visible ASCII characters; percent-encode others"
+        )
     host, separator, port = authority.rpartition(":")
     if not separator or port.endswith("]"):
         host, port = authority, "443" if scheme == "https" else "80"
     host = host.strip("[]")
     if not host or not port.isdigit() or len(port) > 5 or not 0 < int(port) < 65536:
-        raise UsageError(f"{url}: no host, or a port that is none")
+        raise UsageError(f"{shown(url)}: no host, or a port that is none")
     return Endpoint(scheme, host, int(port), ("/" + path).rstrip("/"))
 
 

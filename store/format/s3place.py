@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from store.errors import UsageError
 from store.format.http1 import parse_url
+from store.format.shownurl import shown
 
 REGION = "us-east-1"
 """Where the URL names none; servers other than Amazon's mostly do not care."""
@@ -57,31 +58,44 @@ def parse_s3_url(url: str) -> S3Place:
     """
     scheme, _, rest = url.partition("://")
     if scheme.lower() != "s3":
-        raise UsageError(f"{url}: not an S3 URL; write s3://BUCKET/PREFIX")
+        raise UsageError(f"{shown(url)}: not an S3 URL; write s3://BUCKET/PREFIX")
     path, _, query = rest.partition("?")
     bucket, _, prefix = path.partition("/")
     if not 3 <= len(bucket) <= 63 or not _BUCKET.issuperset(bucket) or not bucket[0].isalnum():
         raise UsageError(
-            f"{url}: {bucket!r} is no bucket; write s3://BUCKET/PREFIX, with credentials in a file"
+            f"{shown(url)}: no bucket has such a name; "
+            "write s3://BUCKET/PREFIX, with credentials in a file"
         )
     prefix = prefix.strip("/")
     parts = prefix.split("/") if prefix else []
     if not _PREFIX.issuperset(prefix) or not {"", ".", ".."}.isdisjoint(parts):
         raise UsageError(
-            f"{url}: a prefix has ASCII letters, digits and '-._~', single slashes between them"
+            f"{shown(url)}: a prefix has ASCII letters, digits and '-._~', "
+            "single slashes between them"
         )
     options: dict[str, str] = {}
     for part in query.split("&") if query else []:
         name, _, value = part.partition("=")
         if name not in OPTIONS or not value or name in options:
             raise UsageError(
-                f"{url}: {part!r} is no option; there are {', '.join(OPTIONS)}, once each"
+                f"{shown(url)}: an option that there is not, is empty or stands twice; "
+                f"there are {', '.join(OPTIONS)}"
             )
         options[name] = value
     if options.get("style", "path") not in STYLES:
-        raise UsageError(f"{url}: style is {options['style']!r}; write one of {', '.join(STYLES)}")
+        raise UsageError(f"{shown(url)}: the style is none; write one of {', '.join(STYLES)}")
     if not _REGION.issuperset(options.get("region", "")):
-        raise UsageError(f"{url}: {options['region']!r} is no region")
-    if "endpoint" in options and parse_url(options["endpoint"]).path:
-        raise UsageError(f"{url}: an endpoint has no path; write http://HOST:PORT or https://HOST")
+        raise UsageError(f"{shown(url)}: the region is none")
+    if "endpoint" in options and not _is_server(options["endpoint"]):
+        raise UsageError(
+            f"{shown(url)}: an endpoint is a server alone; write http://HOST:PORT or https://HOST"
+        )
     return S3Place(url, bucket, f"{prefix}/" if prefix else "", options)
+
+
+def _is_server(url: str) -> bool:
+    """Whether ``url`` is that of a web server, without a path."""
+    try:
+        return not parse_url(url).path
+    except UsageError:
+        return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from store.errors import UsageError
+from store.format.shownurl import shown
 
 SCHEMES = ("ssh", "sftp")
 """Two names of one thing."""
@@ -46,37 +47,29 @@ def parse_ssh_url(url: str) -> SshPlace:
     authority, slash, path = rest.partition("/")
     user, at, address = authority.rpartition("@")
     if scheme.lower() not in SCHEMES or not slash:
-        raise UsageError(f"{_shown(url)}: not ssh://[USER@]HOST[:PORT]/ABSOLUTE/PATH")
+        raise UsageError(f"{shown(url)!r}: not ssh://[USER@]HOST[:PORT]/ABSOLUTE/PATH")
     if ":" in user:
         raise UsageError(
-            f"{_shown(url)}: a store's URL holds no password; "
+            f"{shown(url)!r}: a store's URL holds no password; "
             "put it into the file 'password' of the directory with credentials"
         )
     if any(c <= " " or c > "~" for c in rest) or "?" in rest or "#" in rest:
         raise UsageError(
-            f"{_shown(url)}: only visible ASCII characters, no '?' or '#'; percent-encode others"
+            f"{shown(url)!r}: only visible ASCII characters, no '?' or '#'; percent-encode others"
         )
     host, separator, port = address.rpartition(":")
     if not separator or port.endswith("]"):
         host, port = address, "0"
     elif not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536):
-        raise UsageError(f"{_shown(url)}: the port is none")
+        raise UsageError(f"{shown(url)!r}: the port is none")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     # What begins so would be an option of the program ssh.
     if not host or host.startswith("-") or user.startswith("-") or (at and not user):
-        raise UsageError(f"{_shown(url)}: no host, or a name that is none")
+        raise UsageError(f"{shown(url)!r}: no host, or a name that is none")
     if any(c in "[]\\'\"`$;&<>(){}|*! /" for c in host + user):
-        raise UsageError(f"{_shown(url)}: no host, or a name that is none")
+        raise UsageError(f"{shown(url)!r}: no host, or a name that is none")
     return SshPlace(user, host, int(port), _decoded(url, "/" + path).rstrip(b"/"))
-
-
-def _shown(url: str) -> str:
-    """Return a URL for a message, without a password that somebody put into it."""
-    scheme, separator, rest = url.partition("://")
-    authority, slash, path = rest.partition("/")
-    user, at, address = authority.rpartition("@")
-    return repr(f"{scheme}{separator}{user.partition(':')[0]}{at}{address}{slash}{path}")
 
 
 def _decoded(url: str, path: str) -> bytes:
@@ -90,7 +83,7 @@ def _decoded(url: str, path: str) -> bytes:
     decoded = bytearray(first.encode("ascii"))
     for part in others:
         if len(part) < 2 or part[0] not in _HEX or part[1] not in _HEX or part[:2] == "00":
-            raise UsageError(f"{_shown(url)}: '%{part[:2]}' is no character of a path")
+            raise UsageError(f"{shown(url)!r}: '%{part[:2]}' is no character of a path")
         decoded.append(int(part[:2], 16))
         decoded += part[2:].encode("ascii")
     return bytes(decoded)

@@ -20,6 +20,7 @@ from store.errors import (
     Unreachable,
     UsageError,
 )
+from store.format.shownurl import shown
 from store.read.retry import FIRST_WAIT_S, LONGEST_WAIT_S, jittered, pause_before
 from store.read.source import open_one
 
@@ -118,7 +119,7 @@ class Mirrors:
             AccessDenied, Unreachable: none of them can be opened.
 
         """
-        self.location = urls
+        self.location = shown(urls)
         self._limit_s = read_limit_s
         self._log = log
         self._lock = allocate_lock()
@@ -130,12 +131,12 @@ class Mirrors:
             try:
                 if not url:
                     raise UsageError(
-                        f"{urls!r}: a store without a name beside a '|'; leave that out"
+                        f"{shown(urls)!r}: a store without a name beside a '|'; leave that out"
                     )
                 self._mirrors.append(open_one(url, read_limit_s, authorities, auth, proxy_of))
             except (AccessDenied, Unreachable) as error:
                 problems.append(error)
-                self._mirrors.append(Unopened(url, error))
+                self._mirrors.append(Unopened(shown(url), error))
             except UsageError:
                 self.close()
                 raise

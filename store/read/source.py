@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from store.errors import UsageError
+from store.format.shownurl import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,5 +92,5 @@ def open_one(
 
         return DirectorySource(url[len("file://") :] if scheme else url)
     raise UsageError(
-        f"{url!r}: not a store; give a directory, http://, https://, s3://, docker:// or ssh://"
+        f"{shown(url)!r}: not a store; give a directory, http://, https://, s3://, docker:// or ssh://"
     )

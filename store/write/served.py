@@ -13,6 +13,7 @@ from store.errors import (
     UsageError,
 )
 from store.format.names import STORE_MARK, STORE_MARK_TEXT, manifest_name
+from store.format.shownurl import shown
 from store.interfaces import Objects, Source
 from store.write.backends import open_backend
 from store.write.hostsource import open_host_source
@@ -71,7 +72,7 @@ def open_objects(url: str, read_limit_s: float) -> Objects:
         objects = open_backend(url)
     try:
         if objects.fetch(STORE_MARK, 0, len(STORE_MARK_TEXT)) != STORE_MARK_TEXT:
-            raise UsageError(f"{url}: a store of another version; give another one")
+            raise UsageError(f"{shown(url)}: a store of another version; give another one")
     except BaseException:
         objects.close()
         raise

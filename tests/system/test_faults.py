@@ -220,6 +220,24 @@ def test_settings_that_are_none(
     assert all(word in line for word in words), line
 
 
+@pytest.mark.parametrize(
+    ("store", "shown"),
+    [
+        ("http://user:SECRETPW@h/x", "http://…@h/x"),
+        ("https://h/x?token=SECRETPW", "https://h/x?token=…"),
+        ("s3://images?endpoint=http://u:SECRETPW@h", "endpoint=http://…@h"),
+        ("http://h/x|docker://user:SECRETPW@h/x", "docker://…@h/x"),
+    ],
+)
+def test_a_password_in_a_stores_url_is_not_in_the_log(
+    engine: Engine, workshop: Converted, store: str, shown: str
+) -> None:
+    done = workshop.run(engine, options=("-e", f"BLOB_STORE={store}"), timeout_s=30)
+    assert done.returncode == 125
+    line = only_line(done)
+    assert shown in line and "SECRETPW" not in line
+
+
 @pytest.fixture
 def own_store(
     conversions: Conversions, converted_workshop: Converted, tmp_path: Path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from store.errors import UsageError
+from store.format.shownurl import shown
 from store.interfaces import Backend
 from store.write.registry.endpoint import SCHEMES, parse_endpoint
 
@@ -35,9 +36,12 @@ def open_backend(url: str) -> Backend:
 
         return S3Backend(url)
     if scheme in ("http", "https"):
-        raise UsageError(f"{url}: a web server cannot be written to; give the directory it serves")
+        raise UsageError(
+            f"{shown(url)}: a web server cannot be written to; give the directory it serves"
+        )
     raise UsageError(
-        f"{url!r}: not a store that can be written; give a directory, docker://, s3:// or ssh://"
+        f"{shown(url)!r}: not a store that can be written; "
+        "give a directory, docker://, s3:// or ssh://"
     )
 
 
@@ -60,7 +64,9 @@ def mount_from(backend: Backend, url: str) -> None:
 
     """
     if not is_in_registry(backend.location):
-        raise UsageError(f"{url}: packs are mounted into a registry's store alone; leave it out")
+        raise UsageError(
+            f"{shown(url)}: packs are mounted into a registry's store alone; leave it out"
+        )
     from store.write.backends.registry import RegistryBackend
 
     assert isinstance(backend, RegistryBackend)

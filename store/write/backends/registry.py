@@ -21,6 +21,7 @@ from store.format.names import (
     chunk_index_name,
     manifest_name,
 )
+from store.format.shownurl import shown
 from store.write.artifact import (
     EMPTY,
     EMPTY_CONFIG,
@@ -82,7 +83,7 @@ class RegistryBackend:
         here, there = parse_endpoint(self.location), parse_endpoint(url)
         if here.api != there.api or here.repository == there.repository:
             raise UsageError(
-                f"{url}: packs can be mounted from another repository of {here.host} alone"
+                f"{shown(url)}: packs can be mounted from another repository of {here.host} alone"
             )
         repository = open_repository(url)
         artifacts = ArtifactList(repository)

@@ -15,6 +15,7 @@ from store.format.repositoryurl import (
     is_loopback,
     parse_place,
 )
+from store.format.shownurl import shown
 
 FORMS = (
     "give docker://HOST[:PORT]/REPOSITORY, or docker+http://… for a registry without TLS "
@@ -76,9 +77,13 @@ def parse_endpoint(url: str) -> Endpoint:
     """
     place = parse_place(url)
     if place is None:
-        repository = url.partition("://")[2].partition("/")[2]
+        authority, _, repository = url.partition("://")[2].partition("/")
+        if "@" in authority:
+            raise UsageError(
+                f"{shown(url)!r}: there is no user name in it; use `docker login`; {FORMS}"
+            )
         lower = " (names are lower case)" if repository != repository.lower() else ""
-        raise UsageError(f"{url!r}: not a repository of a registry{lower}; {FORMS}")
+        raise UsageError(f"{shown(url)!r}: not a repository of a registry{lower}; {FORMS}")
     return Endpoint(place.scheme, place.host, place.repository)
 
 
