@@ -41,8 +41,8 @@ def parse_repository_url(url: str) -> tuple[Endpoint, str]:
         authority, slash, repository = rest.partition("/")
         if scheme.lower() in SCHEMES and "@" in authority:
             raise UsageError(
-                f"{shown(url)!r}: a store's URL has no user name; "
-                "credentials are in the file config.json of the directory with credentials"
+                f"{shown(url)!r}: a store's URL has no user name, credentials are in a "
+                "file config.json; give docker://HOST/REPOSITORY"
             )
         is_tagged = scheme.lower() in SCHEMES and slash and (":" in repository or "@" in repository)
         problem = "a store has no tag or digest" if is_tagged else "not a store in a registry"
