@@ -106,7 +106,7 @@ def serve(request: pytest.FixtureRequest) -> Callable[..., Nginx]:
     require("nginx")
 
     def start(root: Path, **options: str) -> Nginx:
-        server = Nginx(root, **options)  # type: ignore[arg-type]
+        server = Nginx(root, **options)
         request.addfinalizer(server.close)
         return server
 

@@ -132,7 +132,7 @@ def test_many_threads_go_on_with_what_one_has_read(
 
     with closing(source):
         first_then_others()
-        access = source._access  # type: ignore[attr-defined]
+        access = source._access
         assert access.generation == 2
         assert access.renew(1) and not access.renew(2)
     assert seen == [DATA[:10]] * 2

@@ -292,7 +292,7 @@ def test_another_version_is_refused(registry: Registry, url: str) -> None:
         f"{registry.url}v2/{REPOSITORY}/manifests/other",
         data=json.dumps(manifest).encode(),
         method="PUT",
-        headers={"Content-Type": manifest["mediaType"]},  # type: ignore[dict-item]
+        headers={"Content-Type": manifest["mediaType"]},
     )
     urllib.request.urlopen(request).close()
     with closing(open_backend(url)) as backend, pytest.raises(UnsupportedVersion):

@@ -110,7 +110,7 @@ entries = st.fixed_dictionaries(
     )
 )
 def test_any_file_of_accounts_is_read_or_refused(data: bytes) -> None:
-    class Given(type(Path())):  # type: ignore[misc]
+    class Given(type(Path())):
         """A file that no disk has to hold."""
 
         def open(self, *_: object) -> Any:

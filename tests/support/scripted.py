@@ -73,7 +73,7 @@ class ScriptedServer:
             number = min(self.connections, len(self._scripts) - 1)
             self.connections += 1
             script = self._scripts[number]
-            self._start(lambda c=connection, s=script: self._play(c, s))  # type: ignore[misc]
+            self._start(lambda c=connection, s=script: self._play(c, s))
 
     def _play(self, connection: socket.socket, script: Script) -> None:
         try:

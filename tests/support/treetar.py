@@ -67,7 +67,7 @@ def tar_of_tree(root: Node) -> bytes:
 def copy_of(node: Node, **changed: object) -> Node:
     """Return a node like ``node`` but for some fields."""
     names = ("mode", "uid", "gid", "mtime_ns", "xattrs", "children", "content", "target", "device")
-    return Node(**{name: getattr(node, name) for name in names} | changed)  # type: ignore[arg-type]
+    return Node(**{name: getattr(node, name) for name in names} | changed)
 
 
 def one_byte_changed(content: Content, at: int) -> Content:

@@ -109,15 +109,15 @@ def test_it_needs_no_more_than_the_job_of_the_sample_gives(
     pod = copy.deepcopy(pod_of(read_manifests()["convert-job.yaml"]))
     options = run_options(pod, tmp_path, {})
     (tmp_path / "source.tar").write_bytes(docker_archive(tar_of(file("f", b"x" * 99_999))))
-    options += ["--network=none", f"--volume={tmp_path}:/work", "--entrypoint", BOOTFS]
-    store = ("--store", "/work/store")
+    options += ["--network=none", f"--volume={tmp_path}:/data", "--entrypoint", BOOTFS]
+    store = ("--store", "/data/store")
     done = engine.run(
-        *(mkimage, "convert", "docker-archive:/work/source.tar", "oci:/work/boot", *store),
+        *(mkimage, "convert", "docker-archive:/data/source.tar", "oci:/data/boot", *store),
         options=options,
     )
     assert done.returncode == 0, done.stderr
     done = engine.run(
-        *(mkimage, "check", "docker-archive:/work/source.tar", "oci:/work/boot", *store),
+        *(mkimage, "check", "docker-archive:/data/source.tar", "oci:/data/boot", *store),
         options=options,
     )
     assert done.stdout == "2 entries compared, 0 differences\n", done.stderr

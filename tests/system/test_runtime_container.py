@@ -153,10 +153,10 @@ def image(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     engine.close()
 
 
-def shown(engine: Engine, image: str, *command: str, options: tuple[str, ...] = ()) -> dict:  # type: ignore[type-arg]
+def shown(engine: Engine, image: str, *command: str, options: tuple[str, ...] = ()) -> dict:
     done = engine.run(image, *command, options=(*PLAIN, *options), check=True)
     assert done.stderr == ""
-    found: dict = eval(done.stdout)  # type: ignore[type-arg]
+    found: dict = eval(done.stdout)
     return found
 
 

@@ -158,7 +158,7 @@ def test_relative_symlink_as_parent_within_a_layer_is_followed(spool: Spool) -> 
 )
 def test_paths_that_leave_the_root_are_refused(spool: Spool, members: list[object]) -> None:
     with pytest.raises(UnsafePath, match=r"layer sha256:[0-9a-f]{64}: .*b'"):
-        merged(spool, tar_of(*members))  # type: ignore[arg-type]
+        merged(spool, tar_of(*members))
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_paths_that_leave_the_root_are_refused(spool: Spool, members: list[objec
 )
 def test_what_engines_refuse_is_refused(spool: Spool, members: list[object]) -> None:
     with pytest.raises(UnsupportedEntry, match=r"layer sha256:.* entry b'"):
-        merged(spool, tar_of(*members))  # type: ignore[arg-type]
+        merged(spool, tar_of(*members))
 
 
 def test_limits_of_names_are_inclusive(spool: Spool) -> None:

@@ -69,7 +69,7 @@ def test_what_decides_bytes_has_one_version_in_converter_and_container() -> None
     ],
     ids=["unsorted", "doubled", "no snapshot", "unknown line", "two spaces", "short digest"],
 )
-def test_a_damaged_lock_is_refused(damage) -> None:  # type: ignore[no-untyped-def]
+def test_a_damaged_lock_is_refused(damage) -> None:
     lines = read_lock_text().splitlines()
     with pytest.raises(FormatError, match=r"^runtime\.lock: at byte"):
         parse_lock("\n".join(damage(lines)) + "\n")
