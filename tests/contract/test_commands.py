@@ -12,24 +12,12 @@ from random import Random
 
 import pytest
 
-from converter.cli import main
 from tests.support.layers import docker_archive, file, tar_of
 from tests.support.registries import REPOSITORY, basic_registry, write_docker_config
 from tests.support.servers import Nginx
 
 Run = Callable[..., tuple[int, str, str]]
 Serve = Callable[..., Nginx]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

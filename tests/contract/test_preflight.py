@@ -18,17 +18,6 @@ Serve = Callable[..., Nginx]
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
-
-
-@pytest.fixture
 def store(tmp_path: Path) -> Path:
     """Give a store of one image of two packs, ``oci:boot`` beside it."""
     parts = [file(f"part{n}", Random(n).randbytes(300_000)) for n in range(2)]

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from converter.cli import main
 from converter.images.transports import open_image
 from converter.layers import merge_layers
 from converter.reference import parse_reference
@@ -35,18 +34,6 @@ Run = Callable[..., tuple[int, str, str]]
 pytestmark = pytest.mark.usefixtures("own_cache")
 
 LAYERS = (tar_of(file("a", os.urandom(700_000))), tar_of(file("b", b"2")), tar_of(file("a", b"1")))
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Give a function that runs the command and returns its status, output and errors."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        status = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

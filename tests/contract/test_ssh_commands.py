@@ -10,7 +10,6 @@ from random import Random
 
 import pytest
 
-from converter.cli import main
 from tests.support.layers import config_of, docker_archive, file, tar_of
 from tests.support.servers import free_port
 from tests.support.sshd import Sshd, make_key
@@ -18,16 +17,6 @@ from tests.support.sshd import Sshd, make_key
 LAYER = tar_of(file("big", Random(1).randbytes(700_000)), file("text", b"some text " * 50_000))
 IMAGE = docker_archive(LAYER, config=config_of([LAYER], config={"Cmd": ["/x"]}))
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        status = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

@@ -27,16 +27,6 @@ IMAGE = f"blake3:{'5' * 64}"
 KINDS = ("packs", "indexes", "bootstraps", "manifests")
 
 
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        status = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a store of two images, the second of which uses two packs; nobody may change it."""

@@ -26,8 +26,8 @@ def write(tests: Path, part: str, body: str) -> None:
         (("assert 1", "assert 0", "assert 1"), "2 passed, 1 failed, 0 errors, 0 skipped", 1),
         (("assert 1", "assert 1", "assert 0"), "2 passed, 1 failed, 0 errors, 0 skipped", 1),
         (("raise SystemExit", "import os; os._exit(3)"), "0 passed, 1 failed, 1 errors", 3),
-        # The body of a made-up test: one that is skipped must be counted as that, not as passed.
         (
+            # The body of a made-up test: one that is skipped has to be counted as that.
             ("import pytest; pytest.skip('x')", "assert 1"),
             "1 passed, 0 failed, 0 errors, 1 skip",
             0,
