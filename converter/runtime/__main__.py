@@ -8,7 +8,7 @@ from pathlib import Path
 
 from converter.runtime import open_runtime, open_ssh, sshcontents
 from converter.runtime.contents import ARCHITECTURES
-from converter.runtime.lock import NAME, encode_lock
+from converter.runtime.lock import NAME, encode_lock, lock_file
 from converter.runtime.update import resolve_lock
 from store.errors import BootfsError
 
@@ -33,16 +33,10 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         if arguments.update_lock:
-            # Together: the second layer's programs use libraries of the first.
-            ssh = resolve_lock(arguments.architecture, sshcontents.DEBIAN_PACKAGES, {})
-            for name, lock in (
-                (NAME, resolve_lock(arguments.architecture)),
-                (sshcontents.LOCK, ssh),
-            ):
-                Path(__file__).with_name(name).write_text(encode_lock(lock))
+            _update_locks(arguments.architecture)
         if arguments.print_layer or not arguments.update_lock:
             layer = (
-                open_ssh(_report)
+                open_ssh(arguments.architecture, _report)
                 if arguments.ssh
                 else open_runtime(arguments.architecture, _report)
             )
@@ -54,6 +48,13 @@ def main() -> int:
         _report(f"bootfs: {error}")
         return error.exit_code
     return 0
+
+
+def _update_locks(architecture: str) -> None:
+    """Renew both lock files: the second layer's programs use libraries of the first."""
+    ssh = resolve_lock(architecture, sshcontents.DEBIAN_PACKAGES, {})
+    for name, lock in ((NAME, resolve_lock(architecture)), (sshcontents.LOCK, ssh)):
+        Path(__file__).with_name(lock_file(architecture, name)).write_text(encode_lock(lock))
 
 
 def _report(line: str) -> None:

@@ -26,36 +26,38 @@ _MODULE_ROOTS = (
 _MODULE_SUFFIXES = (
     "/__init__.py",
     ".py",
-    ".cpython-311-x86_64-linux-gnu.so",
+    ".cpython-311-{architecture}-linux-gnu.so",
 )
 
 Files = dict[str, bytes]
 """Contents by path."""
 
 
-def assemble(lock: Lock, inputs: Mapping[str, bytes], own: Mapping[str, bytes]) -> Files:
+def assemble(
+    lock: Lock,
+    inputs: Mapping[str, bytes],
+    own: Mapping[str, bytes],
+    architecture: str = "x86_64",
+    here: Mapping[str, bytes] | None = None,
+) -> Files:
     """Return the files of the bundle by their path below ``/.bootfs/runtime``.
 
     ``inputs`` are the contents of the lock's inputs by name, ``own`` the text of our
-    modules.
+    modules.  ``here`` are loader, interpreter and libraries that this machine can run, if
+    those of the bundle are for another.
 
     Raises:
         FormatError: an input is damaged or lacks a file that `contents` names.
         ConvertError: this machine cannot run the bundle's interpreter.
 
     """
-    packages = {
-        entry.name: (_parse_wheel if entry.kind == "wheel" else parse_deb)(
-            entry.basename, inputs[entry.name]
-        )
-        for entry in lock.inputs
-    }
-    bundle = take_binaries(packages, contents.BINARIES)
+    packages = parse_packages(lock, inputs)
+    bundle = take_binaries(packages, contents.BINARIES, architecture)
     bundle[contents.CERTIFICATES] = _take_certificates(packages["ca-certificates"])
     bundle.update(take_licences(packages))
-    modules = {**_take_modules(packages), **own}
+    modules = {**_take_modules(packages, architecture), **own}
     sources = {path: text for path, text in modules.items() if path.endswith(".py")}
-    compiled = compile_modules(bundle, sources)
+    compiled = compile_modules(bundle if here is None else here, sources)
     for path in modules.keys() - sources.keys():
         compiled[path] = strip_unmapped(path, modules[path])
     bundle[contents.START] = compiled.pop("boot/start.pyc")
@@ -72,6 +74,21 @@ def assemble(lock: Lock, inputs: Mapping[str, bytes], own: Mapping[str, bytes]) 
     return bundle
 
 
+def parse_packages(lock: Lock, inputs: Mapping[str, bytes]) -> dict[str, Files]:
+    """Return the files of each of a lock's inputs, whose contents ``inputs`` has by name.
+
+    Raises:
+        FormatError: an input is damaged.
+
+    """
+    return {
+        entry.name: (_parse_wheel if entry.kind == "wheel" else parse_deb)(
+            entry.basename, inputs[entry.name]
+        )
+        for entry in lock.inputs
+    }
+
+
 def _is_on_boot_path(path: str) -> bool:
     if path.startswith(("boot/", "store/")) or path.endswith(".so"):
         return True
@@ -86,7 +103,9 @@ def _parse_wheel(what: str, wheel: bytes) -> Files:
         raise FormatError(what, 0, str(error)) from error
 
 
-def take_binaries(packages: Mapping[str, Files], wanted: Mapping[str, tuple[str, str]]) -> Files:
+def take_binaries(
+    packages: Mapping[str, Files], wanted: Mapping[str, tuple[str, str]], architecture: str
+) -> Files:
     """Return programs and libraries by the path that ``wanted`` gives to a package's file.
 
     Raises:
@@ -94,7 +113,8 @@ def take_binaries(packages: Mapping[str, Files], wanted: Mapping[str, tuple[str,
 
     """
     binaries = {}
-    for target, (package, path) in wanted.items():
+    for target, (package, pattern) in wanted.items():
+        path = contents.place_of(pattern, architecture)
         if path not in packages[package]:
             raise FormatError(package, 0, f"the package holds no {path}")
         binaries[target] = strip_unmapped(path, packages[package][path])
@@ -124,8 +144,9 @@ def take_licences(packages: Mapping[str, Files]) -> Files:
     return licences
 
 
-def _take_modules(packages: Mapping[str, Files]) -> Files:
+def _take_modules(packages: Mapping[str, Files], architecture: str) -> Files:
     everything = {path: body for package in packages.values() for path, body in package.items()}
+    suffixes = [suffix.format(architecture=architecture) for suffix in _MODULE_SUFFIXES]
     modules = {}
     for name in contents.read_module_names():
         stem = name.replace(".", "/")
@@ -133,7 +154,7 @@ def _take_modules(packages: Mapping[str, Files]) -> Files:
             (
                 (stem + suffix, root + stem + suffix)
                 for root in _MODULE_ROOTS
-                for suffix in _MODULE_SUFFIXES
+                for suffix in suffixes
                 if root + stem + suffix in everything
             ),
             ("", ""),

@@ -64,8 +64,8 @@ def _run(root: Path) -> None:
         subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     except OSError as error:
         raise ConvertError(
-            f"cannot run the x86-64 interpreter of the runtime layer in {root.parent}"
-            f" ({error.strerror}); convert on an x86-64 machine, or set TMPDIR to a"
+            f"cannot run the interpreter of the runtime layer in {root.parent}"
+            f" ({error.strerror}); convert on an x86-64 or AArch64 machine, or set TMPDIR to a"
             " directory that programs may be run from"
         ) from error
     except subprocess.CalledProcessError as error:

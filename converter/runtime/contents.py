@@ -29,8 +29,8 @@ CERTIFICATES = "ca-certificates.crt"
 EMPTY_DIRECTORIES = ("cache", "image", "mnt", "rw")
 """Below ``/.bootfs``: mount points, and where the layer of the image itself puts its files."""
 
-ARCHITECTURES = {"x86_64": "amd64"}
-"""Architectures a layer can be built for, and Debian's names of them."""
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+"""Architectures a layer can be built for, and Debian's names of them, which are OCI's too."""
 
 DEBIAN_PACKAGES = (
     "ca-certificates",
@@ -60,11 +60,15 @@ WHEELS = {
     "trio": "0.35.0",
 }
 
-LIBRARIES = "lib/x86_64-linux-gnu"
+LIBRARIES = "lib/{architecture}-linux-gnu"
+"""Where packages have their libraries; see `place_of`."""
 
-# Path below RUNTIME -> package, path in it.  A library is named as those that need it name it.
+LOADERS = {"x86_64": "ld-linux-x86-64.so.2", "aarch64": "ld-linux-aarch64.so.1"}
+
+# Path below RUNTIME -> package, path in it, which is for `place_of`.  A library is named as
+# those that need it name it.
 BINARIES = {
-    "ld.so": ("libc6", f"{LIBRARIES}/ld-linux-x86-64.so.2"),
+    "ld.so": ("libc6", f"{LIBRARIES}/{{loader}}"),
     "lib/libc.so.6": ("libc6", f"{LIBRARIES}/libc.so.6"),
     "lib/libcrypto.so.3": ("libssl3", f"usr/{LIBRARIES}/libcrypto.so.3"),
     "lib/libdl.so.2": ("libc6", f"{LIBRARIES}/libdl.so.2"),
@@ -87,6 +91,28 @@ REPLACED = {
     "trio/lowlevel.py": "trio_lowlevel.py.in",
     "zstandard/__init__.py": "zstandard.py.in",
 }
+
+
+# Our own module -> what it says for x86-64, and what it is to say in another architecture's
+# layer.  So the layer of x86-64 has nothing that is not for x86-64.
+EDITS: dict[str, dict[str, tuple[str, str]]] = {
+    "x86_64": {},
+    "aarch64": {
+        "boot/syscalls.py": (
+            '_SYS_CLONE, _SYS_SETRESUID = 56, 117\n"""x86-64."""',
+            '_SYS_CLONE, _SYS_SETRESUID = 220, 147\n"""asm-generic/unistd.h."""',
+        ),
+        "boot/workload.py": ("from boot.seccomp import", "from boot.aarch64 import"),
+    },
+}
+
+OF_ONE_ARCHITECTURE = {"boot/aarch64.py": "aarch64"}
+"""Our own modules that are carried in the layer of one architecture alone."""
+
+
+def place_of(path: str, architecture: str) -> str:
+    """Return the path of a file in a package for an architecture, as the tables give it."""
+    return path.format(architecture=architecture, loader=LOADERS[architecture])
 
 
 def read_module_names() -> tuple[str, ...]:

@@ -30,9 +30,8 @@ _UPDATE_LOCK = "python -m converter.runtime --update-lock"
 _PIP_TARGET = (
     *("--no-deps", "--only-binary", ":all:", "--implementation", "cp"),
     *("--python-version", "3.11", "--abi", "cp311", "--abi", "abi3", "--abi", "none"),
-    *("--platform", "manylinux_2_34_x86_64", "--platform", "manylinux_2_28_x86_64"),
-    *("--platform", "manylinux2014_x86_64", "--platform", "manylinux_2_17_x86_64"),
 )
+_PLATFORMS = ("manylinux_2_34", "manylinux_2_28", "manylinux2014", "manylinux_2_17")
 
 
 def read_inputs(lock: Lock, directory: Path, report: Callable[[str], None]) -> dict[str, bytes]:
@@ -172,10 +171,12 @@ def fetch_wheel(entry: Input, _snapshot: str, directory: Path) -> Path:
         NotFound: pip finds no such wheel.
 
     """
-    return download_wheel(entry.name, entry.version, directory)
+    # A wheel for any architecture is found for each.
+    architecture = "aarch64" if entry.file.endswith("_aarch64.whl") else "x86_64"
+    return download_wheel(entry.name, entry.version, directory, architecture)
 
 
-def download_wheel(name: str, version: str, directory: Path) -> Path:
+def download_wheel(name: str, version: str, directory: Path, architecture: str = "x86_64") -> Path:
     """Have pip bring the wheel of a package for the bundle's interpreter.
 
     Raises:
@@ -187,9 +188,10 @@ def download_wheel(name: str, version: str, directory: Path) -> Path:
             f"{name} {version}: {sys.executable} has no pip to fetch it with; install it with"
             f" `{sys.executable} -m ensurepip`, or as your system's package python3-pip"
         )
+    target = [*_PIP_TARGET, *(f"--platform={kind}_{architecture}" for kind in _PLATFORMS)]
     done = subprocess.run(
         [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
-         *_PIP_TARGET, "--dest", directory, f"{name}=={version}"],
+         *target, "--dest", directory, f"{name}=={version}"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     wheels = sorted(directory.glob("*.whl"))

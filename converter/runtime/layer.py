@@ -17,6 +17,7 @@ from pathlib import Path
 from converter.images.gzipping import gzip_deterministic
 from converter.runtime import contents
 from converter.runtime.assemble import assemble
+from converter.runtime.foreign import read_interpreter
 from converter.runtime.fetch import digest_of_file, read_inputs
 from converter.runtime.lock import parse_lock, read_lock_text
 from converter.runtime.sources import read_builder_sources, read_launcher, read_own_sources
@@ -67,16 +68,22 @@ def open_runtime(
     if architecture not in contents.ARCHITECTURES:
         known = ", ".join(contents.ARCHITECTURES)
         raise UsageError(f"no runtime layer for {architecture!r}; there is one for {known}")
-    own = read_own_sources()
+    own = read_own_sources(architecture)
     launcher = read_launcher(architecture)
 
     def build(inputs: Path) -> bytes:
-        lock = parse_lock(read_lock_text())
+        lock = parse_lock(read_lock_text(architecture=architecture))
         contained = read_inputs(lock, inputs, report)
+        here = read_interpreter(architecture, inputs, report)
         report("building the runtime layer")
-        return encode_tar(assemble(lock, contained, own), launcher)
+        return encode_tar(assemble(lock, contained, own, architecture, here), launcher)
 
-    return open_layer("layers", {**own, "init": launcher}, build)
+    return open_layer(directory_of("layers", architecture), {**own, "init": launcher}, build)
+
+
+def directory_of(kind: str, architecture: str) -> str:
+    """Return where in the cache the layers of a kind are that are for an architecture."""
+    return kind if architecture == "x86_64" else f"{kind}-{architecture}"
 
 
 def open_layer(

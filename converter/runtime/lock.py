@@ -20,6 +20,8 @@ from importlib.resources import files
 from store.errors import FormatError
 
 NAME = "runtime.lock"
+_ARCHITECTURE = "x86_64"
+"""Whose lock files have no architecture in their names."""
 _LINE = re.compile(
     r"(deb|wheel) ([\w.+-]+) ([\w.+:~-]+) ([\w.+:~/-]+) ([0-9]{1,12}) ([0-9a-f]{64})",
     re.ASCII,
@@ -87,6 +89,12 @@ def encode_lock(lock: Lock) -> str:
     return "".join(sorted([*lines, f"snapshot {lock.snapshot}\n"]))
 
 
-def read_lock_text(name: str = NAME) -> str:
+def lock_file(architecture: str = _ARCHITECTURE, name: str = NAME) -> str:
+    """Return the name of an architecture's lock file, of the runtime layer or of another."""
+    stem, dot, suffix = name.partition(".")
+    return name if architecture == _ARCHITECTURE else f"{stem}.{architecture}{dot}{suffix}"
+
+
+def read_lock_text(name: str = NAME, architecture: str = _ARCHITECTURE) -> str:
     """Return the lock file that belongs to this release, of the runtime layer or of another."""
-    return (files(__package__) / name).read_text()
+    return (files(__package__) / lock_file(architecture, name)).read_text()

@@ -8,20 +8,34 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
+from converter.runtime.contents import EDITS, OF_ONE_ARCHITECTURE
+
 # What runs in the container; the rest of store belongs to the converter alone.
 _CARRIED = ("boot/", "store/__init__.py", "store/errors.py", "store/format/", "store/read/")
 
 
-def read_own_sources() -> dict[str, bytes]:
-    """Return the text of each of our modules that runs in the container, by its path."""
+def read_own_sources(architecture: str = "x86_64") -> dict[str, bytes]:
+    """Return the text of each of our modules that runs in the container, by its path.
+
+    As it is to be there: numbers that differ among architectures are those of this one.
+    """
     sources: dict[str, bytes] = {}
     for package in ("boot", "store"):
         root = _directory_of(package)
         for path in sorted(root.rglob("*.py")):
             name = f"{package}/{path.relative_to(root).as_posix()}"
-            if name.startswith(_CARRIED):
+            is_ours = OF_ONE_ARCHITECTURE.get(name, architecture) == architecture
+            if name.startswith(_CARRIED) and is_ours:
                 sources[name] = path.read_bytes()
+    for name, (stated, wanted) in EDITS[architecture].items():
+        sources[name] = _edited(name, sources[name], stated.encode(), wanted.encode())
     return sources
+
+
+def _edited(name: str, text: bytes, stated: bytes, wanted: bytes) -> bytes:
+    if text.count(stated) != 1:
+        raise ValueError(f"{name} does not say {stated.decode()!r}, once; see contents.EDITS")
+    return text.replace(stated, wanted)
 
 
 def read_launcher(architecture: str) -> bytes:

@@ -27,7 +27,7 @@ DEBIAN_PACKAGES = (
     "openssh-client",
 )
 
-# Path below SSH -> package, path in it.
+# Path below SSH -> package, path in it, as for the runtime layer.
 BINARIES = {
     "lib/libcom_err.so.2": ("libcom-err2", f"{LIBRARIES}/libcom_err.so.2"),
     "lib/libgssapi_krb5.so.2": ("libgssapi-krb5-2", f"usr/{LIBRARIES}/libgssapi_krb5.so.2"),

@@ -13,7 +13,7 @@ from converter.runtime import sshcontents
 from converter.runtime.assemble import take_binaries, take_licences
 from converter.runtime.debfile import parse_deb
 from converter.runtime.fetch import read_inputs
-from converter.runtime.layer import RuntimeLayer, open_layer
+from converter.runtime.layer import RuntimeLayer, directory_of, open_layer
 from converter.runtime.lock import Lock, parse_lock, read_lock_text
 from converter.runtime.tarball import TOP, encode_members
 
@@ -23,7 +23,9 @@ Members = dict[str, tuple[int, bytes | None]]
 """Mode and contents by path; None for a directory."""
 
 
-def open_ssh(report: Callable[[str], None] = lambda _: None) -> RuntimeLayer:
+def open_ssh(
+    architecture: str = "x86_64", report: Callable[[str], None] = lambda _: None
+) -> RuntimeLayer:
     """Return the layer of this release, built if the cache does not hold it intact.
 
     ``report`` gets a line for every step that takes long.
@@ -37,15 +39,15 @@ def open_ssh(report: Callable[[str], None] = lambda _: None) -> RuntimeLayer:
     """
 
     def build(inputs: Path) -> bytes:
-        lock = parse_lock(read_lock_text(sshcontents.LOCK))
+        lock = parse_lock(read_lock_text(sshcontents.LOCK, architecture))
         contained = read_inputs(lock, inputs, report)
         report("building the layer with ssh")
-        return encode_members(assemble_ssh(lock, contained), TIME_S)
+        return encode_members(assemble_ssh(lock, contained, architecture), TIME_S)
 
-    return open_layer("ssh-layers", {}, build)
+    return open_layer(directory_of("ssh-layers", architecture), {}, build)
 
 
-def assemble_ssh(lock: Lock, inputs: Mapping[str, bytes]) -> Members:
+def assemble_ssh(lock: Lock, inputs: Mapping[str, bytes], architecture: str = "x86_64") -> Members:
     """Return the members of the layer, of the contents of the lock's inputs by name.
 
     Raises:
@@ -54,7 +56,7 @@ def assemble_ssh(lock: Lock, inputs: Mapping[str, bytes]) -> Members:
     """
     packages = {e.name: parse_deb(e.basename, inputs[e.name]) for e in lock.inputs}
     files = {
-        **take_binaries(packages, sshcontents.BINARIES),
+        **take_binaries(packages, sshcontents.BINARIES, architecture),
         **take_licences(packages),
         **sshcontents.TEXTS,
     }

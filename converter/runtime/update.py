@@ -58,7 +58,7 @@ def resolve_lock(
     with tempfile.TemporaryDirectory(prefix="bootfs-lock-") as scratch:
         inputs = [
             *_resolve_debs(packages, contents.ARCHITECTURES[architecture], Path(scratch)),
-            *_resolve_wheels(wheels, Path(scratch)),
+            *_resolve_wheels(wheels, architecture, Path(scratch)),
         ]
     return Lock(tuple(sorted(inputs)), time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
 
@@ -98,12 +98,12 @@ def _run_apt(configuration: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def _resolve_wheels(pinned: Mapping[str, str], directory: Path) -> list[Input]:
+def _resolve_wheels(pinned: Mapping[str, str], architecture: str, directory: Path) -> list[Input]:
     inputs = []
     for name, version in pinned.items():
         wheels = directory / "wheels" / name
         wheels.mkdir(parents=True)
-        path = download_wheel(name, version, wheels)
+        path = download_wheel(name, version, wheels, architecture)
         size = path.stat().st_size
         inputs.append(Input("wheel", name, version, path.name, size, digest_of_file(path)))
     return inputs
