@@ -16,17 +16,18 @@ from pathlib import Path
 from signal import SIGHUP, SIGTERM
 
 from converter import RELEASE
-from converter.bootview import read_boot_image
+from converter.bootimages import iter_boot_images, open_boot_image
 from converter.check import Comparison
 from converter.convert import DEFAULT_LEVEL, Report, convert
 from converter.diffing import diff_images
 from converter.exporting import export_image
 from converter.htmlreport import check_report, write_report
+from converter.imageindex import IndexReport, convert_several
 from converter.images.transports import open_image
 from converter.inspecting import inspect_image
 from converter.keeping import check_whole_store, collect_store, forget_image, parse_duration
 from converter.layers import merge_layers
-from converter.platforms import Platform, parse_platform
+from converter.platforms import ALL, Platform, parse_platform, parse_platforms
 from converter.preflight import ask_mirrors
 from converter.progress import Progress, shown_progress
 from converter.reference import ROOT_ALONE, Reference, parse_reference
@@ -52,6 +53,7 @@ DEFAULT_STORE = "bootfs-store"
 REGISTRY_STORE = "registry"
 """For ``--store``: the repository of DEST."""
 READ_LIMIT_S = 60.0
+LEFT_OUT = 3
 DIFFERENT = 4
 INTERRUPTED = 130
 
@@ -62,9 +64,9 @@ SOURCE also dir:DIRECTORY, the root file system itself or what skopeo copies to 
 tar:FILE, the root file system in a tar.
 """
 EXIT_STATUS = """\
-Exit status: 0 done, 1 other failure, 2 usage, 4 differences found, 10 not found, 11 damaged
-bytes, 12 unknown or damaged format, 13 access denied, 14 store, registry or engine failed,
-15 the source cannot be converted, 130 interrupted.
+Exit status: 0 done, 1 other failure, 2 usage, 3 done but for images that were left out,
+4 differences found, 10 not found, 11 damaged bytes, 12 unknown or damaged format, 13 access
+denied, 14 store, registry or engine failed, 15 the source cannot be converted, 130 interrupted.
 """
 
 
@@ -132,7 +134,11 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--report", metavar="FILE", help="write what is in the image as a page of HTML"
     )
-    add_platform(command, "of SOURCE")
+    command.add_argument(
+        "--platform", metavar="OS/ARCHITECTURE",
+        help="which image of SOURCE where that is an index of several, several with commas, or "
+        "all; default: this machine's",
+    )  # fmt: skip
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.add_argument("--progress", choices=("bar", "json", "none"))
     add_settings(command)
@@ -171,6 +177,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--sparse", action="store_true",
         help="keep holes of files; Docker runs such an image, and cannot save or push it",
     )  # fmt: skip
+    add_platform(command, "of IMAGE")
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.add_argument("--progress", choices=("bar", "json", "none"))
 
@@ -303,6 +310,7 @@ def _run(options: argparse.Namespace) -> int:
                 options.destination,
                 _store_of(options.store, options.image) or DEFAULT_STORE,
                 options.progress,
+                _platform(options),
                 sparse=options.sparse,
                 as_json=options.json,
             )
@@ -342,7 +350,13 @@ def _convert(options: argparse.Namespace) -> int:
             f"{source} has settings of its own, which are kept; "
             "--entrypoint, --cmd, --env, --user, --workdir are for a SOURCE dir: or tar:"
         )
+    platforms = () if options.platform is None else parse_platforms(options.platform)
+    is_index = len(platforms) > 1 or ALL in platforms
     if options.report is not None:
+        if is_index:
+            raise UsageError(
+                f"--report is of one image; choose it with --platform, not {options.platform}"
+            )
         check_report(Path(options.report))
     if options.blob_store:
         # Refuse here what every boot of the image would refuse.
@@ -357,28 +371,34 @@ def _convert(options: argparse.Namespace) -> int:
     ):
         for url in options.mount_from:
             mount_from(backend, url)
-        report = convert(
-            source,
-            destination,
-            backend,
-            options.level,
-            "|".join(map(normalised_url, blob_store.split("|"))),
-            progress,
-            _platform(options),
-            with_ssh=options.with_ssh,
-            settings=settings,
-            force=options.force,
-        )
-        if options.report is not None:
-            write_report(Path(options.report), report, destination, backend)
+        urls = "|".join(map(normalised_url, blob_store.split("|")))
+        report: Report | IndexReport
+        if is_index:
+            report = convert_several(
+                source, destination, backend, options.level, urls, progress, platforms,
+                with_ssh=options.with_ssh, settings=settings, force=options.force,
+            )  # fmt: skip
+        else:
+            report = convert(
+                source, destination, backend, options.level, urls, progress,
+                platforms[0] if platforms else None,
+                with_ssh=options.with_ssh, settings=settings, force=options.force,
+            )  # fmt: skip
+            if options.report is not None:
+                write_report(Path(options.report), report, destination, backend)
     if not options.blob_store and is_on_this_machine(store):
         print(
             f"bootfs: the image's store is {shown(store)}, where a container finds itself: give "
             "--blob-store, or BLOB_STORE to each container, with an address that it reaches",
             file=sys.stderr,
         )
-    print(json.dumps(report.as_json()) if options.json else summary(report))
-    return 0
+    if isinstance(report, Report):
+        print(json.dumps(report.as_json()) if options.json else summary(report))
+        return 0
+    for one in report.left_out:
+        print(f"bootfs: {one}", file=sys.stderr)
+    print(json.dumps(report.as_json()) if options.json else summary_of_several(report))
+    return 0 if report.is_whole else LEFT_OUT
 
 
 def _store_of(store: str | None, image: str) -> str | None:
@@ -468,6 +488,12 @@ def summary(report: Report) -> str:
     )
 
 
+def summary_of_several(report: IndexReport) -> str:
+    """Return the last lines of a conversion of several images."""
+    lines = [f"{platform}: {summary(each)}" for platform, each in report.images]
+    return "\n".join([*lines, f"{report.reference}: {len(lines)} platforms, {report.digest}"])
+
+
 def _reporter(progress: Progress) -> Callable[[str], None]:
     """Return what prints a line beside what shows progress."""
 
@@ -516,14 +542,17 @@ def _check_fetchable(options: argparse.Namespace) -> int:
         raise NotFound(f"--auth {options.auth}: there is no such directory; check the path")
     image = parse_reference(options.fetchable)
     with Spool() as spool:
-        view = read_boot_image(open_image(image, spool), spool)
-    named = view.config.blob_store if options.store is None else os.fsencode(options.store)
-    urls = _named_store(os.fsdecode(named), image)
+        views = [view for _, view in iter_boot_images(image, spool)]
     answers = []
-    for answer in ask_mirrors(view.index, urls, READ_LIMIT_S, options.auth or ""):
-        answers.append(answer)
-        if not options.json:
-            print(answer)
+    for view in views:
+        if len(views) > 1 and not options.json:
+            print(f"{view.image_config.get('os')}/{view.image_config.get('architecture')}:")
+        named = view.config.blob_store if options.store is None else os.fsencode(options.store)
+        urls = _named_store(os.fsdecode(named), image)
+        for answer in ask_mirrors(view.index, urls, READ_LIMIT_S, options.auth or ""):
+            answers.append(answer)
+            if not options.json:
+                print(answer)
     if options.json:
         print(json.dumps([answer.as_json() for answer in answers]))
     codes = [problem.error.exit_code for answer in answers for problem in answer.problems]
@@ -539,8 +568,9 @@ def _compare(options: argparse.Namespace) -> int:
         Spool(advance=progress.advance) as spool,
     ):
         progress.step("open")
-        original = open_image(parse_reference(options.source), spool, _platform(options))
-        view = read_boot_image(open_image(destination, spool), spool)
+        platform = _platform(options)
+        original = open_image(parse_reference(options.source), spool, platform)
+        view = open_boot_image(destination, spool, platform)
         if not is_in_registry(store):
             # Or else everything would be missing, which is no difference of the image.
             source.fetch(STORE_MARK, 0, len(STORE_MARK_TEXT))

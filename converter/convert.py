@@ -6,14 +6,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from converter.bootimage import (
-    ImageFiles,
-    build_config,
-    build_own_layer,
-    check_source,
-)
+from converter.bootimage import check_source
 from converter.earlier import Earlier, Kept, read_earlier
-from converter.erofswriter import write_bootstrap
 from converter.images.rootfs import with_settings
 from converter.images.transports import (
     check_destination,
@@ -22,24 +16,17 @@ from converter.images.transports import (
     peek_digest,
     set_apart,
     write_image,
+    write_joined_images,
 )
-from converter.images.view import Layer, LayerSource
-from converter.layers import merge_layers
-from converter.order import lay_out
-from converter.origins import encode_origins
-from converter.platforms import Platform
+from converter.images.view import LayerSource
+from converter.making import Made, make_boot_image
+from converter.platforms import OWN_OR_ONLY, Listed, Platform
 from converter.progress import Progress
 from converter.reference import Reference
-from converter.runtime import RuntimeLayer
 from converter.settings import Settings
+from converter.sourceconfig import architecture_of
 from converter.spool import Spool
-from converter.storing import add_bootstrap, store_region
-from converter.structure import check_structure
 from store.errors import UsageError
-from store.format.chunkindex import encode_chunk_index
-from store.format.digest import digest_of
-from store.format.erofs import Image
-from store.format.names import bootstrap_name, chunk_index_name
 from store.format.sshurl import is_ssh_url
 from store.interfaces import Backend
 from store.write.roots import commit
@@ -90,7 +77,7 @@ def convert(
     level: int,
     blob_store: str,
     progress: Progress,
-    platform: Platform | None = None,
+    platform: Platform | Listed | None = None,
     *,
     with_ssh: bool = False,
     settings: Settings | None = None,
@@ -116,81 +103,59 @@ def convert(
     if destination.is_place_of(source):
         raise UsageError(f"{destination} is SOURCE, which would be lost; give another DEST")
     started = time.monotonic()
-    has_ssh = with_ssh or any(is_ssh_url(url) for url in blob_store.split("|"))
-    kept = Kept(level, blob_store, backend, has_ssh)
+    kept = Kept(level, blob_store, backend, with_ssh or has_ssh_url(blob_store))
     backend.check()
     set_apart(destination, backend)
     with Spool(advance=progress.advance) as spool:
-        earlier = None if force else read_earlier(destination, spool)
+        there = platform.platform if isinstance(platform, Listed) else platform or OWN_OR_ONLY
+        earlier = None if force else read_earlier(destination, spool, there)
         if earlier is None:
             check_destination(destination)
         progress.step("open")
         peeked = peek_digest(source) if earlier is not None and platform is None else ""
         if earlier is not None and earlier.is_of(str(source), peeked, kept):
-            return _unchanged(earlier, [], destination, kept, progress, started)
+            return report_unchanged(earlier, [], destination, kept, progress, started)
         image = open_image(source, spool, platform)
         if settings:
             image = with_settings(image, settings)
         check_source(image)
         if earlier is not None:
             if earlier.is_of(image.name, image.manifest_digest, kept):
-                return _unchanged(earlier, image.layers, destination, kept, progress, started)
+                return report_unchanged(earlier, image.layers, destination, kept, progress, started)
             check_destination(destination)
-        progress.step("read", sum(layer.size for layer in image.layers))
-        tree = merge_layers(image.layers, spool, advance=progress.advance)
-        region = lay_out(tree)
-        # Only for a source that can be converted: this may go over the network.
-        progress.step("runtime")
-        shared = [_as_layer(layer) for layer in kept.shared()]
-        backend.create()
-        progress.step("store", region.size)
-        stored = store_region(region, backend, level, progress.advance)
-        index = stored.index
-
-        progress.step("bootstrap")
-        bootstrap = write_bootstrap(tree, region.extents, region.size)
-        add_bootstrap(index, bootstrap.plain, bootstrap.data_start)
-        check_structure(Image(bootstrap.plain), index)
-        encoded = encode_chunk_index(index)
-        digest = digest_of(encoded)
-        backend.write(chunk_index_name(digest), iter((encoded,)))
-        backend.write(bootstrap_name(digest), iter((bootstrap.plain,)))
-
-        progress.step("image")
-        origins = encode_origins(region.extents)
-        files = ImageFiles(bootstrap.plain, encoded, digest, origins)
-        own = build_own_layer(image, tree, files, blob_store)
-    layers = [*shared, own]
-    config = build_config(image, layers, digest, level)
-    joined = join_store(destination, config, layers, backend, digest)
-    commit(backend, digest, list(zip(index.pack_digests, index.pack_sizes, strict=True)))
-    image_digest = joined.write() if joined else write_image(destination, config, layers)
+        made = make_boot_image(image, kept, spool, progress)
+    joined = join_store(destination, made.config, made.layers, backend, made.chunk_index)
+    commit(backend, made.chunk_index, made.packs)
+    digest = (
+        write_joined_images([joined])
+        if joined
+        else write_image(destination, made.config, made.layers)
+    )
     progress.end()
+    return report_of(made, str(destination), digest, started)
+
+
+def report_of(made: Made, reference: str, digest: str, started: float) -> Report:
+    """Return what is to be said of a boot image that was written; ``started`` is monotonic."""
+    stored = made.stored
     return Report(
-        chunks=index.chunk_count,
+        chunks=stored.index.chunk_count,
         new_chunks=stored.new_chunks,
-        plain_bytes=region.size,
+        plain_bytes=made.region_size,
         stored_bytes=stored.referenced_bytes,
         new_stored_bytes=stored.new_bytes,
-        source_layer_bytes=[layer.size for layer in image.layers],
-        boot_image=BootImageReport(
-            str(destination), image_digest, own.size, sum(layer.size for layer in shared)
-        ),
+        source_layer_bytes=made.source_layer_sizes,
+        boot_image=BootImageReport(reference, digest, made.own_size, made.shared_size),
         seconds=round(time.monotonic() - started, 3),
     )
 
 
-def _as_layer(shared: RuntimeLayer) -> Layer:
-    return Layer(
-        plain=shared.plain_path,
-        stored=shared.stored_path,
-        diff_id=shared.diff_id,
-        digest=shared.digest,
-        size=shared.size,
-    )
+def has_ssh_url(blob_store: str) -> bool:
+    """Whether a store that containers are to read, or a mirror of it, is read over SSH."""
+    return any(is_ssh_url(url) for url in blob_store.split("|"))
 
 
-def _unchanged(
+def report_unchanged(
     earlier: Earlier,
     layers: Sequence[LayerSource],
     destination: Reference,
@@ -198,6 +163,7 @@ def _unchanged(
     progress: Progress,
     started: float,
 ) -> Report:
+    """Return what is to be said of a boot image that was there already."""
     progress.end()
     index = earlier.view.index
     return Report(
@@ -211,7 +177,7 @@ def _unchanged(
             str(destination),
             earlier.digest,
             earlier.own_layer_size(),
-            sum(layer.size for layer in kept.shared()),
+            sum(layer.size for layer in kept.shared(architecture_of(earlier.view.image_config))),
         ),
         seconds=round(time.monotonic() - started, 3),
         unchanged=True,

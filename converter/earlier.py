@@ -10,10 +10,13 @@ from converter.bootview import BootView, read_boot_image
 from converter.images.gzipping import gzip_deterministic
 from converter.images.transports import may_have_label, open_image
 from converter.images.view import ImageView
+from converter.platforms import Wish
 from converter.reference import ROOT_ALONE, Reference
 from converter.runtime import RuntimeLayer, open_runtime, open_ssh
+from converter.runtime.contents import ARCHITECTURES
+from converter.sourceconfig import architecture_of
 from converter.spool import Spool
-from store.errors import FormatError, IntegrityError, NotFound, UsageError
+from store.errors import ConvertError, FormatError, IntegrityError, NotFound, UsageError
 from store.format.names import STORE_MARK, manifest_name
 from store.interfaces import Backend
 from store.write.roots import needed_names
@@ -29,14 +32,16 @@ class Kept:
     has_ssh: bool
     """Whether it has the layer that reads stores over SSH."""
 
-    def shared(self) -> list[RuntimeLayer]:
-        """Return the layers below its own.
+    def shared(self, architecture: str) -> list[RuntimeLayer]:
+        """Return the layers below its own, for an architecture as OCI names it.
 
         Raises:
             BootfsError: as `open_runtime`.
 
         """
-        return [open_runtime(), open_ssh()] if self.has_ssh else [open_runtime()]
+        machine = next(name for name, its in ARCHITECTURES.items() if its == architecture)
+        runtime = open_runtime(machine)
+        return [runtime, open_ssh(machine)] if self.has_ssh else [runtime]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,11 @@ class Earlier:
         layers = (view.image_config.get("rootfs") or {}).get("diff_ids") or []
         if view.config.blob_store != kept.blob_store.encode():
             return False
-        if layers[:-1] != [layer.diff_id for layer in kept.shared()]:
+        try:
+            architecture = architecture_of(view.image_config)
+        except ConvertError:
+            return False
+        if layers[:-1] != [layer.diff_id for layer in kept.shared(architecture)]:
             return False
         image = view.config.chunk_index
         packs = zip(view.index.pack_digests, view.index.pack_sizes, strict=True)
@@ -85,8 +94,10 @@ class Earlier:
         return all(kept.backend.has(name) for name in names)
 
 
-def read_earlier(destination: Reference, spool: Spool) -> Earlier | None:
+def read_earlier(destination: Reference, spool: Spool, platform: Wish) -> Earlier | None:
     """Return the boot image at ``destination``; None where there is none, or something else.
+
+    Of an image index that for ``platform``.
 
     Raises:
         AccessDenied, Unreachable, StorageFull: nobody can tell.
@@ -97,7 +108,7 @@ def read_earlier(destination: Reference, spool: Spool) -> Earlier | None:
     try:
         if not may_have_label(destination, LABEL + "release"):
             return None
-        image = open_image(destination, spool)
+        image = open_image(destination, spool, platform)
         digest = image.named_digest or image.manifest_digest
         return Earlier(read_boot_image(image, spool), digest, image)
     except (NotFound, UsageError, FormatError, IntegrityError):

@@ -6,11 +6,12 @@ import json
 import sys
 from contextlib import closing
 
+from converter.bootimages import open_boot_image
 from converter.boottree import read_tree
-from converter.bootview import read_boot_image
 from converter.images.layerfile import spool_layer
-from converter.images.transports import check_destination, open_image, write_image
+from converter.images.transports import check_destination, write_image
 from converter.layertar import iter_layer
+from converter.platforms import Platform
 from converter.progress import iter_counted, shown_progress
 from converter.reference import DOCKER_ARCHIVE, DOCKER_DAEMON, parse_reference
 from converter.restoring import restore_config
@@ -27,13 +28,15 @@ def export_image(
     destination: str,
     store: str,
     progress_wish: str | None,
+    platform: Platform | None = None,
     *,
     sparse: bool,
     as_json: bool,
 ) -> int:
     """Write an ordinary image with the tree and the settings of a boot image; return 0.
 
-    With ``sparse`` holes of files stay holes, else they become zeros; see `iter_layer`.
+    Of an image index that for ``platform``; see `open_boot_image`.  With ``sparse`` holes of
+    files stay holes, else they become zeros; see `iter_layer`.
 
     All of the image's chunks are fetched from ``store``, each verified.  Nothing is
     visible at the destination until all of it is there.
@@ -54,7 +57,7 @@ def export_image(
         Spool() as spool,
     ):
         progress.step("open")
-        view = read_boot_image(open_image(parse_reference(image), spool), spool)
+        view = open_boot_image(parse_reference(image), spool, platform)
         config = restore_config(view)
         with closing(view.open_reader(source)) as reader:
             tree = read_tree(view.open_tree(reader), reader)

@@ -12,7 +12,7 @@ from importlib.resources import files as package_files
 from pathlib import Path
 
 from converter import RELEASE
-from converter.bootview import read_boot_image
+from converter.bootimages import open_boot_image
 from converter.contents import read_files
 from converter.convert import Report
 from converter.htmlsections import (
@@ -25,7 +25,6 @@ from converter.htmlsections import (
     iter_tiles,
 )
 from converter.images.placing import write_file
-from converter.images.transports import open_image
 from converter.reference import Reference
 from converter.sharing import count_repeats, read_sharing
 from converter.spool import Spool, os_errors_at
@@ -57,7 +56,7 @@ def write_report(path: Path, report: Report, destination: Reference, backend: Ba
 
     """
     with Spool() as spool:
-        view = read_boot_image(open_image(destination, spool), spool)
+        view = open_boot_image(destination, spool)
     facts = Facts(
         report,
         view,

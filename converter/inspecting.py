@@ -8,9 +8,9 @@ from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
-from converter.bootview import BootView, read_boot_image
+from converter.bootimages import open_boot_image
+from converter.bootview import BootView
 from converter.contents import by_directory, by_layer, read_files
-from converter.images.transports import open_image
 from converter.platforms import Platform
 from converter.reference import parse_reference
 from converter.sharing import Sharing, check_listable, count_repeats, read_sharing
@@ -43,7 +43,7 @@ def inspect_image(
 
     """
     with Spool() as spool:
-        view = read_boot_image(open_image(parse_reference(image), spool, platform), spool)
+        view = open_boot_image(parse_reference(image), spool, platform)
     facts = describe(view)
     facts |= describe_contents(view, depth)
     if store is not None:

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 
-from converter.bootview import read_boot_image
-from converter.images.transports import forget_image_in, open_image
+from converter.bootimages import iter_boot_images
+from converter.images.transports import forget_images_in
 from converter.progress import Progress, shown_progress
 from converter.reference import Reference, parse_reference
 from converter.spool import Spool
@@ -56,7 +56,7 @@ def _open_writable(url: str) -> Backend:
 def _open_listing(url: str, images: Sequence[str]) -> Listing:
     """Return the store at ``url``, or of it what ``images`` need: references or digests."""
     if images:
-        digests = sorted({_parse_image(image) for image in images})
+        digests = sorted({digest for image in images for digest, _ in _parse_named(image)[0]})
         return ImagesOf(open_objects(url, READ_LIMIT_S), digests)
     if is_served(url):
         raise UsageError(
@@ -66,21 +66,21 @@ def _open_listing(url: str, images: Sequence[str]) -> Listing:
     return open_backend(url)
 
 
-def _parse_image(image: str) -> bytes:
-    """Return the chunk index digest of a boot image, which ``blake3:…`` is already."""
-    return _parse_named(image)[0]
+def _parse_named(image: str) -> tuple[list[tuple[bytes, str]], Reference | None]:
+    """Return chunk index digests, and of boot images their own digests and the reference.
 
-
-def _parse_named(image: str) -> tuple[bytes, tuple[Reference, str] | None]:
-    """Return the chunk index digest, and of a boot image its reference and own digest."""
+    Of an image index all boot images; ``blake3:…`` is a chunk index's digest already.
+    """
     match = _CHUNK_INDEX.fullmatch(image)
     if match:
-        return bytes.fromhex(match[1]), None
+        return [(bytes.fromhex(match[1]), "")], None
     reference = parse_reference(image)
     with Spool() as spool:
-        view = open_image(reference, spool)
-        chunk_index = read_boot_image(view, spool).config.chunk_index
-    return chunk_index, (reference, view.manifest_digest)
+        found = [
+            (view.config.chunk_index, opened.manifest_digest)
+            for opened, view in iter_boot_images(reference, spool)
+        ]
+    return found, reference
 
 
 def check_whole_store(
@@ -154,6 +154,8 @@ def _checked_line(counts: dict[str, int], found: int, left: int, *, is_repair: b
 def forget_image(url: str, image: str) -> int:
     """Remove an image, named by reference or digest, from the store at ``url``; return 0.
 
+    Of an image index every boot image.
+
     Raises:
         NotFound: there is no store, no such boot image, or it is not in the store.
         UsageError: the image is no boot image, or has tags beside the one that is given.
@@ -161,8 +163,7 @@ def forget_image(url: str, image: str) -> int:
 
     """
     with closing(_open_writable(url)) as backend:
-        digest, named = _parse_named(image)
-        done = forget_image_in(backend, digest, named)
+        done = forget_images_in(backend, *_parse_named(image))
     frees = (
         "the registry's garbage collector frees what only it needed"
         if is_in_registry(url)

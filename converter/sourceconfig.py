@@ -13,13 +13,15 @@ from datetime import datetime
 from typing import Any
 
 from converter.images.view import JsonObject
+from converter.runtime.contents import ARCHITECTURES
 from store.errors import ConvertError
 
 PATH_LIMIT = 4095
 """The longest path that the kernel takes, in bytes."""
 
-_PLATFORM = {"os": "linux", "architecture": "amd64"}
-"""What the runtime layer is made for."""
+_SYSTEM = "linux"
+_ARCHITECTURES = tuple(ARCHITECTURES.values())
+"""What runtime layers are made for; the first is that of an image that names none."""
 _TEXTS = ("Hostname", "Domainname", "User", "WorkingDir", "StopSignal")
 _LISTS = ("Entrypoint", "Cmd", "Env", "Shell", "OnBuild")
 _SETS = ("Volumes", "ExposedPorts")
@@ -70,14 +72,26 @@ def check_platform(config: JsonObject) -> None:
         ConvertError: it is of another.
 
     """
-    for name, wanted in _PLATFORM.items():
-        stated = config.get(name) or wanted
-        if stated != wanted:
+    architecture_of(config)
+
+
+def architecture_of(config: JsonObject) -> str:
+    """Return the architecture of a config of a platform that boot images can be made for.
+
+    Raises:
+        ConvertError: it is of another.
+
+    """
+    for name, known in (("os", (_SYSTEM,)), ("architecture", _ARCHITECTURES)):
+        stated = config.get(name) or known[0]
+        if stated not in known:
+            platforms = [f"{_SYSTEM}/{one}" for one in _ARCHITECTURES]
             raise ConvertError(
                 f"the source image's {name} is {stated!r}; bootfs converts images for "
-                f"{'/'.join(_PLATFORM.values())} alone, pull the image with "
-                f"`--platform {'/'.join(_PLATFORM.values())}`"
+                f"{' and '.join(platforms)} alone, pull the image with "
+                f"`--platform {platforms[0]}`"
             )
+    return str(config.get("architecture") or _ARCHITECTURES[0])
 
 
 def encode_text(text: str) -> bytes:

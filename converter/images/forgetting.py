@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from converter.images.joined import is_joined
 from converter.reference import Reference
 from store.errors import UsageError
@@ -10,37 +12,38 @@ from store.write.backends.registry import RegistryBackend
 from store.write.roots import check_is_store
 
 
-def forget_in_registry(backend: Backend, image: bytes, named: tuple[Reference, str] | None) -> str:
-    """Remove an image from a registry, and return what to say of it.
+def forget_in_registry(
+    backend: Backend, images: Sequence[tuple[bytes, str]], reference: Reference | None
+) -> str:
+    """Remove images from a registry, and return what to say of it.
 
-    ``image`` is the raw digest of its chunk index.  Of it goes all, or one boot image:
-    ``named``, its reference and the digest of its manifest or config.
+    Each is given by the raw digest of its chunk index.  Of it goes all, or, where there is a
+    ``reference``, the one boot image of that whose manifest or config has the digest beside it.
 
     Raises:
         NotFound: there is no store, or no such image in it.
-        UsageError: the boot image has tags beside the one that is given.
+        UsageError: a boot image has tags beside the one that is given.
         BootfsError: the store cannot be read, or not be changed.
 
     """
     assert isinstance(backend, RegistryBackend)
     check_is_store(backend)
-    if named is None:
-        what, tags = f"blake3:{image.hex()} forgotten", backend.forget(image)
-    else:
-        what, tags = _forget_boot_image(backend, image, *named)
-    return f"{what}, {_counted(tags)} removed"
-
-
-def _forget_boot_image(
-    backend: RegistryBackend, image: bytes, reference: Reference, digest: str
-) -> tuple[str, list[str]]:
-    """Remove one boot image; return what to say of it, and the tags that went."""
-    subject = backend.find_subject(image, digest)
-    if not subject:
-        what = f"blake3:{image.hex()} forgotten, for every boot image outside of this repository"
-        return f"{what} that has it, with other settings too", backend.forget(image, subject)
-    _check_no_other_tag(backend, reference, subject)
-    return f"boot image {subject} forgotten", backend.forget(image, subject)
+    doomed: dict[tuple[bytes, str | None], str] = {}
+    for image, digest in images:
+        if reference is None:
+            doomed[image, None] = f"blake3:{image.hex()} forgotten"
+            continue
+        subject = backend.find_subject(image, digest)
+        doomed[image, subject] = f"boot image {subject} forgotten"
+        if subject:
+            _check_no_other_tag(backend, reference, subject)
+        else:
+            doomed[image, subject] = (
+                f"blake3:{image.hex()} forgotten, for every boot image outside of this "
+                "repository that has it, with other settings too"
+            )
+    tags = backend.forget_all(doomed.keys())
+    return f"{'; '.join(doomed.values())}, {_counted(tags)} removed"
 
 
 def _check_no_other_tag(backend: RegistryBackend, reference: Reference, subject: str) -> None:

@@ -5,9 +5,9 @@ docs/format.md, "Store in a registry, version 1".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from converter.images.ociimage import MANIFEST, OciImage
+from converter.images.ociimage import MANIFEST, OciImage, OciIndex
 from converter.images.registry import push_image
 from converter.images.view import JsonObject, Layer
 from converter.reference import Reference
@@ -49,18 +49,18 @@ class JoinedImage:
         layers: Sequence[Layer],
         backend: Backend,
         image: bytes,
+        stated: Mapping[str, object] | None = None,
     ) -> None:
         assert isinstance(backend, RegistryBackend)
-        self._reference = reference
-        self._backend = backend
+        self.reference = reference
+        self.backend = backend
         self._image = image
-        self._boot_image = OciImage(config, layers)
-        backend.subject = Descriptor(
-            MANIFEST, self._boot_image.digest, len(self._boot_image.manifest)
-        )
+        self.boot_image = OciImage(config, layers, stated)
+        self._subject = Descriptor(MANIFEST, self.boot_image.digest, len(self.boot_image.manifest))
+        backend.subject = self._subject
 
-    def write(self) -> str:
-        """Push the boot image and then, under the user's tag, the index; return its digest.
+    def push(self) -> JsonObject:
+        """Push the boot image under a tag of its own; return the index's entry of its artifact.
 
         The image must have been committed to the store.
 
@@ -70,18 +70,16 @@ class JoinedImage:
             IntegrityError: a layer's stored bytes are not those of its digest.
 
         """
-        artifact = self._backend.find_artifact(self._image)
-        repository = self._backend.repository
-        push_image(repository, self._boot_image, boot_image_tag(self._image, artifact.subject))
+        self.backend.subject = self._subject
+        artifact = self.backend.find_artifact(self._image)
+        tag = boot_image_tag(self._image, artifact.subject)
+        push_image(self.backend.repository, self.boot_image, tag)
         self._list_referrer(artifact)
-        entries = [self._boot_image.descriptor, _entry(artifact) | {"platform": _NO_PLATFORM}]
-        index = _index_of(entries)
-        repository.push_manifest(self._reference.tag, index)
-        return index.digest
+        return _entry(artifact) | {"platform": _NO_PLATFORM}
 
     def _list_referrer(self, artifact: Artifact) -> None:
         """See that the artifact is among the boot image's referrers, by API or by tag."""
-        repository = self._backend.repository
+        repository = self.backend.repository
         listed = repository.fetch_referrers(artifact.subject)
         if any(referrer.digest == artifact.digest for referrer in listed):
             return
@@ -89,6 +87,24 @@ class JoinedImage:
         repository.push_manifest(
             referrers_tag(artifact.subject), _index_of([*entries, _entry(artifact)])
         )
+
+
+def write_joined(several: Sequence[JoinedImage], artifacts: Sequence[JsonObject]) -> str:
+    """Push, under the user's tag, the index of boot images and their artifacts; return its digest.
+
+    The boot images were pushed; ``artifacts`` are what `JoinedImage.push` returned.
+
+    Raises:
+        AccessDenied, StorageFull, RemoteError: it cannot be written.
+
+    """
+    # Of images that differ in nothing but what an index states there is one artifact.
+    distinct = {artifact["digest"]: artifact for artifact in artifacts}
+    index = OciIndex([one.boot_image for one in several], list(distinct.values()))
+    several[0].backend.repository.push_manifest(
+        several[0].reference.tag, Manifest(index.manifest, OCI_INDEX)
+    )
+    return index.digest
 
 
 def _entry(artifact: Artifact) -> JsonObject:

@@ -12,9 +12,9 @@ from converter.images.documents import (
     read_document,
 )
 from converter.images.members import Files, open_members
-from converter.images.resolving import manifests_of, open_resolved
+from converter.images.resolving import list_resolved, manifests_of, open_resolved
 from converter.images.view import ImageView
-from converter.platforms import Platform
+from converter.platforms import Listed, Wish
 from converter.reference import Reference
 from converter.spool import FileBlob, Spool, os_errors_at
 from store.errors import FormatError, ImageNotFound, NotFound, UsageError
@@ -27,9 +27,7 @@ _NO_LAYOUT = (
 )
 
 
-def open_oci_layout(
-    reference: Reference, spool: Spool, platform: Platform | None = None
-) -> ImageView:
+def open_oci_layout(reference: Reference, spool: Spool, platform: Wish = None) -> ImageView:
     """Return the image that ``reference`` names in an OCI layout directory.
 
     Without a tag the layout must hold exactly one image.  Of an image index, the
@@ -41,6 +39,20 @@ def open_oci_layout(
         FormatError, IntegrityError: the layout is damaged.
 
     """
+    return _image_of(_directory(reference, spool), reference, platform)
+
+
+def list_oci_layout(reference: Reference, spool: Spool) -> list[Listed] | None:
+    """Return what the image index lists that ``reference`` names; None of an image alone.
+
+    Raises:
+        As `open_oci_layout`.
+
+    """
+    return list_resolved(*_find(_directory(reference, spool), reference))
+
+
+def _directory(reference: Reference, spool: Spool) -> Directory:
     path = Path(reference.name)
     with os_errors_at(path, "cannot be opened"):
         if not path.is_dir():
@@ -50,20 +62,31 @@ def open_oci_layout(
                 else "does not exist; check the path"
             )
             raise NotFound(f"{reference}: {path} {problem}")
-    return _image_of(Directory(str(reference), path, spool), reference, platform)
+    return Directory(str(reference), path, spool)
 
 
-def open_oci_archive(
-    reference: Reference, spool: Spool, platform: Platform | None = None
-) -> ImageView:
+def open_oci_archive(reference: Reference, spool: Spool, platform: Wish = None) -> ImageView:
     """Return the image that ``reference`` names in a tar of an OCI layout.
 
     Raises:
         As `open_oci_layout`, and StorageFull: no room to decompress the archive.
 
     """
-    files = open_members(reference, spool.open_file(Path(reference.name)), spool)
-    return _image_of(files, reference, platform)
+    return _image_of(_archive(reference, spool), reference, platform)
+
+
+def list_oci_archive(reference: Reference, spool: Spool) -> list[Listed] | None:
+    """Return what the image index lists that ``reference`` names; None of an image alone.
+
+    Raises:
+        As `open_oci_archive`.
+
+    """
+    return list_resolved(*_find(_archive(reference, spool), reference))
+
+
+def _archive(reference: Reference, spool: Spool) -> Files:
+    return open_members(reference, spool.open_file(Path(reference.name)), spool)
 
 
 class Directory:
@@ -81,7 +104,13 @@ class Directory:
             return self._spool.open_file(full) if full.is_file() else None
 
 
-def _image_of(files: Files, reference: Reference, platform: Platform | None = None) -> ImageView:
+def _image_of(files: Files, reference: Reference, platform: Wish = None) -> ImageView:
+    blobs, named = _find(files, reference)
+    return open_resolved(blobs, str(reference), named, platform)
+
+
+def _find(files: Files, reference: Reference) -> tuple[_LayoutBlobs, Descriptor]:
+    """Return the blobs of a layout, and what of them ``reference`` names."""
     if files.find("oci-layout") is None:
         raise FormatError(files.name, 0, _NO_LAYOUT)
     index = files.find("index.json")
@@ -90,8 +119,7 @@ def _image_of(files: Files, reference: Reference, platform: Platform | None = No
     what = f"{files.name}: index.json"
     document = object_of(parse_json(read_document(index, what), what), what)
     # Nothing has the digest of index.json: only its own form can tell damage.
-    chosen = _choose(manifests_of(document, what), reference)
-    return open_resolved(_LayoutBlobs(files), str(reference), chosen, platform)
+    return _LayoutBlobs(files), _choose(manifests_of(document, what), reference)
 
 
 def _choose(manifests: list[Descriptor], reference: Reference) -> Descriptor:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from converter.images.documents import encode_json, list_of, object_of, parse_json
-from converter.images.ociimage import OciImage
+from converter.images.ociimage import INDEX, OciImage, OciIndex
 from converter.images.ocilayout import REF_NAME
 from converter.images.placing import refuse_existing_file, temporary_name, write_file
 from converter.images.tarwriting import iter_checked, iter_tar
@@ -19,13 +19,21 @@ from converter.reference import Reference
 from converter.spool import os_errors_at
 from store.errors import UsageError
 
-_INDEX = "application/vnd.oci.image.index.v1+json"
-
 _LAYOUT = encode_json({"imageLayoutVersion": "1.0.0"})
 
 
 def write_oci_layout(reference: Reference, config: JsonObject, layers: Sequence[Layer]) -> str:
     """Write an image into an OCI layout directory and return the digest of its manifest.
+
+    Raises:
+        As `add_to_layout`.
+
+    """
+    return add_to_layout(reference, OciImage(config, layers))
+
+
+def add_to_layout(reference: Reference, image: OciImage | OciIndex) -> str:
+    """Write an image or image index into an OCI layout directory and return its digest.
 
     A new directory appears when it is complete.  To one that is a layout already
     the image is added as skopeo does: an older image of the same tag loses the
@@ -38,7 +46,6 @@ def write_oci_layout(reference: Reference, config: JsonObject, layers: Sequence[
 
     """
     path = Path(reference.name)
-    image = OciImage(config, layers)
     existing = check_oci_layout(reference)
     with os_errors_at(path, "cannot be written"):
         if existing:
@@ -72,6 +79,16 @@ def check_oci_layout(reference: Reference) -> bool:
 def write_oci_archive(reference: Reference, config: JsonObject, layers: Sequence[Layer]) -> str:
     """Write a tar of an OCI layout with one image and return the digest of its manifest.
 
+    Raises:
+        As `write_archive_of`.
+
+    """
+    return write_archive_of(reference, OciImage(config, layers))
+
+
+def write_archive_of(reference: Reference, image: OciImage | OciIndex) -> str:
+    """Write a tar of an OCI layout with an image or image index and return its digest.
+
     The file appears when it is complete.
 
     Raises:
@@ -82,7 +99,6 @@ def write_oci_archive(reference: Reference, config: JsonObject, layers: Sequence
     """
     path = Path(reference.name)
     refuse_existing_file(path, str(reference))
-    image = OciImage(config, layers)
     index = encode_json(_index_with({}, _entry(image, reference.tag)))
     members: list[tuple[str, bytes | Path, str]] = [("oci-layout", _LAYOUT, sha256_digest(_LAYOUT))]
     for digest, (data, _) in sorted(_blobs(image).items()):
@@ -92,7 +108,7 @@ def write_oci_archive(reference: Reference, config: JsonObject, layers: Sequence
     return image.digest
 
 
-def _make(path: Path, image: OciImage, tag: str) -> None:
+def _make(path: Path, image: OciImage | OciIndex, tag: str) -> None:
     """Build a layout beside ``path`` and move it there when it is complete."""
     temporary = temporary_name(path)
     temporary.mkdir()
@@ -107,7 +123,7 @@ def _make(path: Path, image: OciImage, tag: str) -> None:
         raise
 
 
-def _add(path: Path, image: OciImage, tag: str) -> None:
+def _add(path: Path, image: OciImage | OciIndex, tag: str) -> None:
     index_path = path / "index.json"
     index: JsonObject = {}
     if index_path.exists():
@@ -130,11 +146,11 @@ def _add(path: Path, image: OciImage, tag: str) -> None:
         raise
 
 
-def _entry(image: OciImage, tag: str) -> JsonObject:
+def _entry(image: OciImage | OciIndex, tag: str) -> JsonObject:
     return image.descriptor | ({"annotations": {REF_NAME: tag}} if tag else {})
 
 
-def _blobs(image: OciImage) -> dict[str, tuple[bytes | Path, int]]:
+def _blobs(image: OciImage | OciIndex) -> dict[str, tuple[bytes | Path, int]]:
     return image.blobs | {image.digest: (image.manifest, len(image.manifest))}
 
 
@@ -154,7 +170,7 @@ def _index_with(index: JsonObject, descriptor: JsonObject) -> JsonObject:
             continue
         manifests.append(entry)
     manifests.append(descriptor)
-    return {"schemaVersion": 2, "mediaType": _INDEX} | index | {"manifests": manifests}
+    return {"schemaVersion": 2, "mediaType": INDEX} | index | {"manifests": manifests}
 
 
 @contextmanager

@@ -12,24 +12,22 @@ from pathlib import Path
 
 from converter.images.arriving import Arrivals
 from converter.images.documents import DOCUMENT_LIMIT, Descriptor
-from converter.images.ociimage import MANIFEST, OciImage
+from converter.images.ociimage import MANIFEST, OciImage, OciIndex
 from converter.images.places import Places
-from converter.images.resolving import open_resolved
+from converter.images.resolving import list_resolved, open_resolved
 from converter.images.tarwriting import size_of
 from converter.images.view import ImageView, JsonObject, Layer
-from converter.platforms import Platform
+from converter.platforms import Listed, Wish
 from converter.reference import Reference
 from converter.spool import FileBlob, Spool, os_errors_at
 from store.errors import FormatError, SizeMismatch, UsageError
 from store.write.registry import open_repository
 from store.write.registry.client import Repository
-from store.write.registry.manifest import Manifest
+from store.write.registry.manifest import OCI_INDEX, Manifest
 from store.write.registry.uploads import Content, Held
 
 
-def open_registry_image(
-    reference: Reference, spool: Spool, platform: Platform | None = None
-) -> ImageView:
+def open_registry_image(reference: Reference, spool: Spool, platform: Wish = None) -> ImageView:
     """Return an image of a registry, its layers on their way into ``spool``.
 
     They can be read at once, and whoever does waits for the bytes that have not come yet.
@@ -43,20 +41,39 @@ def open_registry_image(
         StorageFull: the spool has no room for the image.
 
     """
-    name = str(reference)
     with ExitStack() as opened:
-        repository = opened.enter_context(closing(open_repository(reference.repository_url)))
-        manifest = repository.fetch_manifest(reference.manifest_name)
-        described = {
-            "mediaType": manifest.media_type,
-            "digest": manifest.digest,
-            "size": len(manifest.data),
-        }
-        blobs = _RegistryBlobs(name, repository, opened.enter_context(closing(Arrivals(spool))))
-        blobs.known[manifest.digest] = manifest.data
-        view = open_resolved(blobs, name, Descriptor(described, name), platform)
+        blobs, named = _find(reference, spool, opened)
+        view = open_resolved(blobs, blobs.name, named, platform)
         spool.end_first(opened.pop_all().close)
     return view
+
+
+def list_registry_image(reference: Reference, spool: Spool) -> list[Listed] | None:
+    """Return what the image index lists that ``reference`` names; None of an image alone.
+
+    Raises:
+        As `open_registry_image`.
+
+    """
+    with ExitStack() as opened:
+        return list_resolved(*_find(reference, spool, opened))
+
+
+def _find(
+    reference: Reference, spool: Spool, opened: ExitStack
+) -> tuple[_RegistryBlobs, Descriptor]:
+    """Return the blobs of a repository, and what of them ``reference`` names."""
+    name = str(reference)
+    repository = opened.enter_context(closing(open_repository(reference.repository_url)))
+    manifest = repository.fetch_manifest(reference.manifest_name)
+    described = {
+        "mediaType": manifest.media_type,
+        "digest": manifest.digest,
+        "size": len(manifest.data),
+    }
+    blobs = _RegistryBlobs(name, repository, opened.enter_context(closing(Arrivals(spool))))
+    blobs.known[manifest.digest] = manifest.data
+    return blobs, Descriptor(described, name)
 
 
 def check_registry_destination(reference: Reference) -> None:
@@ -92,6 +109,24 @@ def write_registry_image(reference: Reference, config: JsonObject, layers: Seque
     with closing(open_repository(reference.repository_url)) as repository:
         push_image(repository, image, reference.tag)
     return image.digest
+
+
+def write_registry_index(reference: Reference, index: OciIndex, tags: Sequence[str]) -> str:
+    """Push an image index, and before it each image under a tag of its own; return its digest.
+
+    Without such tags docker-registry's garbage collector would take the images
+    (``garbage-collect -m``).
+
+    Raises:
+        UsageError, AccessDenied, StorageFull, RemoteError, IntegrityError: as
+            `write_registry_image`.
+
+    """
+    with closing(open_repository(reference.repository_url)) as repository:
+        for image, tag in zip(index.images, tags, strict=True):
+            push_image(repository, image, tag)
+        repository.push_manifest(reference.tag, Manifest(index.manifest, OCI_INDEX))
+    return index.digest
 
 
 def push_image(repository: Repository, image: OciImage, tag: str) -> None:

@@ -13,9 +13,9 @@ from converter.images.documents import (
     parse_json,
 )
 from converter.images.view import ImageView, JsonObject, LayerSource
-from converter.platforms import Platform, check_stated, choose_entry
+from converter.platforms import UNKNOWN, Listed, Stated, Wish, check_stated, choose_entry
 from converter.spool import FileBlob
-from store.errors import FormatError
+from store.errors import FormatError, ImageNotFound
 
 INDEXES = (
     "application/vnd.oci.image.index.v1+json",
@@ -26,6 +26,8 @@ MANIFESTS = (
     "application/vnd.docker.distribution.manifest.v2+json",
 )
 _DEPTH_LIMIT = 8
+_LISTED_LIMIT = 1000
+"""Images that are listed below one tag: more than anybody has architectures for."""
 
 
 class Blobs(Protocol):
@@ -45,7 +47,7 @@ class Blobs(Protocol):
 
 
 def open_resolved(
-    blobs: Blobs, reference: str, descriptor: Descriptor, platform: Platform | None
+    blobs: Blobs, reference: str, descriptor: Descriptor, platform: Wish
 ) -> ImageView:
     """Return the image that ``descriptor`` leads to, of an image index the one for ``platform``.
 
@@ -53,7 +55,6 @@ def open_resolved(
 
     Raises:
         ImageNotFound: no image for the platform.
-        UsageError: `converter.platforms.ALL` was asked for, and not all can be had.
         FormatError: what is there is no image, or damaged.
 
     """
@@ -84,6 +85,52 @@ def open_resolved(
     return ImageView(reference, config, descriptor.digest, layers, named.digest)
 
 
+def list_resolved(blobs: Blobs, descriptor: Descriptor) -> list[Listed] | None:
+    """Return all that the image index lists which ``descriptor`` is; None where it is none.
+
+    What a nested index lists stands in its place.  Where no platform is stated, that of the
+    nested index counts, or else the image's config.
+
+    Raises:
+        FormatError, IntegrityError: an entry is damaged.
+
+    """
+    document = _document(blobs, descriptor)
+    if not _is_index(blobs, descriptor, document):
+        return None
+    found: list[Listed] = []
+    _list_below(blobs, descriptor, (), {}, found)
+    return found
+
+
+def _list_below(
+    blobs: Blobs, index: Descriptor, way: tuple[str, ...], stated: Stated, found: list[Listed]
+) -> None:
+    if len(way) == _DEPTH_LIMIT:
+        raise _too_deep(blobs)
+    document = _document(blobs, index)
+    for entry in manifests_of(document, f"{blobs.name}: {index.digest}"):
+        if len(found) == _LISTED_LIMIT:
+            raise FormatError(blobs.name, 0, f"an image index lists more than {_LISTED_LIMIT:,}")
+        here = (*way, entry.digest)
+        platform = entry.platform or stated
+        if platform.get("os") == UNKNOWN or entry.media_type not in (*INDEXES, *MANIFESTS, ""):
+            found.append(Listed(here, platform, False))
+        elif entry.media_type in MANIFESTS and platform:
+            found.append(Listed(here, platform))
+        elif _is_index(blobs, entry, below := _document(blobs, entry)):
+            _list_below(blobs, entry, here, platform, found)
+        else:
+            found.append(Listed(here, platform or _platform_of(blobs, entry, below)))
+
+
+def _platform_of(blobs: Blobs, descriptor: Descriptor, manifest: JsonObject) -> JsonObject:
+    what = f"{blobs.name}: manifest {descriptor.digest}"
+    described = Descriptor(manifest.get("config"), f"{what}: config")
+    config = parse_config(blobs.document(described), f"{blobs.name}: blob {described.digest}")
+    return {key: config[key] for key in ("os", "architecture", "variant") if key in config}
+
+
 def manifests_of(document: JsonObject, what: str) -> list[Descriptor]:
     """Return what an image index lists.
 
@@ -97,26 +144,55 @@ def manifests_of(document: JsonObject, what: str) -> list[Descriptor]:
     return [Descriptor(value, f"{what}: manifests") for value in listed]
 
 
-def _resolve(
-    blobs: Blobs, descriptor: Descriptor, platform: Platform | None
-) -> tuple[Descriptor, JsonObject]:
+def _resolve(blobs: Blobs, descriptor: Descriptor, platform: Wish) -> tuple[Descriptor, JsonObject]:
     """Follow image indexes from ``descriptor`` to a manifest."""
-    for _ in range(_DEPTH_LIMIT):
-        what = f"{blobs.name}: blob {descriptor.digest}"
-        document = object_of(parse_json(blobs.manifest(descriptor), what), what)
-        media_type = document.get("mediaType") or descriptor.media_type
-        if media_type in MANIFESTS or "config" in document:
+    for depth in range(_DEPTH_LIMIT):
+        document = _document(blobs, descriptor)
+        if not _is_index(blobs, descriptor, document):
             return descriptor, document
-        if media_type not in INDEXES and "manifests" not in document:
-            raise FormatError(
-                f"{blobs.name}: {descriptor.digest}",
-                0,
-                f"{media_type!r} is not an image; choose another tag",
-            )
         entries = manifests_of(document, f"{blobs.name}: {descriptor.digest}")
-        stated = [entry.platform for entry in entries]
-        descriptor = entries[choose_entry(stated, platform, blobs.name)]
-    raise FormatError(
+        descriptor = _choose(blobs, entries, platform, depth)
+    raise _too_deep(blobs)
+
+
+def _choose(blobs: Blobs, entries: list[Descriptor], platform: Wish, depth: int) -> Descriptor:
+    if not isinstance(platform, Listed):
+        return entries[choose_entry([e.platform for e in entries], platform, blobs.name)]
+    for entry in entries:
+        if platform.way[depth : depth + 1] == (entry.digest,):
+            return entry
+    raise ImageNotFound(
+        f"{blobs.name}: the image for {platform}, {platform.digest}, is not there any more; "
+        "somebody has changed the image index meanwhile: try again"
+    )
+
+
+def _document(blobs: Blobs, descriptor: Descriptor) -> JsonObject:
+    what = f"{blobs.name}: blob {descriptor.digest}"
+    return object_of(parse_json(blobs.manifest(descriptor), what), what)
+
+
+def _is_index(blobs: Blobs, descriptor: Descriptor, document: JsonObject) -> bool:
+    """Whether a document is an image index; False where it is a manifest.
+
+    Raises:
+        FormatError: it is neither.
+
+    """
+    media_type = document.get("mediaType") or descriptor.media_type
+    if media_type in MANIFESTS or "config" in document:
+        return False
+    if media_type not in INDEXES and "manifests" not in document:
+        raise FormatError(
+            f"{blobs.name}: {descriptor.digest}",
+            0,
+            f"{media_type!r} is not an image; choose another tag",
+        )
+    return True
+
+
+def _too_deep(blobs: Blobs) -> FormatError:
+    return FormatError(
         blobs.name,
         0,
         f"image indexes are nested more than {_DEPTH_LIMIT} deep; copy the image alone",

@@ -13,7 +13,7 @@ from converter.images.layerfile import spool_tar
 from converter.images.skopeodir import is_skopeo_directory, open_skopeo_directory
 from converter.images.view import ImageView, JsonObject, LayerSource, sha256_digest
 from converter.layertar import iter_layer
-from converter.platforms import Platform, check_stated, platform_of_machine
+from converter.platforms import Wish, check_stated, platform_of_machine
 from converter.reference import Reference
 from converter.settings import Settings
 from converter.spool import FileBlob, Spool, os_errors_at
@@ -22,7 +22,7 @@ from store.errors import FormatError, NotFound
 
 
 def open_directory(
-    reference: Reference, spool: Spool, platform: Platform | None = None
+    reference: Reference, spool: Spool, platform: Wish = None
 ) -> ImageView:
     """Return the image whose root is a directory, or the one that skopeo keeps in it.
 

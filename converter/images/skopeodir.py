@@ -17,7 +17,7 @@ from converter.images.documents import (
 )
 from converter.images.resolving import open_resolved
 from converter.images.view import ImageView, sha256_digest
-from converter.platforms import Platform
+from converter.platforms import Wish
 from converter.reference import Reference
 from converter.spool import FileBlob, Spool, os_errors_at
 
@@ -40,7 +40,7 @@ def is_skopeo_directory(path: Path) -> bool:
 
 
 def open_skopeo_directory(
-    reference: Reference, spool: Spool, platform: Platform | None = None
+    reference: Reference, spool: Spool, platform: Wish = None
 ) -> ImageView:
     """Return the image that skopeo keeps in a directory.
 

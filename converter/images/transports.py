@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from converter.images.archive import open_docker_archive
 from converter.images.archivewriter import write_docker_archive
-from converter.images.ocilayout import open_oci_archive, open_oci_layout
-from converter.images.ociwriter import check_oci_layout, write_oci_archive, write_oci_layout
+from converter.images.ociimage import OciIndex
+from converter.images.ocilayout import (
+    list_oci_archive,
+    list_oci_layout,
+    open_oci_archive,
+    open_oci_layout,
+)
+from converter.images.ociwriter import (
+    add_to_layout,
+    check_oci_layout,
+    write_archive_of,
+    write_oci_archive,
+    write_oci_layout,
+)
 from converter.images.placing import refuse_existing_file
 from converter.images.rootfs import open_directory, open_tar
 from converter.images.view import ImageView, JsonObject, Layer
-from converter.platforms import Platform, check_stated
+from converter.platforms import Listed, Wish, check_stated
 from converter.reference import (
     DIR,
     DOCKER_ARCHIVE,
@@ -27,6 +39,7 @@ from converter.reference import (
 )
 from converter.spool import Spool, os_errors_at
 from store.errors import NotFound, UsageError
+from store.format.names import manifest_name
 from store.interfaces import Backend
 from store.write.backends import is_in_registry
 from store.write.collecting import forget
@@ -35,30 +48,26 @@ if TYPE_CHECKING:
     from converter.images.joined import JoinedImage
 
 
-def _open_daemon_image(reference: Reference, spool: Spool, platform: Platform | None) -> ImageView:
+def _open_daemon_image(reference: Reference, spool: Spool, platform: Wish) -> ImageView:
     from converter.images.daemon import open_daemon_image
 
     return _checked(open_daemon_image(reference, spool), platform)
 
 
-def _open_docker_archive(
-    reference: Reference, spool: Spool, platform: Platform | None
-) -> ImageView:
+def _open_docker_archive(reference: Reference, spool: Spool, platform: Wish) -> ImageView:
     return _checked(open_docker_archive(reference, spool), platform)
 
 
-def _checked(view: ImageView, platform: Platform | None) -> ImageView:
+def _checked(view: ImageView, platform: Wish) -> ImageView:
     check_stated(view.config, platform, view.name)
     return view
 
 
-def _open_tar(reference: Reference, spool: Spool, platform: Platform | None) -> ImageView:
+def _open_tar(reference: Reference, spool: Spool, platform: Wish) -> ImageView:
     return _checked(open_tar(reference, spool), platform)
 
 
-def _open_registry_image(
-    reference: Reference, spool: Spool, platform: Platform | None
-) -> ImageView:
+def _open_registry_image(reference: Reference, spool: Spool, platform: Wish) -> ImageView:
     from converter.images.registry import open_registry_image
 
     return open_registry_image(reference, spool, platform)
@@ -76,7 +85,13 @@ def _write_registry_image(reference: Reference, config: JsonObject, layers: Sequ
     return write_registry_image(reference, config, layers)
 
 
-_OPEN: dict[str, Callable[[Reference, Spool, Platform | None], ImageView]] = {
+def _list_registry_image(reference: Reference, spool: Spool) -> list[Listed] | None:
+    from converter.images.registry import list_registry_image
+
+    return list_registry_image(reference, spool)
+
+
+_OPEN: dict[str, Callable[[Reference, Spool, Wish], ImageView]] = {
     DOCKER_DAEMON: _open_daemon_image,
     DOCKER_ARCHIVE: _open_docker_archive,
     OCI: open_oci_layout,
@@ -85,6 +100,12 @@ _OPEN: dict[str, Callable[[Reference, Spool, Platform | None], ImageView]] = {
     DIR: open_directory,
     TAR: _open_tar,
 }
+_LIST: dict[str, Callable[[Reference, Spool], list[Listed] | None]] = {
+    OCI: list_oci_layout,
+    OCI_ARCHIVE: list_oci_archive,
+    **dict.fromkeys(REGISTRY, _list_registry_image),
+}
+"""Where image indexes are."""
 _WRITE: dict[str, Callable[[Reference, JsonObject, Sequence[Layer]], str]] = {
     DOCKER_DAEMON: _write_daemon_image,
     DOCKER_ARCHIVE: write_docker_archive,
@@ -94,7 +115,7 @@ _WRITE: dict[str, Callable[[Reference, JsonObject, Sequence[Layer]], str]] = {
 }
 
 
-def open_image(reference: Reference, spool: Spool, platform: Platform | None = None) -> ImageView:
+def open_image(reference: Reference, spool: Spool, platform: Wish = None) -> ImageView:
     """Return the image that ``reference`` names; its files stay open as long as ``spool``.
 
     Of an image index the image for ``platform``, or without one that for this machine.
@@ -108,6 +129,17 @@ def open_image(reference: Reference, spool: Spool, platform: Platform | None = N
 
     """
     return _OPEN[reference.transport](reference, spool, platform)
+
+
+def list_images(reference: Reference, spool: Spool) -> list[Listed] | None:
+    """Return what the image index lists that ``reference`` names; None of an image alone.
+
+    Raises:
+        As `open_image`, but for platforms.
+
+    """
+    lister = _LIST.get(reference.transport)
+    return None if lister is None else lister(reference, spool)
 
 
 def peek_digest(reference: Reference) -> str:
@@ -198,6 +230,42 @@ def write_image(reference: Reference, config: JsonObject, layers: Sequence[Layer
     return _WRITE[reference.transport](reference, config, layers)
 
 
+def check_holds_index(reference: Reference) -> None:
+    """Return when an image index can be written where ``reference`` is.
+
+    Raises:
+        UsageError: a single image alone can.
+
+    """
+    if reference.transport not in _LIST:
+        raise UsageError(
+            f"{reference}: {reference.transport}: holds one image, not those of several "
+            "platforms: choose one of them with --platform, or give DEST as docker://, oci: or "
+            "oci-archive:"
+        )
+
+
+def write_index(reference: Reference, index: OciIndex, tags: Sequence[str]) -> str:
+    """Write an image index with its images and return its digest.
+
+    ``tags`` are those that the images get for themselves in a registry.  Nothing is visible
+    under ``reference`` until all of it is there.
+
+    Raises:
+        UsageError: as `check_destination` and `check_holds_index`.
+        BootfsError: as `write_image`.
+
+    """
+    check_holds_index(reference)
+    if reference.transport == OCI:
+        return add_to_layout(reference, index)
+    if reference.transport == OCI_ARCHIVE:
+        return write_archive_of(reference, index)
+    from converter.images.registry import write_registry_index
+
+    return write_registry_index(reference, index, tags)
+
+
 def set_apart(reference: Reference, backend: Backend) -> None:
     """Have a store in a registry keep an image's data by themselves, if it is to be elsewhere.
 
@@ -218,11 +286,12 @@ def join_store(
     layers: Sequence[Layer],
     backend: Backend,
     image: bytes,
+    stated: Mapping[str, object] | None = None,
 ) -> JoinedImage | None:
     """Return the image to be written together with its store; None where they lie apart.
 
     To be called before the image, of whose chunk index ``image`` is the raw digest, is
-    committed to the store.
+    committed to the store.  ``stated`` is its platform, by default that of ``config``.
     """
     if not reference.is_registry:
         return None
@@ -230,15 +299,32 @@ def join_store(
 
     if not is_joined(reference, backend):
         return None
-    return JoinedImage(reference, config, layers, backend, image)
+    return JoinedImage(reference, config, layers, backend, image, stated)
 
 
-def forget_image_in(backend: Backend, image: bytes, named: tuple[Reference, str] | None) -> str:
-    """Remove an image from its store, and return what to say of it.
+def write_joined_images(several: Sequence[JoinedImage]) -> str:
+    """Write boot images beside their stores' artifacts, under one tag; return the digest.
 
-    ``image`` is the raw digest of its chunk index.  A registry keeps each boot image that
-    stands there by itself: there goes the one that is ``named``, its reference and the digest
-    of its manifest or config.  Every other store has one image for all boot images of it.
+    All have been committed to the store.
+
+    Raises:
+        BootfsError: as `JoinedImage.push`.
+
+    """
+    from converter.images.joined import write_joined
+
+    return write_joined(several, [one.push() for one in several])
+
+
+def forget_images_in(
+    backend: Backend, images: Sequence[tuple[bytes, str]], reference: Reference | None
+) -> str:
+    """Remove images from their store, and return what to say of it.
+
+    Each is given by the raw digest of its chunk index.  A registry keeps each boot image that
+    stands there by itself: there go those of ``reference``, where that is given, beside each
+    the digest of its manifest or config.  Every other store has one image for all boot
+    images of it.
 
     Raises:
         NotFound: there is no store, or no such image in it.
@@ -247,11 +333,15 @@ def forget_image_in(backend: Backend, image: bytes, named: tuple[Reference, str]
 
     """
     if not is_in_registry(backend.location):
-        forget(backend, image)
+        distinct = sorted({image for image, _ in images})
+        # Of several, some may have been forgotten already.
+        distinct = [i for i in distinct if backend.has(manifest_name(i))] or distinct
+        for image in distinct:
+            forget(backend, image)
         return (
-            f"blake3:{image.hex()} forgotten, for every boot image that has it, "
-            "with other settings too"
+            f"{', '.join(f'blake3:{image.hex()}' for image in distinct)} forgotten, for every "
+            "boot image that has it, with other settings too"
         )
     from converter.images.forgetting import forget_in_registry
 
-    return forget_in_registry(backend, image, named)
+    return forget_in_registry(backend, images, reference)

@@ -17,8 +17,8 @@ from pathlib import Path
 from converter.images.gzipping import gzip_deterministic
 from converter.runtime import contents
 from converter.runtime.assemble import assemble
-from converter.runtime.foreign import read_interpreter
 from converter.runtime.fetch import digest_of_file, read_inputs
+from converter.runtime.foreign import read_interpreter
 from converter.runtime.lock import parse_lock, read_lock_text
 from converter.runtime.sources import read_builder_sources, read_launcher, read_own_sources
 from converter.runtime.tarball import encode_tar

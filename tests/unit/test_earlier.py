@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from converter import convert as module
+from converter import making
 from converter import earlier
 from converter.cli import main
 from tests.support.layers import config_of, docker_archive, file, tar_of
@@ -57,7 +57,7 @@ def test_the_same_again_does_nothing_and_says_so(
     first = convert()
     assert not first["unchanged"]
     with monkeypatch.context() as patched:
-        patched.setattr(module, "merge_layers", lambda *_, **__: pytest.fail("the work began"))
+        patched.setattr(making, "merge_layers", lambda *_, **__: pytest.fail("the work began"))
         second = convert()
     assert second["unchanged"]
     assert (second["new_chunks"], second["new_stored_bytes"]) == (0, 0)

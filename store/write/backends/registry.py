@@ -350,10 +350,11 @@ class RegistryBackend:
         """Return the user's tags by which a boot image is had, as last read, sorted."""
         return self._list.tags_leading_to(boot_image)
 
-    def forget(self, image: bytes, subject: str | None = None) -> list[str]:
-        """Remove an image, all of it or what belongs to ``subject``; return the tags that went.
+    def forget_all(self, images: Iterable[tuple[bytes, str | None]]) -> list[str]:
+        """Remove images, all of each or what belongs to a subject; return the tags that went.
 
-        Those that bootfs made itself are not among them.
+        Those that bootfs made itself are not among them.  Together, so that an index goes
+        which lists several of them.
 
         Raises:
             NotFound: there is no such image.
@@ -362,11 +363,16 @@ class RegistryBackend:
 
         """
         self._read()
-        doomed = {
-            a.digest for a in self._artifacts() if a.image == image and subject in (None, a.subject)
-        }
-        if not doomed:
-            raise NotFound(f"{self.location} has no image blake3:{image.hex()}")
+        doomed: set[str] = set()
+        for image, subject in images:
+            found = {
+                a.digest
+                for a in self._artifacts()
+                if a.image == image and subject in (None, a.subject)
+            }
+            if not found:
+                raise NotFound(f"{self.location} has no image blake3:{image.hex()}")
+            doomed |= found
         return self._remove_artifacts(doomed)
 
     def hold(self, *, alone: bool) -> AbstractContextManager[None]:
