@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from converter.images.documents import parse_config, parse_json
-from converter.images.transports import open_image
+from converter.images.transports import list_images, open_image
 from converter.images.view import ImageView
 from converter.layers import merge_layers
-from converter.platforms import ALL, Platform
+from converter.platforms import OWN_OR_ONLY, Listed, Platform, platform_of_machine
 from converter.reference import parse_reference
 from converter.spool import Spool
 from store.errors import (
@@ -147,15 +147,24 @@ def test_of_an_index_the_platform_that_is_wanted(
         open_image(reference, spool, Platform("linux", "s390x"))
     with pytest.raises(ImageNotFound, match=r"no image for linux/arm64.*linux/s390x, linux/amd64"):
         open_image(reference, spool, Platform("linux", "arm64"))
-    with pytest.raises(UsageError, match="no runtime layer for linux/s390x"):
-        open_image(reference, spool, ALL)
+    # An index below one is laid out flat: this one's tag names an index in index.json.
+    listed = list_images(reference, spool)
+    assert listed is not None
+    assert [str(one) for one in listed] == ["linux/s390x", "linux/amd64"]
+    check_whole(open_image(reference, spool, listed[1]), spool)
+    gone = Listed((digest(b""),), listed[1].stated)
+    with pytest.raises(ImageNotFound, match="is not there any more"):
+        open_image(reference, spool, gone)
+    only = OWN_OR_ONLY if platform_of_machine().architecture != "arm64" else listed[1]
+    check_whole(open_image(reference, spool, only), spool)
 
 
 def test_an_image_alone_must_be_of_the_platform(tmp_path: Path, spool: Spool) -> None:
     (tmp_path / "x.tar").write_bytes(docker_archive(*LAYERS))
     oci_layout(tmp_path / "layout", *LAYERS)
     for text in (f"docker-archive:{tmp_path}/x.tar", f"oci:{tmp_path}/layout"):
-        for wanted in (ALL, Platform("linux", "amd64")):
+        assert list_images(parse_reference(text), spool) is None
+        for wanted in (OWN_OR_ONLY, Platform("linux", "amd64"), Platform("linux", "amd64", "v3")):
             check_whole(open_image(parse_reference(text), spool, wanted), spool)
         with pytest.raises(ImageNotFound, match="linux/amd64, not for linux/arm64"):
             open_image(parse_reference(text), spool, Platform("linux", "arm64"))

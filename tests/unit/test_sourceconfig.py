@@ -4,7 +4,7 @@ import pytest
 
 from converter.bootimage import LABEL, check_source
 from converter.images.view import ImageView
-from converter.sourceconfig import PATH_LIMIT, check_config, check_platform
+from converter.sourceconfig import PATH_LIMIT, architecture_of, check_config, check_platform
 from store.errors import ConvertError, UsageError
 
 
@@ -65,7 +65,7 @@ def test_a_value_of_another_kind_is_refused_by_name(config: dict[str, Any]) -> N
 @pytest.mark.parametrize(
     ("config", "named"),
     [
-        ({"architecture": "arm64", "os": "linux"}, "architecture is 'arm64'"),
+        ({"architecture": "s390x", "os": "linux"}, "architecture is 's390x'"),
         ({"architecture": "amd64", "os": "windows"}, "os is 'windows'"),
     ],
 )
@@ -76,8 +76,14 @@ def test_another_platform_is_refused_with_what_to_do(config: dict[str, Any], nam
 
 
 @pytest.mark.parametrize("config", [{}, {"os": "", "architecture": None}, {"os": "linux"}])
-def test_no_platform_stands_for_this_one(config: dict[str, Any]) -> None:
+def test_no_platform_stands_for_x86_64(config: dict[str, Any]) -> None:
     check_platform(config)
+    assert architecture_of(config) == "amd64"
+
+
+@pytest.mark.parametrize("architecture", ["amd64", "arm64"])
+def test_what_there_is_a_runtime_layer_for(architecture: str) -> None:
+    assert architecture_of({"architecture": architecture, "os": "linux"}) == architecture
 
 
 def test_a_boot_image_is_refused_by_the_name_of_its_source() -> None:
