@@ -110,6 +110,8 @@ PROBES: dict[str, Callable[[], str]] = {
     "setfattr": _tool("setfattr"),
     "setfacl": _tool("setfacl"),
     "zstd": _tool("zstd"),
+    "as for aarch64": _tool("aarch64-linux-gnu-as"),
+    "qemu-aarch64": _tool("qemu-aarch64-static"),
 }
 """What a test may require, and how to look for it: the answer says what is missing, or nothing."""
 

@@ -30,13 +30,16 @@ _start()
 class Bundle:
     """The files of the layer below a directory of the test."""
 
-    def __init__(self, directory: Path) -> None:
-        self.layer: RuntimeLayer = open_runtime()
+    def __init__(
+        self, directory: Path, architecture: str = "x86_64", emulator: tuple[str, ...] = ()
+    ) -> None:
+        self.layer: RuntimeLayer = open_runtime(architecture)
         with tarfile.open(self.layer.plain_path) as tar:
             tar.extractall(directory, filter="tar")
         self.root = directory / ".bootfs"
         self.runtime = self.root / "runtime"
         self.command: list[str | Path] = [
+            *emulator,
             *(self.runtime / "ld.so", "--library-path", self.runtime / "lib"),
             *(self.runtime / "python", "-I", "-S", "-B"),
         ]

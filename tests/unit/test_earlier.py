@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from converter import making
-from converter import earlier
+from converter import earlier, making
 from converter.cli import main
 from tests.support.layers import config_of, docker_archive, file, tar_of
 

@@ -21,7 +21,7 @@ def program(tmp_path: Path) -> Path:
 def test_the_committed_program_is_what_the_source_assembles_to(tmp_path: Path) -> None:
     require("gcc")
     built = tmp_path / "launcher"
-    subprocess.run([sys.executable, "scripts/build-launcher", built], check=True)
+    subprocess.run([sys.executable, "scripts/build-launcher", "x86_64", built], check=True)
     assert built.read_bytes() == LAUNCHER.read_bytes()
 
 
