@@ -8,6 +8,7 @@ from store.errors import BootfsError
 
 OTHER = {
     0: "done",
+    3: "done, but for images that were left out and named (`bootfs convert --platform all`)",
     4: "found different (`bootfs check`, `bootfs diff`), or verified and found damaged",
     130: "interrupted (`bootfs`); the store stays valid",
 }

@@ -21,9 +21,7 @@ from converter.tarreader import Budget
 from store.errors import FormatError, NotFound
 
 
-def open_directory(
-    reference: Reference, spool: Spool, platform: Wish = None
-) -> ImageView:
+def open_directory(reference: Reference, spool: Spool, platform: Wish = None) -> ImageView:
     """Return the image whose root is a directory, or the one that skopeo keeps in it.
 
     The directory is copied into ``spool``, holes left out: what is converted is what was

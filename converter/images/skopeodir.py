@@ -39,9 +39,7 @@ def is_skopeo_directory(path: Path) -> bool:
             return file.read(len(_VERSION)) == _VERSION.encode()
 
 
-def open_skopeo_directory(
-    reference: Reference, spool: Spool, platform: Wish = None
-) -> ImageView:
+def open_skopeo_directory(reference: Reference, spool: Spool, platform: Wish = None) -> ImageView:
     """Return the image that skopeo keeps in a directory.
 
     Of an image index, the image for ``platform`` is taken, or without one that for this

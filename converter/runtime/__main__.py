@@ -33,7 +33,9 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         if arguments.update_lock:
-            _update_locks(arguments.architecture)
+            # Together: both are of the same versions.
+            for architecture in ARCHITECTURES:
+                _update_locks(architecture)
         if arguments.print_layer or not arguments.update_lock:
             layer = (
                 open_ssh(arguments.architecture, _report)
