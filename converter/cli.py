@@ -490,6 +490,8 @@ def summary(report: Report) -> str:
 
 def summary_of_several(report: IndexReport) -> str:
     """Return the last lines of a conversion of several images."""
+    if len(report.images) == 1:
+        return summary(report.images[0][1])
     lines = [f"{platform}: {summary(each)}" for platform, each in report.images]
     return "\n".join([*lines, f"{report.reference}: {len(lines)} platforms, {report.digest}"])
 

@@ -109,6 +109,8 @@ def convert(
     with Spool(advance=progress.advance) as spool:
         there = platform.platform if isinstance(platform, Listed) else platform or OWN_OR_ONLY
         earlier = None if force else read_earlier(destination, spool, there)
+        # One of several is not what would come of it.
+        earlier = earlier if earlier is not None and earlier.image.is_only else None
         if earlier is None:
             check_destination(destination)
         progress.step("open")

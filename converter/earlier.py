@@ -51,11 +51,11 @@ class Earlier:
     view: BootView
     digest: str
     """As `write_image` returned it."""
-    own_layer: ImageView
+    image: ImageView
 
     def own_layer_size(self) -> int:
         """Return the size of its own layer, gzipped as it was when it was made."""
-        stored = self.own_layer.layers[-1].stored
+        stored = self.image.layers[-1].stored
         data = stored.pread(0, stored.size)
         return len(data) if data[:2] == b"\x1f\x8b" else len(gzip_deterministic(data))
 

@@ -48,7 +48,8 @@ class IndexReport:
     digest: str
     """Of the image index; of the boot image where there is but one."""
     images: list[tuple[str, Report]]
-    """Platform of each boot image, and what was done for it, in the index's order."""
+    """Platform of each boot image, and what was done for it, in the index's order; empty of an
+    image that no index lists."""
     left_out: list[LeftOut]
 
     @property
@@ -118,7 +119,7 @@ def convert_several(
             chosen[0] if chosen else None, with_ssh=with_ssh, settings=settings, force=force,
         )  # fmt: skip
         digest = one.boot_image.digest
-        named = str(chosen[0]) if chosen else "the only one"
+        named = str(chosen[0]) if chosen else ""
         return IndexReport(str(destination), digest, [(named, one)], left_out)
     check_holds_index(destination)
     kept = Kept(level, blob_store, backend, with_ssh or has_ssh_url(blob_store))

@@ -59,7 +59,7 @@ def open_resolved(
 
     """
     named = descriptor
-    descriptor, manifest = _resolve(blobs, descriptor, platform)
+    descriptor, manifest, is_only = _resolve(blobs, descriptor, platform)
     what = f"{blobs.name}: manifest {descriptor.digest}"
     described = Descriptor(manifest.get("config"), f"{what}: config")
     config = parse_config(blobs.document(described), f"{blobs.name}: blob {described.digest}")
@@ -82,7 +82,7 @@ def open_resolved(
         LayerSource(diff_id, entry.digest, entry.media_type, stored)
         for entry, diff_id, stored in zip(listed, diff_ids, blobs.layers(listed), strict=True)
     )
-    return ImageView(reference, config, descriptor.digest, layers, named.digest)
+    return ImageView(reference, config, descriptor.digest, layers, named.digest, is_only)
 
 
 def list_resolved(blobs: Blobs, descriptor: Descriptor) -> list[Listed] | None:
@@ -99,29 +99,36 @@ def list_resolved(blobs: Blobs, descriptor: Descriptor) -> list[Listed] | None:
     if not _is_index(blobs, descriptor, document):
         return None
     found: list[Listed] = []
-    _list_below(blobs, descriptor, (), {}, found)
+    todo = _entries_of(blobs, descriptor, document, (), {})
+    seen = 0
+    while todo:
+        way, entry, platform = todo.pop()
+        seen += 1
+        if seen > _LISTED_LIMIT:
+            raise FormatError(
+                blobs.name,
+                0,
+                f"an image index lists more than {_LISTED_LIMIT:,}; copy some images of it alone",
+            )
+        if platform.get("os") == UNKNOWN or entry.media_type not in (*INDEXES, *MANIFESTS, ""):
+            found.append(Listed(way, platform, False))
+        elif entry.media_type in MANIFESTS and platform:
+            found.append(Listed(way, platform))
+        elif _is_index(blobs, entry, below := _document(blobs, entry)):
+            if len(way) + 1 == _DEPTH_LIMIT:
+                raise _too_deep(blobs)
+            todo += _entries_of(blobs, entry, below, way, platform)
+        else:
+            found.append(Listed(way, platform or _platform_of(blobs, entry, below)))
     return found
 
 
-def _list_below(
-    blobs: Blobs, index: Descriptor, way: tuple[str, ...], stated: Stated, found: list[Listed]
-) -> None:
-    if len(way) == _DEPTH_LIMIT:
-        raise _too_deep(blobs)
-    document = _document(blobs, index)
-    for entry in manifests_of(document, f"{blobs.name}: {index.digest}"):
-        if len(found) == _LISTED_LIMIT:
-            raise FormatError(blobs.name, 0, f"an image index lists more than {_LISTED_LIMIT:,}")
-        here = (*way, entry.digest)
-        platform = entry.platform or stated
-        if platform.get("os") == UNKNOWN or entry.media_type not in (*INDEXES, *MANIFESTS, ""):
-            found.append(Listed(here, platform, False))
-        elif entry.media_type in MANIFESTS and platform:
-            found.append(Listed(here, platform))
-        elif _is_index(blobs, entry, below := _document(blobs, entry)):
-            _list_below(blobs, entry, here, platform, found)
-        else:
-            found.append(Listed(here, platform or _platform_of(blobs, entry, below)))
+def _entries_of(
+    blobs: Blobs, index: Descriptor, document: JsonObject, way: tuple[str, ...], stated: Stated
+) -> list[tuple[tuple[str, ...], Descriptor, Stated]]:
+    """Return what an index lists, the last first: the way to each, and its platform."""
+    entries = manifests_of(document, f"{blobs.name}: {index.digest}")
+    return [((*way, entry.digest), entry, entry.platform or stated) for entry in reversed(entries)]
 
 
 def _platform_of(blobs: Blobs, descriptor: Descriptor, manifest: JsonObject) -> JsonObject:
@@ -144,13 +151,20 @@ def manifests_of(document: JsonObject, what: str) -> list[Descriptor]:
     return [Descriptor(value, f"{what}: manifests") for value in listed]
 
 
-def _resolve(blobs: Blobs, descriptor: Descriptor, platform: Wish) -> tuple[Descriptor, JsonObject]:
-    """Follow image indexes from ``descriptor`` to a manifest."""
+def _resolve(
+    blobs: Blobs, descriptor: Descriptor, platform: Wish
+) -> tuple[Descriptor, JsonObject, bool]:
+    """Follow image indexes from ``descriptor`` to a manifest.
+
+    And return whether they list no other image.
+    """
+    is_only = True
     for depth in range(_DEPTH_LIMIT):
         document = _document(blobs, descriptor)
         if not _is_index(blobs, descriptor, document):
-            return descriptor, document
+            return descriptor, document, is_only
         entries = manifests_of(document, f"{blobs.name}: {descriptor.digest}")
+        is_only = is_only and sum(e.platform.get("os") != UNKNOWN for e in entries) == 1
         descriptor = _choose(blobs, entries, platform, depth)
     raise _too_deep(blobs)
 

@@ -50,6 +50,8 @@ class ImageView:
     named_digest: str = ""
     """Digest of what the reference names: the manifest, or an image index with it; empty
     where an image has no manifest."""
+    is_only: bool = True
+    """Whether the reference names no image beside it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,15 @@ def test_a_layout_gets_one_index_of_all_boot_images(
     assert status == 0 and all(one["unchanged"] for one in again["images"])
     assert again["digest"] == said["digest"] and files_of(store) == before
     if kind == "oci":
+        # One of them is something else than all of them.
+        alone = ("convert", source, f"oci:{tmp_path}/b:one", "--store", store)
+        assert run(*alone)[0] == 0 and "nothing to do" in run(*alone)[1]
+        onto = ("convert", source, boot, "--store", store)
+        shutil.copytree(tmp_path / "b", tmp_path / "kept")
+        assert "nothing to do" not in run(*onto)[1] and "nothing to do" in run(*onto)[1]
+        shutil.rmtree(tmp_path / "b")
+        (tmp_path / "kept").rename(tmp_path / "b")
+    if kind == "oci":
         status, out, _ = run(*convert, "--force")
         assert json.loads(out)["digest"] == said["digest"]
         assert not any(one["unchanged"] for one in json.loads(out)["images"])
@@ -320,6 +329,7 @@ def test_in_a_registry_alone_it_is_one_tag_that_is_copied_and_forgotten_whole(
         assert subject["digest"] == boot_image["digest"]
     check_each(run, source, boot, "registry")
     assert problems_in(url) == []
+    assert run("collect", url, "--json")[0] == 0
     status, out, _ = run("check", "--fetchable", boot)
     assert status == 0 and out.count("all can be fetched") == 2
     status, out, _ = run(*convert)

@@ -17,7 +17,8 @@ from converter.erofswriter import write_bootstrap
 from converter.images.archive import image_of
 from converter.images.documents import encode_json, parse_config, parse_json
 from converter.images.members import Members
-from converter.images.ocilayout import _image_of
+from converter.images.ocilayout import _find, _image_of
+from converter.images.resolving import list_resolved
 from converter.images.view import ImageView, JsonObject, Layer
 from converter.layers import _merge_layer
 from converter.origins import encode_origins, parse_origins
@@ -359,8 +360,25 @@ def check_oci_layout(data: bytes) -> bool:
             assert says_what_to_do(error) or isinstance(error, (NotFound, UsageError))
             continue
         _check_view(view)
+        _check_listed(data, reference)
         accepted = True
     return accepted
+
+
+def _check_listed(data: bytes, reference: str) -> None:
+    """Each image that an index lists can be opened by its way, or is refused."""
+    named = parse_reference(reference)
+    try:
+        listed = list_resolved(*_find(Sections(data, "index.json"), named)) or []
+    except (FormatError, IntegrityError, NotFound, UsageError) as error:
+        assert says_what_to_do(error) or isinstance(error, (NotFound, UsageError))
+        return
+    for one in listed[:8]:
+        try:
+            view = _image_of(Sections(data, "index.json"), named, one)
+        except (FormatError, IntegrityError):
+            continue
+        assert view.manifest_digest == one.digest
 
 
 @target("docker-archive", words=_IMAGE_WORDS, longest=2048, steps=100_000)
