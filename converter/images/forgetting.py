@@ -42,6 +42,8 @@ def forget_in_registry(
                 f"blake3:{image.hex()} forgotten, for every boot image outside of this "
                 "repository that has it, with other settings too"
             )
+    if reference is not None and not is_joined(reference, backend):
+        _check_no_other_beside(backend, reference, {subject for _, subject in doomed if subject})
     tags = backend.forget_all(doomed.keys())
     return f"{'; '.join(doomed.values())}, {_counted(tags)} removed"
 
@@ -67,6 +69,25 @@ def _check_no_other_tag(backend: RegistryBackend, reference: Reference, subject:
             "a registry removes an image with all of its tags: move them on to other images, or "
             f"forget {backend.location}@{subject} to remove them all"
         )
+
+
+def _check_no_other_beside(
+    backend: RegistryBackend, reference: Reference, subjects: set[str]
+) -> None:
+    """Return when no index lists boot images that a copy elsewhere names beside others.
+
+    Raises:
+        UsageError: one does; the index would stay, and that boot image in it without its data.
+
+    """
+    for subject in sorted(subjects):
+        others = backend.beside(subject) - subjects
+        if others:
+            (*_, tag) = backend.tags_leading_to(subject)
+            raise UsageError(
+                f"{reference}: the boot image is one of {len(others) + 1} in an image index, which "
+                f"go together: forget {backend.location}:{tag}"
+            )
 
 
 def _counted(tags: list[str]) -> str:

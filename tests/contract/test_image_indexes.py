@@ -367,6 +367,25 @@ def test_of_an_index_that_shares_a_boot_image_nothing_is_forgotten(
     assert tags_of(registry) == before and problems_in(url) == []
 
 
+def test_a_copy_of_one_does_not_take_it_from_the_others(
+    run: Run, index: Index, url: str, tmp_path: Path
+) -> None:
+    require("skopeo")
+    source, boot = index.write(tmp_path / "s"), f"{url}:v1"
+    assert run("convert", source, boot, "--store", "registry", "--platform", "all")[0] == 0
+    copy = f"oci:{tmp_path}/copy"
+    subprocess.run(["skopeo", "copy", "-q", "--src-tls-verify=false", boot, copy], check=True)
+    status, _, err = run("forget", url, copy)
+    assert status == 2 and "one of 2 in an image index" in err and f"forget {url}:v1" in err
+    check_each(run, source, boot, "registry")
+    # A copy of all of it names all of it.
+    whole = f"oci:{tmp_path}/whole"
+    command = ["skopeo", "copy", "-q", "--all", "--src-tls-verify=false", boot, whole]
+    subprocess.run(command, check=True)
+    assert run("forget", url, whole)[0] == 0
+    assert run("inspect", boot)[0] == 10
+
+
 def test_a_boot_image_for_another_machine_is_found_where_it_is_the_only_one(
     run: Run, index: Index, registry: Registry, url: str, tmp_path: Path
 ) -> None:

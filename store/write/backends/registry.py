@@ -346,6 +346,15 @@ class RegistryBackend:
             f"{', '.join(sorted(subjects))}; forget one of them by its tag, or all by blake3:…"
         )
 
+    def beside(self, boot_image: str) -> set[str]:
+        """Return the other boot images with data here that stand in an index with one.
+
+        By the digests of their manifests, as last read.
+        """
+        subjects = {artifact.subject for artifact in self._artifacts()} - {"", boot_image}
+        listing = (entries for entries in self._list.indexes.values() if boot_image in entries)
+        return subjects.intersection(set().union(*listing))
+
     def tags_leading_to(self, boot_image: str) -> list[str]:
         """Return the user's tags by which a boot image is had, as last read, sorted."""
         return self._list.tags_leading_to(boot_image)
