@@ -16,6 +16,7 @@ from boot.spawn import NEEDS, open_fuse, respawn_daemon, spawn_daemon
 from boot.supervise import Daemon
 from boot.syscalls import (
     CLONE_FILES,
+    CLONE_NEWNET,
     MNT_DETACH,
     MS_NODEV,
     MS_NOSUID,
@@ -178,7 +179,7 @@ def _allow_long_advice() -> int:
     """
     try:
         device = next(m.device for m in read_mounts() if m.target == FUSE)
-        sysfs = open_file_system(b"sysfs")
+        sysfs = _open_sysfs()
         try:
             path = b"class/bdi/" + device + b"/read_ahead_kb"
             setting = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=sysfs)
@@ -192,6 +193,36 @@ def _allow_long_advice() -> int:
         # An engine that hides sysfs, or a user namespace: shorter advice does too.
         return ADVICE
     return LONG_ADVICE
+
+
+def _open_sysfs() -> int:
+    """Return a descriptor of a sysfs that can be written; the caller closes it.
+
+    That of the container's network namespace cannot where the engine has mounted it
+    read-only, as it does by default, so this takes one of a new namespace: a thread's,
+    which ends with it.
+
+    Raises:
+        OSError: the engine does not allow it.
+
+    """
+    done = allocate_lock()
+    done.acquire()
+    found: list[int | OSError] = []
+
+    def open_in_new_namespace() -> None:
+        try:
+            unshare(CLONE_NEWNET)
+            found.append(open_file_system(b"sysfs"))
+        except OSError as error:
+            found.append(error)
+        done.release()
+
+    start_new_thread(open_in_new_namespace, ())
+    done.acquire()
+    if isinstance(found[0], OSError):
+        raise found[0]
+    return found[0]
 
 
 def _mount_image() -> None:
