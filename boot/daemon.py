@@ -222,6 +222,11 @@ class Service:
             replay = Replay(self._image, self._order, advise, step, read_ahead.advised)
             self._replay = replay
             self.file.between_requests(replay.advise_next, then=read_ahead.resume)
+        if self._hot is not None:
+            from boot.hotadvice import HotAdvice
+
+            advised = read_ahead.advised
+            self._hot.landed = HotAdvice(self._image, self._hot, advise, step, advised).landed
         read_ahead.advise_by(advise, step)
         read_ahead.run()
 
