@@ -5,7 +5,6 @@ What it does says `store.format.branches`.
 
 from __future__ import annotations
 
-import _ctypes
 import os
 import sys
 
@@ -25,8 +24,11 @@ def _bind() -> Turn:
 
     Raises:
         OSError: it cannot be loaded, as on a machine of another kind.
+        ImportError: this Python was built without ctypes.
 
     """
+    import _ctypes
+
     # What comes out of the boot path's file has no place; what does not lies beside it.
     own = globals().get("__file__")
     directory = os.path.dirname(own) if own else f"{sys.path[0]}/store/read"
@@ -59,7 +61,7 @@ def _bind() -> Turn:
 
 try:
     turn = _bind()
-except OSError:
+except (OSError, ImportError):
     turn = turn_slowly
 
 

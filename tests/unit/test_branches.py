@@ -69,6 +69,25 @@ def test_this_machine_has_the_machine_code() -> None:
     assert branches.turn is not turn_slowly
 
 
+@pytest.mark.parametrize("lacking", ["sys.modules['_ctypes'] = None", "sys.path[0:0] = ['/none']"])
+def test_without_the_machine_code_the_python_does_the_same(lacking: str) -> None:
+    code = (
+        f"import sys; {lacking}\n"
+        "import store.read\n"
+        "from importlib.util import find_spec, module_from_spec\n"
+        "from store.format.branches import turn_slowly\n"
+        "spec = find_spec('store.read.branches')\n"
+        "branches = module_from_spec(spec)\n"
+        "if 'none' in sys.path[0]: del branches.__file__\n"
+        "spec.loader.exec_module(branches)\n"
+        "assert branches.turn is turn_slowly\n"
+        "plain = bytes(range(256)) * 9 + bytes([232, 1, 2, 3, 0, 0, 0])\n"
+        "assert branches.filtered(plain)[0] != plain\n"
+        "assert branches.unfiltered(branches.filtered(plain)[0]) == plain\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_two_calls_of_one_function_become_alike() -> None:
     def call(at: int, target: int) -> bytes:
         return b"\xe8" + (target - at - 5).to_bytes(4, "little", signed=True)
