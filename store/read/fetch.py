@@ -14,6 +14,7 @@ from time import monotonic, sleep
 from store.errors import BootfsError, TimedOut
 from store.format.digest import check_digest, digest_of, printable
 from store.format.names import pack_name
+from store.format.packfile import FILTERED
 
 GAP_LIMIT = 64 << 10
 """Unwanted bytes between two chunks that are cheaper to fetch than a second request."""
@@ -126,7 +127,12 @@ def plain_of(stored: bytes | memoryview, plain_size: int, digest: bytes, where: 
         # Here, since a start from the cache needs no decompressor.
         from store.format.zstdframe import decompress
 
-        plain = decompress(stored, plain_size, where)
+        if stored[:1] == FILTERED:
+            from store.read.branches import unfiltered
+
+            plain = unfiltered(decompress(stored[1:], plain_size, where))
+        else:
+            plain = decompress(stored, plain_size, where)
     check_digest(plain, digest, where)
     return plain
 
