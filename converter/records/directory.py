@@ -118,7 +118,14 @@ class Records:
 
     def _candidates(self, wanted: set[str]) -> list[tuple[Path, set[str], float]]:
         """Return path, layers and time of every record that has a wanted layer."""
-        candidates = []
+        candidates: list[tuple[Path, set[str], float]] = []
+        try:
+            self._check_private()
+        except FileNotFoundError:
+            return candidates
+        except OSError as error:
+            self._tell(f"{self.path}: {error.strerror}")
+            return candidates
         for path in filter(_is_whole, self._paths("images")):
             try:
                 layers = set(read_layers(path))
