@@ -137,22 +137,21 @@ def lease_table(figures: Figures) -> str:
 
 
 def convert_table(figures: Figures) -> str:
-    """Return conversion against casync as a table."""
+    """Return first and second conversions against casync as a table; medians."""
     data = figures["data_bytes"]
     rows = []
-    for name, key in (("bootfs convert", "bootfs"), ("casync make", "casync")):
-        taken = figures[key]
-        stored = figures["pairs"][0][f"{key}_bytes"]
-        rows.append(
-            (
-                name,
-                f"{taken['min']:.1f}",
-                f"{taken['median']:.1f}",
-                f"{data / MB / taken['median']:.0f}",
-                f"{stored / MB:.0f}",
-            )
-        )
-    return format_table(("conversion", "min s", "median s", "MB/s", "stored MB"), rows)
+    for name, way in (
+        ("bootfs, docker archive", "archive"),
+        ("bootfs, registry", "registry"),
+        ("casync make", "casync"),
+    ):
+        first, second = figures["ways"][way]
+        times = [one[kind]["median"] for kind in ("seconds", "cpu_s") for one in (first, second)]
+        stored = [f"{one['bytes'] / MB:.0f}" for one in (first, second)]
+        speed, ratio = f"{data / MB / times[0]:.0f}", f"{times[2] / times[3]:.1f}"
+        rows.append((name, *(f"{time:.1f}" for time in times), ratio, speed, *stored))
+    header = ("conversion", "first s", "second s", "first CPU s", "second CPU s", "CPU ratio")
+    return format_table((*header, "first MB/s", "first MB", "second MB"), rows)
 
 
 def updates_table(figures: Figures) -> str:

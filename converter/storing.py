@@ -14,7 +14,7 @@ from itertools import accumulate
 
 from converter.chunker import cut
 from converter.order import Region
-from converter.records.known import Known, Pieces
+from converter.records.known import Known, Place
 from store.format.chunkindex import FRAME, HOLE, ChunkIndex
 from store.format.digest import digest_of
 from store.format.names import pack_name
@@ -96,13 +96,14 @@ def store_region(
     index = ChunkIndex()
     new_chunks = 0
     workers = os.cpu_count() or 1
-    found: Sequence[Pieces | None] = [None] * len(region.streams)
+    found: Sequence[Place | None] = [None] * len(region.streams)
     if known is not None:
-        found = known.find_pieces(region, backend, catalogue, chunks.is_stored)
+        found = known.find_places(region, backend, catalogue, chunks.is_stored)
     with PackWriter(backend, level, workers) as packs:
-        for stream, pieces in zip(region.streams, found, strict=True):
-            if pieces is not None:
-                for size, known_digest in pieces:
+        for stream, place in zip(region.streams, found, strict=True):
+            if place is not None:
+                record, places = place
+                for size, known_digest in record.iter_pieces(places):
                     index.starts.append(index.starts[-1] + size)
                     index.place_chunks.append(
                         HOLE if known_digest is None else chunks.number_of(known_digest, size)[0]

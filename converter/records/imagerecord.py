@@ -54,27 +54,34 @@ def write_image_record(
         OSError: the record cannot be written.
 
     """
-    # A layer that an image has twice is known by the first.
-    layers = [diff_ids.index(diff_id) for diff_id in diff_ids]
-    runs = sorted(_iter_runs(region, layers))
     starts: array[int] = array("Q", [stream.start for stream in region.streams])
+    columns = _runs_of(region, diff_ids)
     body = [
-        _COUNTS.pack(len(names), len(index.place_chunks), index.chunk_count, len(runs)),
+        _COUNTS.pack(len(names), len(index.place_chunks), index.chunk_count, len(columns[0])),
         *names,
         starts.tobytes(),
         index.starts.tobytes(),
         index.place_chunks.tobytes(),
         index.digests,
-        *(array("Q", column).tobytes() for column in zip(*runs, strict=True)),
+        *(column.tobytes() for column in columns),
     ]
     write_record(path, MAGIC, "\n".join(diff_ids).encode(), map(bytes, body))
 
 
-def _iter_runs(region: Region, layers: list[int]) -> Iterator[tuple[int, int, int, int]]:
-    """Yield layer, offset in its plain tar, size and place in the region of each run."""
+def _runs_of(region: Region, diff_ids: Sequence[str]) -> list[array[int]]:
+    """Return layer, offset in its plain tar, size and place in the region of all runs, sorted."""
+    # A layer that an image has twice is known by the first.
+    layers = [diff_ids.index(diff_id) for diff_id in diff_ids]
+    columns: list[array[int]] = [array("Q") for _ in range(4)]
     for file, start in region.extents.items():
         for run in file.content.segments:
-            yield layers[file.layer], run.blob_offset, run.size, start + run.offset
+            numbers = (layers[file.layer], run.blob_offset, run.size, start + run.offset)
+            for column, number in zip(columns, numbers, strict=True):
+                column.append(number)
+    # Twice by a number, not once by pairs: these would take most memory of all.
+    order = sorted(range(len(columns[0])), key=columns[1].__getitem__)
+    order.sort(key=columns[0].__getitem__)
+    return [array("Q", map(column.__getitem__, order)) for column in columns]
 
 
 def read_layers(path: Path) -> list[str]:
@@ -148,24 +155,24 @@ class ImageRecord:
         """Return the raw digest of a chunk, by its number here."""
         return self.digests[DIGEST_SIZE * chunk : DIGEST_SIZE * (chunk + 1)]
 
-    def pieces_of(self, name: bytes, size: int) -> list[tuple[int, bytes | None]] | None:
-        """Return size and digest of each chunk of a stream, of a hole None; or None if unknown.
-
-        ``size`` is that of the stream: what does not tile it is not given.
-        """
+    def places_of(self, name: bytes, size: int) -> range | None:
+        """Return the places of a stream of ``size`` bytes, which they tile; None if unknown."""
         number = self._streams.get(name)
         if number is None:
             return None
         start = self._stream_starts[number]
-        pieces = []
-        at = start
-        for place in range(bisect_right(self.starts, start) - 1, len(self.place_chunks)):
-            if at != self.starts[place] or at >= start + size:
-                break
+        first = bisect_right(self.starts, start) - 1
+        last = bisect_right(self.starts, start + size) - 1
+        if last < 0 or (self.starts[first], self.starts[last]) != (start, start + size):
+            return None
+        return range(first, last)
+
+    def iter_pieces(self, places: range) -> Iterator[tuple[int, bytes | None]]:
+        """Yield size and digest of the chunk at each place, of a hole None."""
+        for place in places:
             chunk = self.place_chunks[place]
-            at = self.starts[place + 1]
-            pieces.append((at - self.starts[place], None if chunk == HOLE else self.digest(chunk)))
-        return pieces if at == start + size else None
+            size = self.starts[place + 1] - self.starts[place]
+            yield size, None if chunk == HOLE else self.digest(chunk)
 
     def chunks_of(self, diff_id: str, offset: int, size: int) -> tuple[int, list[int]] | None:
         """Return where a range of a layer begins in the first of its chunks, and these.

@@ -23,8 +23,8 @@ from store.format.chunkindex import ChunkIndex
 from store.interfaces import Backend
 from store.write.catalogue import Catalogue
 
-Pieces = list[tuple[int, bytes | None]]
-"""Size and raw digest of each chunk of a stream, of a hole None."""
+Place = tuple[ImageRecord, range]
+"""A record, and the places in it that are a stream; see `ImageRecord.iter_pieces`."""
 
 _WORTH = 4
 """Where more of a layer than this part of its stored bytes is wanted, it is read whole."""
@@ -87,14 +87,14 @@ class Known:
             names = self._names or name_streams(region.streams, self._diff_ids)
             self._records.keep_image(self._diff_ids, region, names, index)
 
-    def find_pieces(
+    def find_places(
         self,
         region: Region,
         backend: Backend,
         catalogue: Catalogue,
         is_stored: Callable[[bytes], bool],
-    ) -> list[Pieces | None]:
-        """Return of each stream what it was cut into, where the store has all of that.
+    ) -> list[Place | None]:
+        """Return of each stream where a record has its chunks, if the store has all of them.
 
         For the others it is settled where their bytes will come from.
         """
@@ -103,13 +103,13 @@ class Known:
         self._names = name_streams(region.streams, self._diff_ids)
         images = self._records.find_images(self._diff_ids)
         found = [
-            _pieces_of(stream, name, images, is_stored)
+            _place_of(stream, name, images, is_stored)
             for stream, name in zip(region.streams, self._names, strict=True)
         ]
         self._stored = StoredContents(images, backend, catalogue, is_stored, self._records.report)
         unknown = []
-        for stream, pieces in zip(region.streams, found, strict=True):
-            if pieces is None:
+        for stream, place in zip(region.streams, found, strict=True):
+            if place is None:
                 unknown.append(stream)
             else:
                 self.bytes += stream.size
@@ -176,11 +176,13 @@ class _Contents:
         return self.begin().result().pread(offset, size)
 
 
-def _pieces_of(
+def _place_of(
     stream: Stream, name: bytes, images: list[ImageRecord], is_stored: Callable[[bytes], bool]
-) -> Pieces | None:
+) -> Place | None:
     for image in images:
-        pieces = image.pieces_of(name, stream.size)
-        if pieces is not None and all(digest is None or is_stored(digest) for _, digest in pieces):
-            return pieces
+        places = image.places_of(name, stream.size)
+        if places is not None and all(
+            digest is None or is_stored(digest) for _, digest in image.iter_pieces(places)
+        ):
+            return image, places
     return None

@@ -22,7 +22,7 @@ _HEADER = Struct("<8s32sI")
 HEAD_LIMIT = 1 << 20
 _PIECE = 1 << 20
 _LEVEL = 1
-"""Tar headers: 17 times smaller at level 1, 24 times at level 3 in twice the time."""
+"""A layer of 1.1 GB and 36,000 files then takes 0.9 MB, mostly zeros and repetition."""
 _WINDOW = 8 << 20
 
 

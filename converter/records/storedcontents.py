@@ -28,9 +28,9 @@ class StoredContents:
         self._images = images
         self._is_stored = is_stored
         self._report = report
-        self._readers = [
-            ChunkReader(_index_of(image, catalogue), backend, None, report) for image in images
-        ]
+        self._backend = backend
+        self._catalogue = catalogue
+        self._readers: dict[int, ChunkReader] = {}
 
     def has(self, diff_id: str, offset: int, size: int) -> bool:
         """Whether a range of a layer can be read."""
@@ -48,7 +48,7 @@ class StoredContents:
             return None
         number, skipped, chunks = found
         try:
-            plain = self._readers[number].read(sorted(set(chunks)))
+            plain = self._reader(number).read(sorted(set(chunks)))
         except (FormatError, IntegrityError, NotFound) as error:
             self._report(f"{error}; the source is read instead")
             return None
@@ -63,9 +63,15 @@ class StoredContents:
                 return number, *found
         return None
 
+    def _reader(self, number: int) -> ChunkReader:
+        if number not in self._readers:
+            index = _index_of(self._images[number], self._catalogue)
+            self._readers[number] = ChunkReader(index, self._backend, None, self._report)
+        return self._readers[number]
+
     def close(self) -> None:
         """Wait for fetches that nobody waited for."""
-        for reader in self._readers:
+        for reader in self._readers.values():
             reader.wait_until_landed()
 
 
