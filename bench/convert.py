@@ -176,6 +176,17 @@ def main(arguments: list[str] | None = None) -> int:
     document: dict[str, object] = {
         "image": options.image,
         "data_bytes": data,
+        "bootfs": summarize([turn["archive"][0].seconds for turn in turns]),
+        "casync": summarize([turn["casync"][0].seconds for turn in turns]),
+        "pairs": [
+            {
+                "bootfs_bytes": turn["archive"][0].bytes,
+                "casync_bytes": turn["casync"][0].bytes,
+                "bootfs_s": turn["archive"][0].seconds,
+                "casync_s": turn["casync"][0].seconds,
+            }
+            for turn in turns
+        ],
         "ways": {
             way: [
                 {
