@@ -49,6 +49,10 @@ class Records:
             return cls(Path(chosen), report)
         home = os.environ.get("XDG_CACHE_HOME")
         cache = Path(home) if home else Path(os.path.expanduser("~/.cache"))
+        if not cache.is_absolute():
+            # A user whom the machine does not know has no home.
+            report(f"no home directory to keep records in; {VARIABLE} names one, or {NOWHERE}")
+            return None
         return cls(cache / "bootfs" / "records", report)
 
     def __init__(self, path: Path, report: Callable[[str], None]) -> None:

@@ -276,3 +276,12 @@ def test_the_directory_is_where_the_user_has_caches(monkeypatch: pytest.MonkeyPa
     records = Records.of_user(said)
     assert records is not None
     assert records.path == Path("/h/.cache/bootfs/records")
+
+
+def test_who_has_no_home_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BOOTFS_RECORDS")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    said: list[str] = []
+    assert Records.of_user(said.append) is None
+    assert said == ["no home directory to keep records in; BOOTFS_RECORDS names one, or none"]
