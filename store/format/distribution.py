@@ -121,9 +121,15 @@ def token_place(endpoint: Endpoint, repository: str, challenge: Challenge) -> tu
         raise RemoteProtocolError(
             f"{endpoint}: names a token server that cannot be asked: {named!r}"
         ) from None
-    scope = fields.get("scope", "") or f"repository:{repository}:pull"
-    query = encode_query({"service": fields.get("service", ""), "scope": scope})
+    query = encode_query(token_fields(repository, challenge))
     return f"{target}{'&' if '?' in target else '?'}{query}", server
+
+
+def token_fields(repository: str, challenge: Challenge) -> dict[str, str]:
+    """Return what a token server is told of a token for reading a repository."""
+    fields = challenge.fields
+    scope = fields.get("scope", "") or f"repository:{repository}:pull"
+    return {"service": fields.get("service", ""), "scope": scope}
 
 
 def encode_query(fields: dict[str, str]) -> str:

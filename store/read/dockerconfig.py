@@ -22,18 +22,21 @@ class Credentials:
     ``path`` names the file that was tried, for messages; empty where there is none.
     """
 
-    __slots__ = ("basic", "bearer", "path")
+    __slots__ = ("basic", "bearer", "identity", "path")
 
-    def __init__(self, path: str, basic: str = "", bearer: str = "") -> None:
+    def __init__(self, path: str, basic: str = "", bearer: str = "", identity: str = "") -> None:
         self.path = path
         self.basic = basic
         """User and password, as the scheme Basic wants them (RFC 7617)."""
         self.bearer = bearer
         """A token that the registry takes as it is."""
+        self.identity = identity
+        """A token that the registry's token server takes; of users of commands alone."""
 
     def is_same(self, other: Credentials) -> bool:
         """Whether the registry would be told the same."""
-        return (self.basic, self.bearer) == (other.basic, other.bearer)
+        told = (self.basic, self.bearer, self.identity)
+        return told == (other.basic, other.bearer, other.identity)
 
 
 def read_credentials(directory: str, host: str, repository: str) -> Credentials:

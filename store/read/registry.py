@@ -58,11 +58,14 @@ class RegistrySource:
         self._blobs = f"/v2/{repository}/blobs"
         self._limit_s = read_limit_s
         self._authorities = authorities
-        self._authorization = Authorization(self._endpoint, repository, auth, authorities, access)
+        self._authorization = self._open_authorization(repository, auth)
         self._lock = allocate_lock()
         self._idle: list[Connection] = []
         self._moved: dict[str, tuple[str, Endpoint]] = {}
         """Blob's target to target and server that the registry has redirected to."""
+
+    def _open_authorization(self, repository: str, auth: str) -> Authorization:
+        return Authorization(self._endpoint, repository, auth, self._authorities, self._access)
 
     def dial(self) -> None:
         """Connect now, and get a token where one is wanted; failure shows at the fetch."""

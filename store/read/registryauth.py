@@ -17,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from store.format.http1 import Endpoint
     from store.interfaces import Access
+    from store.read.connection import Connection
 
 
 class Authorization:
@@ -37,7 +38,7 @@ class Authorization:
     ) -> None:
         self.header = ""
         """Value for the next request; empty for none."""
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._repository = repository
         self._directory = auth
         self._authorities = authorities
@@ -51,7 +52,7 @@ class Authorization:
         if self._credentials.path:
             return f"tried with {self._credentials.path}"
         where = self._directory or "the user's docker config"
-        return f"tried without credentials, since {where} has none for {self._endpoint.authority}"
+        return f"tried without credentials, since {where} has none for {self.endpoint.authority}"
 
     def renew(self, refused: str, status: int, challenge: str, deadline: float) -> None:
         """Get another ``header`` than ``refused``, which was answered with ``status``.
@@ -65,7 +66,7 @@ class Authorization:
 
         """
         if not self._lock.acquire(timeout=max(deadline - monotonic(), 0.0)):
-            raise TimedOut(f"{self._endpoint}: no token in time")
+            raise TimedOut(f"{self.endpoint}: no token in time")
         try:
             if self.header == refused:
                 self.header = self._ask(refused, status, challenge, deadline)
@@ -95,11 +96,11 @@ class Authorization:
     def _read(self) -> Credentials:
         if not self._directory:
             return Credentials("")
-        return read_credentials(self._directory, self._endpoint.authority, self._repository)
+        return read_credentials(self._directory, self.endpoint.authority, self._repository)
 
     def _denied(self, status: int) -> AccessDenied:
         return AccessDenied(
-            f"{self._endpoint}: {status}, the registry refuses to be read; {self.tried}"
+            f"{self.endpoint}: {status}, the registry refuses to be read; {self.tried}"
         )
 
     def _fetch_token(self, challenge: Challenge, deadline: float) -> str:
@@ -113,12 +114,10 @@ class Authorization:
         # Imported only for registries with tokens, as most are that are not local.
         from store.read.document import DocumentConnection
 
-        target, server = token_place(self._endpoint, self._repository, challenge)
-        basic = self._credentials.basic
+        target, server = token_place(self.endpoint, self._repository, challenge)
         connection = DocumentConnection(server, deadline, self._authorities, self._access)
         try:
-            route = connection.route(target)
-            message = encode_get(server, route, f"Basic {basic}" if basic else "")
+            message = self._token_request(challenge, connection, target)
             head, begun = connection.request(message)
             if head.status in (400, 401, 403):
                 raise AccessDenied(
@@ -135,6 +134,13 @@ class Authorization:
         finally:
             connection.close()
         return parse_token(document, str(server))
+
+    def _token_request(self, challenge: Challenge, connection: Connection, target: str) -> bytes:
+        """Return the request for the token that ``challenge`` asks for, with ``target``."""
+        del challenge
+        basic = self._credentials.basic
+        route = connection.route(target)
+        return encode_get(connection.endpoint, route, f"Basic {basic}" if basic else "")
 
 
 def parse_token(document: bytes, where: str) -> str:

@@ -20,7 +20,6 @@ def open_source(
     authorities: str = "",
     log: Callable[[str], None] = lambda _: None,
     auth: str = "",
-    proxy_of: Callable[[str], str] | None = None,
 ) -> Source:
     """Return the source that ``url`` names: one store, or several mirrors with ``|`` between.
 
@@ -28,8 +27,6 @@ def open_source(
     ``authorities`` is a file of the certificates that HTTPS trusts, empty for the
     machine's own.  ``log`` is told which mirror is left and returned to.  ``auth`` is
     a directory of files with credentials, read when a store asks for some; empty for none.
-    ``proxy_of`` returns the URL of the proxy to an origin (``https://host``), empty for
-    none, where that directory names none.
 
     Raises:
         UsageError: no such kind of store.
@@ -40,17 +37,13 @@ def open_source(
     if "|" in url:
         from store.read.mirrors import Mirrors
 
-        return Mirrors(url, read_limit_s, authorities, log, auth, proxy_of)
-    return open_one(url, read_limit_s, authorities, auth, proxy_of)
+        return Mirrors(
+            url, read_limit_s, log, lambda one: open_one(one, read_limit_s, authorities, auth)
+        )
+    return open_one(url, read_limit_s, authorities, auth)
 
 
-def open_one(
-    url: str,
-    read_limit_s: float,
-    authorities: str,
-    auth: str,
-    proxy_of: Callable[[str], str] | None = None,
-) -> Mirror:
+def open_one(url: str, read_limit_s: float, authorities: str, auth: str) -> Mirror:
     """Return a single store, as the scheme of its URL says; without one it is a directory.
 
     ``file://``, ``http://``, ``https://``, ``s3://``, ``docker://``, ``ssh://``.
@@ -65,15 +58,15 @@ def open_one(
     if scheme in ("http", "https"):
         from store.read.remote import HttpSource
 
-        if proxy_of is None and not os.path.lexists(auth):
+        if not os.path.lexists(auth):
             return HttpSource(url, read_limit_s, authorities)
         from store.read.httpaccess import HttpAccess
 
-        return HttpSource(url, read_limit_s, authorities, HttpAccess(auth, proxy_of))
+        return HttpSource(url, read_limit_s, authorities, HttpAccess(auth))
     if scheme == "s3":
         from store.read.s3 import S3Source
 
-        return S3Source(url, read_limit_s, authorities, auth, proxy_of)
+        return S3Source(url, read_limit_s, authorities, auth)
     if scheme in ("ssh", "sftp"):
         from store.read.ssh import SshSource
 
@@ -81,12 +74,11 @@ def open_one(
     if scheme in ("docker", "docker+http", "docker+https"):
         from store.read.registry import RegistrySource
 
-        if proxy_of is None and not any(map(os.path.lexists, (f"{auth}/http", f"{auth}/ca.crt"))):
+        if not any(map(os.path.lexists, (f"{auth}/http", f"{auth}/ca.crt"))):
             return RegistrySource(url, read_limit_s, authorities, auth)
         from store.read.httpaccess import HttpAccess
 
-        access = HttpAccess(auth, proxy_of)
-        return RegistrySource(url, read_limit_s, authorities, auth, access)
+        return RegistrySource(url, read_limit_s, authorities, auth, HttpAccess(auth))
     if scheme in ("", "file") and url:
         from store.read.local import DirectorySource
 

@@ -8,8 +8,9 @@ import pytest
 from store.errors import AccessDenied, UsageError
 from store.read.local import DirectorySource
 from store.read.remote import HttpSource
-from store.write.backends.s3 import S3Backend
-from store.write.hostsource import auth_directory, environment_proxy, open_host_source
+from store.write.hostaccess import auth_directory, environment_proxy
+from store.write.hosts3 import HostS3Source
+from store.write.hostsource import open_host_source
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +61,7 @@ def test_each_kind_of_store_is_opened_with_it(tmp_path: Path) -> None:
     for url, kind in (
         ("http://store.example", HttpSource),
         (str(tmp_path), DirectorySource),
-        ("s3://images/a", S3Backend),
+        ("s3://images/a", HostS3Source),
     ):
         with closing(open_host_source(url, 1)) as source:
             assert isinstance(source, kind) and source.location == url

@@ -5,15 +5,12 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
 from store.errors import BootfsError, RemoteProtocolError, TimedOut, Unreachable
-
-CERTIFICATES = Path("/etc/docker/certs.d")
-"""Where docker has authorities for single registries: HOST[:PORT]/*.crt."""
+from store.write.hostaccess import CERTIFICATES
 
 
 def shown(url: str) -> str:
