@@ -11,7 +11,7 @@ from time import monotonic
 
 from store.errors import AccessDenied, RemoteBusy, RemoteProtocolError, TimedOut, Unreachable
 from store.format.distribution import Challenge, encode_get, parse_challenges, token_place
-from store.read.dockerconfig import Credentials, read_credentials
+from store.read.dockerconfig import FILES, Credentials, read_credentials
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,11 +48,20 @@ class Authorization:
 
     @property
     def tried(self) -> str:
-        """What was tried, for messages."""
-        if self._credentials.path:
-            return f"tried with {self._credentials.path}"
-        where = self._directory or "the user's docker config"
-        return f"tried without credentials, since {where} has none for {self.endpoint.authority}"
+        """What was tried, and what to do, for messages."""
+        host, found = self.endpoint.authority, self._credentials
+        if found.basic or found.bearer:
+            return f"tried with {found.path}: renew what it has for {host}, or what that may do"
+        if found.path:
+            return (
+                f"tried without credentials, since {found.path} has none for {host}: add what "
+                f"`docker login {host}` writes"
+            )
+        where = self._directory or "/.bootfs/auth"
+        return (
+            f"tried without credentials, since there is no {where}/{FILES[0]}: mount a directory "
+            f"with one, as `docker login {host}` writes it, at {where}"
+        )
 
     def renew(self, refused: str, status: int, challenge: str, deadline: float) -> None:
         """Get another ``header`` than ``refused``, which was answered with ``status``.
@@ -139,8 +148,26 @@ class Authorization:
         """Return the request for the token that ``challenge`` asks for, with ``target``."""
         del challenge
         basic = self._credentials.basic
-        route = connection.route(target)
-        return encode_get(connection.endpoint, route, f"Basic {basic}" if basic else "")
+        return encode_own_get(connection, target, f"Basic {basic}" if basic else "")
+
+
+def encode_own_get(
+    connection: Connection, target: str, authorization: str, wanted: str = ""
+) -> bytes:
+    """Return a GET request with what the user's file ``http`` has the server told.
+
+    An Authorization of that file goes before ``authorization``.
+    """
+    own = connection.own_fields(target)
+    if names_authorization(own):
+        authorization = ""
+    target, more = connection.route(target)
+    return encode_get(connection.endpoint, (target, more + own), authorization, wanted)
+
+
+def names_authorization(fields: str) -> bool:
+    """Whether header fields, each with its line's end, say who asks."""
+    return any(line.lower().startswith("authorization:") for line in fields.split("\r\n"))
 
 
 def parse_token(document: bytes, where: str) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from store.errors import BootfsError
     from store.format.http1 import Endpoint, ResponseHead
+    from store.read.retry import Outage
 
 
 class S3Access(HttpAccess):
@@ -120,7 +121,14 @@ class S3Access(HttpAccess):
 class S3Source(HttpSource):
     """Objects below a prefix of a bucket."""
 
-    def __init__(self, url: str, read_limit_s: float, authorities: str, auth: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        read_limit_s: float,
+        authorities: str,
+        auth: str,
+        outage: Outage | None = None,
+    ) -> None:
         """Say where it is, and read the credentials.
 
         Raises:
@@ -129,7 +137,7 @@ class S3Source(HttpSource):
 
         """
         place = parse_s3_url(url)
-        super().__init__(place.url, read_limit_s, authorities)
+        super().__init__(place.url, read_limit_s, authorities, None, outage)
         self._access = self._open_access(place, self._endpoint, auth)
         self.location = url
 

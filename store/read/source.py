@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from store.interfaces import Mirror, Source
+    from store.interfaces import Access, Mirror, Source
 
 
 def open_source(
@@ -25,8 +25,9 @@ def open_source(
 
     ``read_limit_s`` bounds what one fetch may take, retries included.
     ``authorities`` is a file of the certificates that HTTPS trusts, empty for the
-    machine's own.  ``log`` is told which mirror is left and returned to.  ``auth`` is
-    a directory of files with credentials, read when a store asks for some; empty for none.
+    machine's own.  ``log`` is told which mirror is left and returned to, and of a single
+    store that it fails and is asked again.  ``auth`` is a directory of files with
+    credentials, read when a store asks for some; empty for none.
 
     Raises:
         UsageError: no such kind of store.
@@ -40,10 +41,16 @@ def open_source(
         return Mirrors(
             url, read_limit_s, log, lambda one: open_one(one, read_limit_s, authorities, auth)
         )
-    return open_one(url, read_limit_s, authorities, auth)
+    return open_one(url, read_limit_s, authorities, auth, log)
 
 
-def open_one(url: str, read_limit_s: float, authorities: str, auth: str) -> Mirror:
+def open_one(
+    url: str,
+    read_limit_s: float,
+    authorities: str,
+    auth: str,
+    log: Callable[[str], None] = lambda _: None,
+) -> Mirror:
     """Return a single store, as the scheme of its URL says; without one it is a directory.
 
     ``file://``, ``http://``, ``https://``, ``s3://``, ``docker://``, ``ssh://``.
@@ -55,34 +62,41 @@ def open_one(url: str, read_limit_s: float, authorities: str, auth: str) -> Mirr
 
     """
     scheme = url.partition("://")[0].lower() if "://" in url else ""
-    if scheme in ("http", "https"):
-        from store.read.remote import HttpSource
-
-        if not os.path.lexists(auth):
-            return HttpSource(url, read_limit_s, authorities)
-        from store.read.httpaccess import HttpAccess
-
-        return HttpSource(url, read_limit_s, authorities, HttpAccess(auth))
-    if scheme == "s3":
-        from store.read.s3 import S3Source
-
-        return S3Source(url, read_limit_s, authorities, auth)
-    if scheme in ("ssh", "sftp"):
-        from store.read.ssh import SshSource
-
-        return SshSource(url, read_limit_s, auth)
-    if scheme in ("docker", "docker+http", "docker+https"):
-        from store.read.registry import RegistrySource
-
-        if not any(map(os.path.lexists, (f"{auth}/http", f"{auth}/ca.crt"))):
-            return RegistrySource(url, read_limit_s, authorities, auth)
-        from store.read.httpaccess import HttpAccess
-
-        return RegistrySource(url, read_limit_s, authorities, auth, HttpAccess(auth))
     if scheme in ("", "file") and url:
         from store.read.local import DirectorySource
 
         return DirectorySource(url[len("file://") :] if scheme else url)
+    from store.read.retry import Outage
+
+    outage = Outage(log)
+    if scheme in ("http", "https"):
+        from store.read.remote import HttpSource
+
+        return HttpSource(url, read_limit_s, authorities, _open_access(auth), outage)
+    if scheme == "s3":
+        from store.read.s3 import S3Source
+
+        return S3Source(url, read_limit_s, authorities, auth, outage)
+    if scheme in ("ssh", "sftp"):
+        from store.read.ssh import SshSource
+
+        return SshSource(url, read_limit_s, auth, outage=outage)
+    if scheme in ("docker", "docker+http", "docker+https"):
+        from store.read.registry import RegistrySource
+
+        return RegistrySource(url, read_limit_s, authorities, auth, _open_access(auth), outage)
     raise UsageError(
         f"{shown(url)!r}: not a store; give a directory, http://, https://, s3://, docker:// or ssh://"
     )
+
+
+def _open_access(auth: str) -> Access | None:
+    """Return what the files of directory ``auth`` say, also those that come later.
+
+    None where nobody has mounted one.
+    """
+    if not os.path.lexists(auth):
+        return None
+    from store.read.httpaccess import HttpAccess
+
+    return HttpAccess(auth)

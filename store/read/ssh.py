@@ -23,6 +23,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from store.read.retry import Outage
+
 
 class SshSource:
     """Objects as files below a directory of an SFTP server; see `Mirror`."""
@@ -37,11 +39,13 @@ class SshSource:
         auth: str = "",
         program: SshProgram | None = None,
         kept_handles: int = KEPT_HANDLES,
+        outage: Outage | None = None,
     ) -> None:
         """Connect to nothing yet; ``program`` is what to start in place of this machine's ssh.
 
         With ``kept_handles`` 0 each fetch opens what is there then, also where somebody has
-        replaced an object; it takes one more answer of the server.
+        replaced an object; it takes one more answer of the server.  ``outage`` is told of
+        failures that are tried again.
 
         Raises:
             UsageError: the URL is none, or there is no ssh.
@@ -49,6 +53,7 @@ class SshSource:
         """
         self.location = url
         self.place = parse_ssh_url(url)
+        self.outage = outage
         self._limit_s = read_limit_s
         self._kept_handles = kept_handles
         self._sessions = SshSessions(self.place, program or find_program(auth), auth)
@@ -72,6 +77,7 @@ class SshSource:
             lambda left_s: self.fetch_once(name, offset, size, arrived, left_s, left_s),
             self._limit_s,
             f"{self.location}/{name}",
+            self.outage,
         )
 
     def fetch_once(

@@ -11,6 +11,7 @@ from store.read.connection import Connection
 from store.read.dockerconfig import Credentials
 from store.read.registry import RegistrySource
 from store.read.registryauth import Authorization
+from store.read.retry import Outage
 from store.write.hostaccess import (
     RegistryAccess,
     auth_directory,
@@ -79,7 +80,7 @@ class HostAuthorization(Authorization):
 class HostRegistrySource(RegistrySource):
     """Packs in a repository, read with the account that `docker login` has left."""
 
-    def __init__(self, url: str, read_limit_s: float) -> None:
+    def __init__(self, url: str, read_limit_s: float, outage: Outage) -> None:
         """Keep where it is.
 
         Raises:
@@ -92,7 +93,9 @@ class HostRegistrySource(RegistrySource):
         self._url = url
         self._host_access = RegistryAccess(registry.host, auth_directory(), proxy_of)
         try:
-            super().__init__(url, read_limit_s, machine_authorities(), "", self._host_access)
+            super().__init__(
+                url, read_limit_s, machine_authorities(), "", self._host_access, outage
+            )
         except BaseException:
             self._host_access.close()
             raise

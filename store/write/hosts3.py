@@ -11,6 +11,7 @@ from store.format.http1 import Endpoint
 from store.format.s3place import S3Place, parse_s3_url
 from store.format.sigv4 import Credentials
 from store.read.httpaccess import HttpAccess
+from store.read.retry import Outage
 from store.read.s3 import S3Access, S3Source
 from store.write.backends.s3errors import LIBRARY, translated
 from store.write.hostaccess import auth_directory, environment_proxy, machine_authorities
@@ -76,7 +77,7 @@ class HostS3Access(S3Access):
 class HostS3Source(S3Source):
     """Objects below a prefix of a bucket, read with the credentials of this user."""
 
-    def __init__(self, url: str, read_limit_s: float) -> None:
+    def __init__(self, url: str, read_limit_s: float, outage: Outage) -> None:
         """Say where it is, and find credentials.
 
         Raises:
@@ -90,7 +91,7 @@ class HostS3Source(S3Source):
             authorities = self._session.get_config_variable("ca_bundle") or ""
         except LIBRARY as error:
             raise translated(error, url) from None
-        super().__init__(url, read_limit_s, authorities or machine_authorities(), "")
+        super().__init__(url, read_limit_s, authorities or machine_authorities(), "", outage)
 
     def _open_access(self, place: S3Place, home: Endpoint, auth: str) -> S3Access:
         del auth

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from store.format.sshurl import is_ssh_url
 from store.interfaces import Mirror, Source
 from store.read.httpaccess import HttpAccess
 from store.read.mirrors import Mirrors
 from store.read.remote import HttpSource
 from store.read.source import open_one
+from store.read.ssh import SshSource
 from store.write.backends import is_in_registry
+from store.write.contact import Contact
 from store.write.hostaccess import auth_directory, environment_proxy
 
 
@@ -21,7 +24,8 @@ def open_host_source(
     It is read by the same requests as in a container.  A store in S3 is read with the
     credentials that AWS's programs find, one in a registry with those of docker's, one over
     SSH as ssh finds them, one of a web server with the files in `auth_directory`; a mirror
-    no differently from a store alone.
+    no differently from a store alone.  ``log`` is told what fails and is asked again.  A
+    store alone whose server was never reached is given up after some seconds.
 
     Raises:
         UsageError, AccessDenied, Unreachable: as `open_source`.
@@ -29,20 +33,24 @@ def open_host_source(
     """
     if "|" in url:
         return Mirrors(url, read_limit_s, log, lambda one: _open_one(one, read_limit_s))
-    return _open_one(url, read_limit_s)
+    return _open_one(url, read_limit_s, log)
 
 
-def _open_one(url: str, read_limit_s: float) -> Mirror:
+def _open_one(url: str, read_limit_s: float, log: Callable[[str], None] = lambda _: None) -> Mirror:
+    contact = Contact(log)
     scheme = url.partition("://")[0].lower()
     if is_in_registry(url):
         from store.write.hostregistry import HostRegistrySource
 
-        return HostRegistrySource(url, read_limit_s)
+        return HostRegistrySource(url, read_limit_s, contact)
     if scheme == "s3":
         from store.write.hosts3 import HostS3Source
 
-        return HostS3Source(url, read_limit_s)
+        return HostS3Source(url, read_limit_s, contact)
     if scheme in ("http", "https"):
-        return HttpSource(url, read_limit_s, "", HttpAccess(auth_directory(), environment_proxy))
-    # ssh is started as the user would start it.
+        access = HttpAccess(auth_directory(), environment_proxy)
+        return HttpSource(url, read_limit_s, "", access, contact)
+    if is_ssh_url(url):
+        # ssh is started as the user would start it.
+        return SshSource(url, read_limit_s, outage=contact)
     return open_one(url, read_limit_s, "", "")
