@@ -46,13 +46,12 @@ from store.write.backends import (
     open_backend,
 )
 from store.write.collecting import GRACE_S
-from store.write.hostsource import open_host_source
+from store.write.hostsource import READ_LIMIT_S, open_host_source
 from store.write.registry.endpoint import normalised_url
 
 DEFAULT_STORE = "bootfs-store"
 REGISTRY_STORE = "registry"
 """For ``--store``: the repository of DEST."""
-READ_LIMIT_S = 60.0
 DIFFERENT = 4
 INTERRUPTED = 130
 

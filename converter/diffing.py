@@ -12,9 +12,8 @@ from converter.comparing import Change, TreeDiff
 from converter.restoring import restore_config
 from converter.sharing import stored_chunks
 from converter.spool import Spool
-from store.write.hostsource import open_host_source
+from store.write.hostsource import READ_LIMIT_S, open_host_source
 
-READ_LIMIT_S = 60.0
 _OF_LAYERS = ("config", "created", "docker_version", "history", "rootfs")
 """Fields of a config that say how and when an image was made."""
 _OF_THE_BUILD = ("Image",)

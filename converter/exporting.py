@@ -15,9 +15,8 @@ from converter.progress import iter_counted, shown_progress
 from converter.reference import DOCKER_ARCHIVE, DOCKER_DAEMON, parse_reference
 from converter.restoring import restore_config
 from converter.spool import Spool
-from store.write.hostsource import open_host_source
+from store.write.hostsource import READ_LIMIT_S, open_host_source
 
-READ_LIMIT_S = 60.0
 _PLAIN = (DOCKER_DAEMON, DOCKER_ARCHIVE)
 """Destinations that take layers plain: nothing need be compressed for them."""
 

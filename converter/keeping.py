@@ -22,11 +22,9 @@ from store.interfaces import Backend, Listing
 from store.write.backends import is_in_registry, open_backend
 from store.write.checking import Problem, StoreCheck
 from store.write.collecting import Garbage, collect
+from store.write.hostsource import READ_LIMIT_S
 from store.write.repairing import iter_repaired
 from store.write.served import ImagesOf, is_served, open_objects
-
-READ_LIMIT_S = 60.0
-"""How long a piece of an object may take to come from a server."""
 
 _CHUNK_INDEX = re.compile(r"blake3:([0-9a-f]{64})")
 _DURATION = re.compile(r"(\d{1,9})([smhd]?)", re.ASCII)

@@ -15,6 +15,9 @@ from store.write.backends import is_in_registry
 from store.write.contact import Contact
 from store.write.hostaccess import auth_directory, environment_proxy
 
+READ_LIMIT_S = 60.0
+"""What one read of a command may take, tries after failures included."""
+
 
 def open_host_source(
     url: str, read_limit_s: float, log: Callable[[str], None] = lambda _: None
