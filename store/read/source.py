@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from store.interfaces import Access, Mirror, Source
+    from store.interfaces import Access, Mirror, Streaming
 
 
 def open_source(
@@ -20,7 +20,7 @@ def open_source(
     authorities: str = "",
     log: Callable[[str], None] = lambda _: None,
     auth: str = "",
-) -> Source:
+) -> Streaming:
     """Return the source that ``url`` names: one store, or several mirrors with ``|`` between.
 
     ``read_limit_s`` bounds what one fetch may take, retries included.
