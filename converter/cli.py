@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from signal import SIGHUP, SIGTERM
+from typing import NoReturn
 
 from converter import RELEASE
-from converter.bootview import read_boot_image
+from converter.bootview import open_boot_images
 from converter.check import Comparison
 from converter.convert import DEFAULT_LEVEL, Report, convert
 from converter.diffing import diff_images
@@ -46,13 +47,12 @@ from store.write.backends import (
     open_backend,
 )
 from store.write.collecting import GRACE_S
-from store.write.hostsource import open_host_source
+from store.write.hostsource import READ_LIMIT_S, open_host_source
 from store.write.registry.endpoint import normalised_url
 
 DEFAULT_STORE = "bootfs-store"
 REGISTRY_STORE = "registry"
 """For ``--store``: the repository of DEST."""
-READ_LIMIT_S = 60.0
 DIFFERENT = 4
 INTERRUPTED = 130
 
@@ -69,9 +69,19 @@ bytes, 12 unknown or damaged format, 13 access denied, 14 store, registry or eng
 """
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as all others are."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the arguments, and end."""
+        command = self.prog.removeprefix("bootfs").strip()
+        what = f"{command}: {message}" if command else message
+        self.exit(UsageError.exit_code, f"bootfs: {what}; see `{self.prog} --help`\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="bootfs",
         description="Turn container images into ones that boot lazily on any engine.",
         epilog=EXIT_STATUS,
@@ -162,7 +172,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--store", metavar="URL",
         help="compare the bytes of files whose chunks alone do not tell; "
-        "a directory or http(s)://, mirrors 'URL|URL'",
+        "a directory, http(s)://, s3://, ssh:// or docker://, mirrors 'URL|URL'",
     )  # fmt: skip
     command.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -171,8 +181,8 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("destination", metavar="DEST")
     command.add_argument(
         "--store", metavar="URL", default=DEFAULT_STORE,
-        help="store to read, a directory or http(s)://, mirrors 'URL|URL' "
-        f"(default: {DEFAULT_STORE})",
+        help="store to read, a directory, http(s)://, s3://, ssh:// or docker://, "
+        f"mirrors 'URL|URL' (default: {DEFAULT_STORE})",
     )  # fmt: skip
     command.add_argument(
         "--sparse", action="store_true",
@@ -207,7 +217,8 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     command.add_argument(
         "--repair", metavar="URL",
-        help="get what is damaged or missing from this store, a directory, http(s):// or s3://",
+        help="get what is damaged or missing from this store, of any kind: a directory, "
+        "http(s)://, s3://, ssh:// or docker://",
     )  # fmt: skip
     command.add_argument(
         "--fetchable", metavar="IMAGE",
@@ -224,7 +235,11 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--progress", choices=("bar", "json", "none"))
 
     command = add("forget", "remove an image from a store; bootfs collect frees its space")
-    command.add_argument("store", metavar="STORE", help="a directory or docker://HOST/REPOSITORY")
+    command.add_argument(
+        "store",
+        metavar="STORE",
+        help="a directory, s3://BUCKET[/PREFIX] or docker://HOST/REPOSITORY",
+    )
     command.add_argument(
         "image", metavar="IMAGE",
         help="a boot image, or the digest of its chunk index, blake3:…, from bootfs inspect: "
@@ -232,7 +247,11 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
 
     command = add("collect", "remove from a store what none of its images needs")
-    command.add_argument("store", metavar="STORE", help="a directory or docker://HOST/REPOSITORY")
+    command.add_argument(
+        "store", metavar="STORE",
+        help="a directory, s3://BUCKET[/PREFIX] or docker://HOST/REPOSITORY; "
+        "without --delete also ssh://[USER@]HOST/PATH",
+    )  # fmt: skip
     command.add_argument(
         "--delete", action="store_true", help="remove; without it, only say what would be removed"
     )
@@ -349,6 +368,8 @@ def _convert(options: argparse.Namespace) -> int:
             f"{source} has settings of its own, which are kept; "
             "--entrypoint, --cmd, --env, --user, --workdir are for a SOURCE dir: or tar:"
         )
+    if options.report == "":
+        raise UsageError("--report: its name is empty; name a file")
     if options.report is not None:
         check_report(Path(options.report))
     if options.blob_store:
@@ -359,7 +380,7 @@ def _convert(options: argparse.Namespace) -> int:
         _check_mounted(store)
     blob_store = options.blob_store or (store if is_in_registry(store) else "")
     with (
-        closing(open_backend(store)) as backend,
+        closing(open_backend(store, _warn)) as backend,
         shown_progress(options.progress) as progress,
     ):
         for url in options.mount_from:
@@ -479,6 +500,10 @@ def summary(report: Report) -> str:
     )
 
 
+def _warn(message: str) -> None:
+    print(f"bootfs: {message}", file=sys.stderr)
+
+
 def _reporter(progress: Progress) -> Callable[[str], None]:
     """Return what prints a line beside what shows progress."""
 
@@ -527,7 +552,7 @@ def _check_fetchable(options: argparse.Namespace) -> int:
         raise NotFound(f"--auth {options.auth}: there is no such directory; check the path")
     image = parse_reference(options.fetchable)
     with Spool() as spool:
-        view = read_boot_image(open_image(image, spool), spool)
+        (view,) = open_boot_images((options.fetchable,), spool)
     named = view.config.blob_store if options.store is None else os.fsencode(options.store)
     urls = _named_store(os.fsdecode(named), image)
     answers = []
@@ -550,9 +575,9 @@ def _compare(options: argparse.Namespace) -> int:
         Spool(advance=progress.advance) as spool,
     ):
         progress.step("open")
+        (view,) = open_boot_images((options.destination,), spool)
         original = open_image(parse_reference(options.source), spool, _platform(options))
-        view = read_boot_image(open_image(destination, spool), spool)
-        if not is_in_registry(store):
+        if not any(map(is_in_registry, store.split("|"))):
             # Or else everything would be missing, which is no difference of the image.
             source.fetch(STORE_MARK, 0, len(STORE_MARK_TEXT))
         progress.step("read", sum(layer.size for layer in original.layers))

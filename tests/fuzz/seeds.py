@@ -294,6 +294,36 @@ def seeds() -> dict[str, list[bytes]]:
             b'{"auths": {"host:5000": {"identitytoken": "y"}}}',
             b'{"token": "abc", "expires_in": 300}', b'{"access_token": "a\\r\\nb"}', b"[" * 300,
         ],
+        "http-access": [
+            b"# two\nhttps://a.example basic me:my word\nhttps://a.example header X-Key: v\n",
+            b"http://10.0.0.1:80 bearer abc\n* proxy http://u%40:p@proxy:3128\n"
+            b"http://10.0.0.1 direct\n",
+            b"https://a/path basic x:y", b"https://a bearer a b", b"* basic a:b",
+            b"http://a header Host: b", b"http://a header X: \xc3\xbc", b"* proxy ftp://x:secret@y",
+        ],
+        "aws-credentials": [
+            b"[default]\naws_access_key_id = A\naws_secret_access_key = s/+\naws_session_token=t\n",
+            b"# x\n[other]\nregion = a\n[default]\naws_access_key_id=A\n", b"", b"a = b",
+            b"[default\n", b"[default]\naws_secret_access_key = a b\n",
+        ],
+        "s3-answers": [
+            b"s3://images/a\n" + HTTP + b"\r\nabcd",
+            b"s3://images?endpoint=http://h:1&region=x\nHTTP/1.1 403 No\r\nContent-Length: 58\r\n"
+            b"\r\n"
+            b"<Error><Code>SignatureDoesNotMatch</Code><Message>m</Message></Error>",
+            b"s3://images\nHTTP/1.1 301 There\r\nx-amz-bucket-region: eu\r\n\r\n",
+            b"s3://images\nHTTP/1.1 307 There\r\nLocation: https://o/x?sig=1\r\n\r\n\n%%\n"
+            + HTTP + b"\r\nabcd",
+            b"s3://images?style=virtual\nHTTP/1.1 404 No\r\n\r\n<Error><Code>NoSuchBucket</Code>",
+            b"s3://images\nHTTP/1.1 400 No\r\n\r\n<Code>X</Code><Message>a\nb</Message></Error>",
+        ],
+        "docker-accounts": [
+            b'{"auths": {"https://host:5000/v1/": {"auth": "YTpi"}}}',
+            b'{"auths": {"host:5000/some": {"username": "a", "password": "\\u00fc"}}}',
+            b'{"auths": {"host:5000": {"identitytoken": "y", "registrytoken": "x"}}}',
+            b'{"credHelpers": {"host:5000": "secretservice"}}', b'{"credsStore": "pass"}',
+            b'{"auths": {"host:5000": {"auth": "no"}}}', b"[" * 300, b'{"auths": 1}',
+        ],
         "mountinfo": [
             b"",
             b"a\n\nb c\n\next4\n\n/dev/sda\n\nx",
