@@ -41,6 +41,52 @@ echo READY
 "$bin"/pg_ctl -D "$data" -m immediate stop >/dev/null
 """
 
+# Two servers on Unix sockets: containers of the benchmarks share the host's network, and may be many.
+_PHP = """\
+set -e
+run=$(mktemp -d)
+chmod 755 "$run"
+printf '%s' '<?php if (extension_loaded("intl") && extension_loaded("gd")) echo "READY\\n";' \
+  >"$run/index.php"
+cat >"$run/fpm.conf" <<END
+[global]
+pid = $run/fpm.pid
+error_log = $run/fpm.log
+[www]
+user = www-data
+listen = $run/fpm
+listen.mode = 0666
+pm = static
+pm.max_children = 2
+END
+cat >"$run/nginx.conf" <<END
+pid $run/nginx.pid;
+error_log $run/nginx.log;
+events {}
+http {
+  access_log off;
+  server {
+    listen unix:$run/http;
+    location / {
+      include /etc/nginx/fastcgi_params;
+      fastcgi_param SCRIPT_FILENAME $run/index.php;
+      fastcgi_pass unix:$run/fpm;
+    }
+  }
+}
+END
+/usr/sbin/php-fpm* --fpm-config "$run/fpm.conf"
+nginx -c "$run/nginx.conf"
+curl -sS --fail --unix-socket "$run/http" http://localhost/
+kill "$(cat "$run/nginx.pid")" "$(cat "$run/fpm.pid")"
+"""
+
+_GO = """\
+set -e
+printf 'package main\\nimport "fmt"\\nfunc main() { fmt.Println("READY") }\\n' >/tmp/hello.go
+HOME=/tmp go run /tmp/hello.go
+"""
+
 _PY = "import numpy, scipy, pandas, matplotlib.pyplot; print('READY')"
 
 
@@ -99,6 +145,13 @@ IMAGES = {
             ("java", "-cp", "/srv", "Ready"),
             setup=_JAVA_SETUP,
         ),
+        Image("go", ("golang-go",), ("sh", "-c", _GO)),
+        Image(
+            "php",
+            ("nginx-light", "php-fpm", "php-intl", "php-gd", "php-mysql", "php-mbstring", "curl"),
+            ("sh", "-c", _PHP),
+        ),
+        Image("ruby", ("ruby-rails",), ("ruby", "-e", "require 'rails/all'; puts 'READY'")),
     )
 }
 
