@@ -42,11 +42,17 @@ class BootImages:
         run_docker("rmi", boot)
 
     def _add_seed(self) -> None:
-        source, boot = f"{PREFIX}/seed:latest", f"{PREFIX}/{SEED}:latest"
-        archive = io.BytesIO()
-        with tarfile.open(fileobj=archive, mode="w") as tar:
-            tar.addfile(tarfile.TarInfo("seed"))
-        run_docker("import", "-", source, stdin=archive.getvalue())
+        source, boot = import_seed(), f"{PREFIX}/{SEED}:latest"
         self.conversions["seed"] = convert(source, boot, self.store)
         self.push(boot, SEED)
         run_docker("rmi", source)
+
+
+def import_seed() -> str:
+    """Make an image of one empty file on the machine's engine, and return its reference."""
+    reference = f"{PREFIX}/seed:latest"
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("seed"))
+    run_docker("import", "-", reference, stdin=archive.getvalue())
+    return reference

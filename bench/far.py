@@ -65,7 +65,7 @@ class Near:
         self.traffic = None
 
     def mark(self) -> None:
-        """Keep what has crossed so far as `traffic`: bytes at once, requests as servers log them."""
+        """Keep what has crossed so far as `traffic`: bytes at once, requests as they are logged."""
         received = self._line.bytes - self._received
         requests = self._far.registry.answered() - self._answered
         self.traffic = Traffic(received, requests + len(self._far.nginx.requests()))
@@ -76,7 +76,7 @@ class Far:
 
     def __init__(self, home: Path, stack: ExitStack) -> None:
         """Serve directories below `home`; `stack` ends the servers."""
-        self.home = home
+        self._pushed: set[str] = set()
         self.web = home / "web"
         self.web.mkdir()
         self.blobs = home / "blobs"
@@ -93,13 +93,16 @@ class Far:
             yield Near(self, registry, web)
 
     def push(self, image: str, name: str) -> None:
-        """Push an image of the machine's engine as NAME:latest."""
+        """Push an image of the machine's engine as NAME:latest, unless that is done."""
+        if name in self._pushed:
+            return
+        self._pushed.add(name)
         remote = f"{self.registry.host_port}/{name}:latest"
         for command in (["tag", image, remote], ["push", "-q", remote], ["rmi", remote]):
             run_docker(*command)
 
     def layers(self, name: str) -> list[dict[str, Any]]:
-        """Return the layers' descriptors of an image in the registry, for this machine's platform."""
+        """Return the descriptors of an image's layers, as its manifest in the registry has them."""
         manifest = self._manifest(name, "latest")
         if "manifests" in manifest:
             (entry,) = (

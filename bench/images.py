@@ -41,7 +41,7 @@ echo READY
 "$bin"/pg_ctl -D "$data" -m immediate stop >/dev/null
 """
 
-# Two servers on Unix sockets: containers of the benchmarks share the host's network, and may be many.
+# Two servers, on Unix sockets: containers of the benchmarks share the host's network.
 _PHP = """\
 set -e
 run=$(mktemp -d)

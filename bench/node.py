@@ -138,9 +138,9 @@ def run_ip(*arguments: str) -> None:
 
 
 def drop_caches(keep: Iterable[Path] = (), client: str = "docker") -> None:
-    """Empty the page cache, then read the files and directories to `keep`: servers are not the node.
+    """Empty the page cache, then read what to `keep`, files and directories of servers.
 
-    So is the `client`: the command that starts are begun with, which knows `--version`.
+    And the `client`: the command that starts are begun with, which knows `--version`.
 
     Raises:
         PermissionError: not root.

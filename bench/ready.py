@@ -1,11 +1,15 @@
-"""Run a command until it prints READY: the moment that every start is measured up to."""
+"""Run commands, and to the moment that every start is measured up to: the line READY."""
 
 from __future__ import annotations
 
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+LIMIT_S = 600.0
+"""A command that is not over by then is ended: it hangs."""
 
 
 @dataclass(frozen=True)
@@ -16,6 +20,18 @@ class Run:
     """From its start until the line had arrived here."""
     at: float
     """time.monotonic() of that moment."""
+
+
+def run_checked(command: Sequence[str], env: Mapping[str, str] | None = None) -> str:
+    """Run a command and return what it printed.
+
+    Raises:
+        RuntimeError: it failed; the message holds what it said.
+    """
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
 
 
 def run_until_ready(
@@ -35,13 +51,18 @@ def run_until_ready(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         assert process.stdout and process.stderr
-        for printed in process.stdout:
-            if printed.strip() == b"READY":
-                ready = time.monotonic()
-                on_ready()
-                process.stdout.read()
-                break
-        said = process.stderr.read().decode(errors="replace")
+        limit = threading.Timer(LIMIT_S, process.terminate)
+        limit.start()
+        try:
+            for printed in process.stdout:
+                if printed.strip() == b"READY":
+                    ready = time.monotonic()
+                    on_ready()
+                    process.stdout.read()
+                    break
+            said = process.stderr.read().decode(errors="replace")
+        finally:
+            limit.cancel()
     if ready is None:
         raise RuntimeError(f"{what} ended before it was READY:\n{said}")
     if process.returncode != 0:

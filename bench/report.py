@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.results import RESULTS, format_table
+from bench.starttables import seconds_table, start_part, warm_table
 
 TOP = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- figures:begin -->", "<!-- figures:end -->"
@@ -34,71 +35,6 @@ def read_results(directory: Path) -> dict[str, Figures]:
         if path.exists():
             found[kind] = json.loads(path.read_text())
     return found
-
-
-SHOWN = ("docker", "bootfs", "bootfs, runtime there", "lease, runtime there")
-"""Ways to READY that README has."""
-
-
-def cold_table(figures: Figures, ways: tuple[str, ...] | None = None) -> str:
-    """Return cold starts as a table; all ways, or only those named."""
-    docker = {(c["link"], c["image"]): c for c in figures["cold"] if c["way"] == "docker"}
-    rows = []
-    for cold in figures["cold"]:
-        if ways is not None and cold["way"] not in ways:
-            continue
-        base = docker[cold["link"], cold["image"]]["seconds"]["min"]
-        image_bytes = figures["source_bytes"][cold["image"]]
-        rows.append(
-            (
-                cold["link"],
-                cold["image"],
-                cold["way"],
-                f"{cold['seconds']['min']:.2f}",
-                f"{cold['seconds']['median']:.2f}",
-                f"{base / cold['seconds']['min']:.1f}",
-                f"{cold['received'] / MB:.1f}",
-                f"{cold['received'] / image_bytes:.1%}",
-                str(cold["requests"]),
-            )
-        )
-    header = ("link", "image", "way", "min s", "median s", "x faster", "MB", "of image", "requests")
-    return format_table(header, rows, texts=3)
-
-
-def warm_table(figures: Figures) -> str:
-    """Return warm starts as a table."""
-    rows = [
-        (
-            name,
-            f"{warm['docker']['median']:.3f}",
-            f"{warm['bootfs']['median']:.3f}",
-            f"{warm['bootfs']['median'] / warm['docker']['median']:.2f}",
-        )
-        for name, warm in figures["warm"].items()
-    ]
-    return format_table(("warm start", "docker run s", "bootfs s", "ratio"), rows)
-
-
-def size_table(figures: Figures) -> str:
-    """Return what each boot image weighs, against its source image."""
-    rows = []
-    for name, made in figures["conversions"].items():
-        if name not in figures["source_bytes"]:
-            continue
-        source = figures["source_bytes"][name]
-        rows.append(
-            (
-                name,
-                f"{source / MB:.1f}",
-                f"{made['own_layer_bytes'] / MB:.2f}",
-                f"{made['own_layer_bytes'] / source:.2%}",
-                f"{made['runtime_layer_bytes'] / MB:.2f}",
-                f"{made['stored_bytes'] / MB:.1f}",
-            )
-        )
-    header = ("image", "layers gz MB", "own layer MB", "of it", "runtime layer MB", "in store MB")
-    return format_table(header, rows)
 
 
 def boot_table(figures: Figures) -> str:
@@ -215,8 +151,8 @@ def readme_part(results: Mapping[str, Figures]) -> str:
     parts = []
     if "startup" in results:
         parts += [
-            "Cold start, from `docker pull` to the workload's line READY, all over one link:",
-            cold_table(results["startup"], SHOWN),
+            "Cold start, least seconds from the start of the pull to READY, all over one link:",
+            seconds_table(results["startup"]),
             "Warm start, everything on the node:",
             warm_table(results["startup"]),
         ]
@@ -248,7 +184,7 @@ def performance_part(results: Mapping[str, Figures]) -> str:
     for kind, figures in results.items():
         parts += [f"## {titles[kind]}", machine_line(figures)]
         if kind == "startup":
-            parts += [cold_table(figures), warm_table(figures), size_table(figures)]
+            parts += [start_part(figures)]
             if (RESULTS / "startup.png").exists():
                 parts += ["![Seconds to READY](../bench/results/startup.png)"]
         elif kind == "boot":

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from bench.ready import Run, run_until_ready
+from bench.ready import Run, run_checked, run_until_ready
 
 GOCODE = Path("/usr/share/gocode")
 LIBRARY = GOCODE / "src/github.com/containerd/stargz-snapshotter"
@@ -58,18 +58,6 @@ def build_snapshotter(program: Path, cache: Path) -> None:
     given = {"GO111MODULE": "off", "GOPATH": str(GOCODE), "GOCACHE": str(cache), "GOFLAGS": ""}
     command = ["go", "build", "-overlay", str(overlay), "-o", str(program), str(SOURCE)]
     run_checked(command, env={**os.environ, **given})
-
-
-def run_checked(command: Sequence[str], env: dict[str, str] | None = None) -> str:
-    """Run a command and return what it printed.
-
-    Raises:
-        RuntimeError: it failed; the message holds what it said.
-    """
-    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
-    return done.stdout
 
 
 class Snapshotter:
@@ -140,7 +128,7 @@ class Snapshotter:
         # Layers are FUSE mounts, which outlive their daemon.
         mounts = Path("/proc/self/mounts").read_text()
         for place in reversed(re.findall(rf"^\S+ ({re.escape(str(self._home))}\S*)", mounts, re.M)):
-            subprocess.run(["umount", "-l", place], check=True)
+            run_checked(["umount", "-l", place])
         shutil.rmtree(self._home)
 
     def images(self, *arguments: str) -> str:

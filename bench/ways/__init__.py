@@ -60,6 +60,7 @@ class Way(ABC):
         Raises:
             Unavailable: it has not.
         """
+        return
 
     @abstractmethod
     def add(self, image: Image) -> None:

@@ -21,17 +21,21 @@ class Docker(Way):
     label = "docker"
 
     def add(self, image: Image) -> None:
+        """Push the source image."""
         self.place.far.push(image.reference, image.name)
 
     def kept(self, image: Image) -> Iterable[Path]:
+        """Return the files of its layers."""
         return self.place.far.layer_files(image.name)
 
     @contextmanager
     def cold(self, image: Image, near: Near) -> Iterator[None]:
+        """Remove every image from the node."""
         self.place.node.forget_images()
         yield
 
     def start(self, image: Image, near: Near) -> Run:
+        """Pull the image and run it."""
         return self._start(f"{near.registry}/{image.name}", near)
 
     def _start(self, reference: str, near: Near, options: Iterable[str] = ()) -> Run:
@@ -40,12 +44,12 @@ class Docker(Way):
         return node.run_until_ready(reference, options=[*options], on_ready=near.mark)
 
 
-def boot_options(near: Near, mode: str = "", directory: str = STORE) -> list[str]:
-    """Return the options of `docker run` for a mode and a store, a directory of the web server."""
-    store = ["-e", f"BLOB_STORE={near.web}{directory}/"]
-    if mode in {"lease", "eager"}:
-        return [*store, "-e", f"BOOTFS_MODE={mode}"]
-    return [*store, *BOOT_OPTIONS]
+def boot_options(web: str, mode: str = "", directory: str = STORE) -> list[str]:
+    """Return the options of `docker run` for a mode, and a store below the URL `web`."""
+    options = ["-e", f"BLOB_STORE={web}{directory}/"]
+    if mode:
+        options += ["-e", f"BOOTFS_MODE={mode}"]
+    return options if mode in {"lease", "eager"} else [*options, *BOOT_OPTIONS]
 
 
 class Bare(Docker):
@@ -56,15 +60,18 @@ class Bare(Docker):
     mode = ""
 
     def add(self, image: Image) -> None:
+        """Convert the image and push the boot image."""
         self.place.boots.add(image)
 
     def kept(self, image: Image) -> Iterable[Path]:
+        """Return the store, and the files of the boot image."""
         name = self.place.boots.add(image)
         return [self.place.boots.store, *self.place.far.layer_files(name)]
 
     def start(self, image: Image, near: Near) -> Run:
+        """Pull the boot image and run it."""
         reference = f"{near.registry}/{self.place.boots.add(image)}"
-        return self._start(reference, near, boot_options(near, self.mode))
+        return self._start(reference, near, boot_options(near.web, self.mode))
 
 
 class Lazy(Bare):
@@ -75,6 +82,7 @@ class Lazy(Bare):
 
     @contextmanager
     def cold(self, image: Image, near: Near) -> Iterator[None]:
+        """Remove every image from the node, and pull the runtime layer."""
         with super().cold(image, near):
             self.place.node.docker("pull", "-q", f"{self.place.far.registry.host_port}/{SEED}")
             yield

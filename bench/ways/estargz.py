@@ -27,10 +27,12 @@ class Estargz(Way):
 
     @classmethod
     def check(cls) -> None:
+        """Look for what the snapshotter is built of, and what it takes to run it."""
         if lacking := missing():
             raise Unavailable(f"missing: {', '.join(lacking)}; see scripts/setup bench")
 
     def add(self, image: Image) -> None:
+        """Convert the image by a containerd that is there for this, and push it."""
         registry = self.place.far.registry.host_port
         source, converted = f"{registry}/{image.name}:latest", self._reference(registry, image)
         self.place.far.push(image.reference, image.name)
@@ -40,14 +42,17 @@ class Estargz(Way):
             node.images("push", "--plain-http", converted)
 
     def kept(self, image: Image) -> Iterable[Path]:
+        """Return the files of the converted layers."""
         return self.place.far.layer_files(f"{image.name}-{self.key}")
 
     @contextmanager
     def cold(self, image: Image, near: Near) -> Iterator[None]:
+        """Start containerd and the snapshotter, both empty."""
         with self._node("node", near.registry) as self._cold:
             yield
 
     def start(self, image: Image, near: Near) -> Run:
+        """Pull lazily, and run."""
         reference = self._reference(near.registry, image)
         self._cold.images("rpull", "--plain-http", reference)
         return self._cold.run_until_ready(reference, near.mark)
@@ -56,9 +61,9 @@ class Estargz(Way):
         return f"{registry}/{image.name}-{self.key}:latest"
 
     def _node(self, name: str, registry: str) -> Snapshotter:
-        program = self.home / "snapshotter"
+        program = self.place.home / "snapshotter"
         if not program.exists():
-            build_snapshotter(program, self.home / "compiled")
+            build_snapshotter(program, self.place.home / "compiled")
         return Snapshotter(program, self.home / name, registry)
 
 

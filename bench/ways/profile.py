@@ -21,12 +21,14 @@ class Profile(Lazy):
 
     @classmethod
     def check(cls) -> None:
+        """Look whether this release can trace."""
         try:
             bootfs("trace", "--help")
         except RuntimeError:
             raise Unavailable("bootfs has no command `trace`") from None
 
     def add(self, image: Image) -> None:
+        """Convert the image, and trace its command."""
         # A store of its own: a profile is found by the boot image, which is the same in all ways.
         boots = self.place.boots
         boots.add(image)
@@ -37,10 +39,12 @@ class Profile(Lazy):
         boots.push(boot, self._name(image))
 
     def kept(self, image: Image) -> Iterable[Path]:
+        """Return the store, and the files of the boot image."""
         return [self._store, *self.place.far.layer_files(self._name(image))]
 
     def start(self, image: Image, near: Near) -> Run:
-        options = boot_options(near, directory=self.key)
+        """Pull the boot image and run it."""
+        options = boot_options(near.web, directory=self.key)
         return self._start(f"{near.registry}/{self._name(image)}", near, options)
 
     @property
