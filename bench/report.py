@@ -19,7 +19,10 @@ from bench.starttables import seconds_table, start_part, warm_table
 TOP = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- figures:begin -->", "<!-- figures:end -->"
 MB = 1e6
-KINDS = ("startup", "boot", "lease", "convert", "updates", "registrystore", "filesystem")
+KINDS = (
+    *("startup", "many", "boot", "lease", "convert", "updates", "registrystore"),
+    *("filesystem", "sequential"),
+)
 BOOT_PARTS = ("path_ms", "totals_ms", "beside_ms")
 WALLS = ("docker run", "bootfs", "bootfs, with stamps")
 
@@ -137,6 +140,36 @@ def filesystem_table(figures: Figures) -> str:
     return format_table(("CPU s", *cpu), rows)
 
 
+def many_table(figures: Figures) -> str:
+    """Return when the first, half and the last of the containers were READY."""
+    rows = []
+    for link, ways in figures["links"].items():
+        base = ways["docker"]["last_s"]["min"]
+        for way, taken in ways.items():
+            rows.append(
+                (
+                    link,
+                    way,
+                    *(f"{taken[key]['min']:.2f}" for key in ("first_s", "half_s", "last_s")),
+                    f"{base / taken['last_s']['min']:.1f}",
+                    f"{taken['received'] / MB:.1f}",
+                    str(taken["requests"]),
+                )
+            )
+    header = ("link", "way", "first s", "half s", "last s", "x docker", "MB", "requests")
+    return format_table(header, rows, texts=2)
+
+
+def sequential_table(figures: Figures) -> str:
+    """Return MB/s of each mode, of the best reads."""
+    size = figures["file_bytes"]
+    rows = [
+        (mode, *(f"{size / MB / seconds['min']:.0f}" for seconds in taken.values()))
+        for mode, taken in figures["seconds"].items()
+    ]
+    return format_table(("MB/s", "from the store", "from the cache", "from the page cache"), rows)
+
+
 def machine_line(figures: Figures) -> str:
     """Say where figures were taken."""
     machine = figures["machine"]
@@ -174,12 +207,14 @@ def performance_part(results: Mapping[str, Figures]) -> str:
     parts = []
     titles = {
         "startup": "Start",
+        "many": "Many containers at once",
         "boot": "Steps of a warm boot",
         "lease": "Mode lease",
         "convert": "Conversion",
         "updates": "Updates",
         "registrystore": "The registry as the store",
         "filesystem": "File system",
+        "sequential": "Sequential reads",
     }
     for kind, figures in results.items():
         parts += [f"## {titles[kind]}", machine_line(figures)]
@@ -187,6 +222,11 @@ def performance_part(results: Mapping[str, Figures]) -> str:
             parts += [start_part(figures)]
             if (RESULTS / "startup.png").exists():
                 parts += ["![Seconds to READY](../bench/results/startup.png)"]
+        elif kind == "many":
+            what = f"{figures['containers']} containers of {', '.join(figures['images'])}."
+            parts += [what, many_table(figures)]
+        elif kind == "sequential":
+            parts += [f"File of {figures['file_bytes'] / MB:.0f} MB.", sequential_table(figures)]
         elif kind == "boot":
             parts += [boot_table(figures)]
         elif kind == "lease":

@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 from bench.bootimages import BootImages
@@ -199,6 +200,8 @@ def main(arguments: list[str] | None = None) -> int:
         help="measure what starts touch, too",
     )
     options = parser.parse_args(arguments)
+    if not find_spec("matplotlib"):
+        parser.error("matplotlib is missing: scripts/setup bench")
     # Servers, daemons and mounts end with the run, however it ends.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     figures = Figures()
