@@ -123,6 +123,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--containers", type=int, default=20, help="of all images together")
     parser.add_argument("--times", type=int, default=3)
     options = parser.parse_args(arguments)
+    if options.containers <= 0 or options.containers % len(options.images):
+        parser.error("--containers must be so many of each image")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     links: dict[str, dict[str, object]] = {}
     with ExitStack() as stack:

@@ -69,8 +69,10 @@ class Casync(Way):
             (self._run / part).mkdir()
         config, user = inspect_config(image.reference), self._users[image.name]
         write_bundle(self._run / "bundle", self._run / "root", config, user)
-        yield
-        shutil.rmtree(self._run)
+        try:
+            yield
+        finally:
+            shutil.rmtree(self._run)
 
     def start(self, image: Image, near: Near) -> Run:
         """Mount the index and an overlay over it, and run the command there."""
