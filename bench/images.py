@@ -156,19 +156,29 @@ IMAGES = {
 }
 
 
-def has_image(reference: str) -> bool:
-    """Say whether the engine holds an image of this reference."""
-    command = ["docker", "image", "inspect", reference]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+FAMILY = ("deb", "node", "gcc", "py", "pg", "java")
+"""The images that bench/updates.py keeps in one store: fixed, so that its figures compare."""
+
+
+def command_of(reference: str) -> list[str] | None:
+    """Return the command of an image that the engine holds; None: it holds none."""
+    asking = ["docker", "image", "inspect", "--format", "{{json .Config.Cmd}}", reference]
+    asked = subprocess.run(asking, capture_output=True, check=False)
+    if asked.returncode != 0:
+        return None
+    command: list[str] = json.loads(asked.stdout) or []
+    return command
 
 
 def build_image(image: Image, *, rebuild: bool = False) -> str:
     """Build the image unless the engine holds it already, and give its reference.
 
+    One that has another command is of an earlier version of this file, and is built anew.
+
     Raises:
         SystemExit: the build failed; the last lines of its output are the message.
     """
-    if not rebuild and has_image(image.reference):
+    if not rebuild and command_of(image.reference) == list(image.command):
         return image.reference
     built = subprocess.run(
         ["docker", "build", "--force-rm", "-t", image.reference, "-"],
