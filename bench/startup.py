@@ -47,6 +47,7 @@ LINKS: dict[str, Sequence[str]] = {
     "100M/200ms": ("docker", "bare", "lazy", "profile", "lease"),
 }
 """Links, and the ways that are measured over them if no others are asked for."""
+FLOOR_TIMES = 3
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,9 @@ def run(options: argparse.Namespace, figures: Figures) -> None:
         prepare(place, list(ways.values()), options.images, figures)
         for image in images:
             if options.floor:
-                figures.touched[image.name] = measure_touched(place, image)
+                # How far the kernel reads ahead is not always the same: the least is the floor.
+                taken = [measure_touched(place, image) for _ in range(FLOOR_TIMES)]
+                figures.touched[image.name] = min(taken, key=lambda touched: touched.bytes)
             if options.warm_times:
                 warm = measure_warm(place, image, options.warm_times)
                 figures.warm[image.name] = warm
