@@ -76,7 +76,7 @@ def lease_table(figures: Figures) -> str:
 
 
 def convert_table(figures: Figures) -> str:
-    """Return conversion against casync as a table."""
+    """Return conversion against casync as a table, and below it what a second one takes."""
     data = figures["data_bytes"]
     rows = []
     for name, key in (("bootfs convert", "bootfs"), ("casync make", "casync")):
@@ -91,7 +91,33 @@ def convert_table(figures: Figures) -> str:
                 f"{stored / MB:.0f}",
             )
         )
-    return format_table(("conversion", "min s", "median s", "MB/s", "stored MB"), rows)
+    table = format_table(("conversion", "min s", "median s", "MB/s", "stored MB"), rows)
+    # Figures from before there were records have no second conversions.
+    return f"{table}\n\n{_second_table(figures['ways'])}" if "ways" in figures else table
+
+
+def _second_table(ways: Figures) -> str:
+    """Return the first conversion and one of a similar image; CPU time, medians."""
+    rows = []
+    for name, way in (
+        ("bootfs, docker archive", "archive"),
+        ("bootfs, registry", "registry"),
+        ("casync make", "casync"),
+    ):
+        first, second = ways[way]
+        before, after = first["cpu_s"]["median"], second["cpu_s"]["median"]
+        rows.append(
+            (
+                name,
+                f"{before:.1f}",
+                f"{after:.1f}",
+                f"{before / after:.1f}",
+                f"{second['seconds']['median']:.1f}",
+                f"{second['bytes'] / MB:.1f}",
+            )
+        )
+    header = ("similar image", "first CPU s", "second CPU s", "ratio", "second s", "new MB")
+    return format_table(header, rows)
 
 
 def updates_table(figures: Figures) -> str:

@@ -29,6 +29,7 @@ from converter.layers import merge_layers
 from converter.platforms import Platform, parse_platform
 from converter.preflight import ask_mirrors
 from converter.progress import Progress, shown_progress
+from converter.records.directory import Records
 from converter.reference import ROOT_ALONE, Reference, parse_reference
 from converter.settings import add_options as add_settings
 from converter.settings import settings_of
@@ -129,6 +130,11 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--force", action="store_true",
         help="convert although DEST is what would come of it, and the store has all of it",
+    )  # fmt: skip
+    command.add_argument(
+        "--read-all", action="store_true",
+        help="read every layer of SOURCE, also those of which a record is kept since an earlier "
+        "conversion",
     )  # fmt: skip
     command.add_argument(
         "--report", metavar="FILE", help="write what is in the image as a page of HTML"
@@ -369,6 +375,8 @@ def _convert(options: argparse.Namespace) -> int:
             with_ssh=options.with_ssh,
             settings=settings,
             force=options.force,
+            records=Records.of_user(_reporter(progress)),
+            read_all=options.read_all,
         )
         if options.report is not None:
             write_report(Path(options.report), report, destination, backend)
@@ -460,12 +468,14 @@ def summary(report: Report) -> str:
             f"{report.boot_image.reference}: made of the same source by the same release and "
             "options, and whole in the store: nothing to do; --force converts again"
         )
+    layers = len(report.source_layer_bytes)
+    known = f"{report.unread_layers} of {layers} layers known; " if report.unread_layers else ""
     own = report.boot_image.own_layer_bytes / 1e6
     shared = report.boot_image.runtime_layer_bytes / 1e6
     return (
         f"{report.boot_image.reference}: {report.chunks} chunks, {report.new_chunks} new, "
         f"{report.new_stored_bytes / 1e6:.1f} MB stored; "
-        f"boot image {own:.2f} MB + {shared:.1f} MB shared; {report.seconds:.1f} s"
+        f"boot image {own:.2f} MB + {shared:.1f} MB shared; {known}{report.seconds:.1f} s"
     )
 
 

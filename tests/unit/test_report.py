@@ -43,6 +43,17 @@ CONVERT = {
     "bootfs": LESS,
     "casync": MORE,
     "pairs": [{"bootfs_bytes": 3 * 10**8, "casync_bytes": 4 * 10**8}],
+    "ways": {
+        way: [
+            {"seconds": first, "cpu_s": first, "bytes": 3 * 10**8},
+            {"seconds": second, "cpu_s": second, "bytes": 4 * 10**6},
+        ]
+        for way, first, second in (
+            ("archive", MORE, LESS),
+            ("registry", MORE, MORE),
+            ("casync", MORE, MORE),
+        )
+    },
 }
 FILESYSTEM = {
     "machine": MACHINE,
@@ -102,6 +113,9 @@ def test_figures_of_before_the_floor_are_still_shown() -> None:
 def test_everything_measured_is_in_the_long_report() -> None:
     part = performance_part({"startup": STARTUP, "convert": CONVERT, "filesystem": FILESYSTEM})
     assert cells(part, "bootfs convert") == ["2.0", "2.5", "400", "300"]
+    assert cells(part, "bootfs, docker archive") == ["9.0", "2.5", "3.6", "2.5", "4.0"]
+    before = {name: value for name, value in CONVERT.items() if name != "ways"}
+    assert "similar" not in performance_part({"convert": before})
     assert cells(part, "find cold") == ["2.00 (1.00)", "8.00 (4.00)"]
     assert cells(part, "py", "200.0") == ["1.00", "0.50%", "8.00", "300.0"]
     assert "Linux 6.12.1, 2 cores, Docker 27.0." in part
