@@ -137,6 +137,9 @@ def parse_status(data: bytes) -> StatusFile:
     size = HEADER.size + COUNTS.size + requests * REQUEST.size + reads * READ.size
     if requests > REQUEST_LIMIT or reads > READ_LIMIT or size != len(data):
         raise FormatError(_WHAT, HEADER.size, f"{requests} requests and {reads} reads")
+    if ended:
+        # Who waited then waits no more.
+        numbers["waiting"] = 0
     begun_ns = times[0]
     at = HEADER.size + COUNTS.size
     middle = at + requests * REQUEST.size
@@ -155,7 +158,9 @@ def parse_status(data: bytes) -> StatusFile:
         fetches=Histogram(buckets[0], numbers["fetch_ns"] / NS),
         waits=Histogram(buckets[1], numbers["wait_ns"] / NS),
         requests=[_request(row, begun_ns) for row in REQUEST.iter_unpack(data[at:middle])],
-        reads=[_read(row, begun_ns, now_ns) for row in READ.iter_unpack(data[middle:])],
+        reads=[
+            _read(row, begun_ns, now_ns, bool(ended)) for row in READ.iter_unpack(data[middle:])
+        ],
     )
 
 
@@ -170,7 +175,9 @@ def _request(row: tuple[int, ...], begun_ns: int) -> Request:
     return Request((begun - begun_ns) / NS, took / NS, pack, offset, size, chunks, bool(failed))
 
 
-def _read(row: tuple[int, int, int, int, int, bytes], begun_ns: int, now_ns: int) -> Read:
+def _read(
+    row: tuple[int, int, int, int, int, bytes], begun_ns: int, now_ns: int, has_ended: bool
+) -> Read:
     begun, waited, offset, size, process, name = row
     waits = waited == UNDER_WAY
     if waits:
@@ -178,7 +185,15 @@ def _read(row: tuple[int, int, int, int, int, bytes], begun_ns: int, now_ns: int
     if max(begun, waited, offset) > _LARGEST:
         raise FormatError(_WHAT, 0, "a read that cannot be")
     begun_s = (begun - begun_ns) / NS
-    return Read(begun_s, waited / NS, waits, offset, size, process, name.partition(b"\0")[0])
+    return Read(
+        begun_s,
+        waited / NS,
+        waits and not has_ended,
+        offset,
+        size,
+        process,
+        name.partition(b"\0")[0],
+    )
 
 
 def shown_name(name: bytes) -> str:

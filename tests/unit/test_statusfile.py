@@ -55,7 +55,10 @@ def test_what_was_counted_is_read() -> None:
 
 
 def test_the_end_is_said() -> None:
-    assert parse_status(encoded(has_ended=True)).has_ended
+    status = parse_status(encoded(busy, has_ended=True))
+    assert status.has_ended
+    assert (status.numbers["waits"], status.numbers["waiting"]) == (1, 0)
+    assert not any(read.waits for read in status.reads)
 
 
 def test_texts_say_the_numbers() -> None:
