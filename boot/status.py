@@ -14,7 +14,6 @@ from errno import EEXIST, ENOENT, ENOSPC
 from mmap import mmap
 from time import monotonic, monotonic_ns, time_ns
 
-from boot.config import WRITABLE
 from boot.log import log
 from store.format.status import (
     BEGUN,
@@ -35,7 +34,8 @@ from store.format.status import (
     number_at,
 )
 
-DIRECTORY = f"{WRITABLE}/status"
+DIRECTORY = "/.bootfs/rw/status"
+"""In `boot.config.WRITABLE`; that module is not imported here, before the daemon is forked."""
 ASKED = 63
 """The signal by which the kernel tells of a reader; SIGRTMAX is that of leases."""
 PAUSE_S = 0.05

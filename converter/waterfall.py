@@ -76,14 +76,15 @@ def iter_waterfall(status: StatusFile, files: Sequence[FetchedFile]) -> Iterator
         if file.first is not None
     ]
     y = _add_band(bars, y, f"{len(uses):,} files used", uses, end)
+    yield '<div class="scroll" tabindex="0" role="region" aria-label="The start as a waterfall">'
     yield f'<svg class="fall" viewBox="0 0 {WIDTH} {y + 4}" role="img"'
     yield 'aria-label="The start as a waterfall">'
     yield from _iter_axis(end, y)
     yield from bars
-    yield '</svg><ul class="key">'
+    yield '</svg></div><ul class="key">'
     for name, what in (
         ("step", "steps of the start"),
-        ("request", "requests to the store"),
+        ("request", "requests to the store, those that nobody waited for too"),
         ("failed", "requests that failed"),
         ("wait", "reads that waited"),
         ("use", "first use of a file that was fetched"),

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from boot import status as module
-from boot.status import ASKED, Status
+from boot.config import WRITABLE
+from boot.status import ASKED, DIRECTORY, Status
+from converter import asking
 from converter.statusfile import parse_status
 from store.format.status import HANDED
 from store.read.counts import Counts
@@ -49,6 +51,10 @@ def was_told() -> bool:
     told = bool(_told)
     _told.clear()
     return told
+
+
+def test_the_directory_is_on_the_container_s_own_volume() -> None:
+    assert f"{WRITABLE}/status" == DIRECTORY == asking.DIRECTORY
 
 
 def test_the_kernel_tells_of_who_looks(place: Path) -> None:
