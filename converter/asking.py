@@ -57,14 +57,15 @@ def ask(containers: Containers, container: Container) -> Seen:
         BootfsError: the engine cannot be asked.
 
     """
-    status = _read(containers, container)
+    data = _read(containers, container)
     is_fresh = not container.is_running
     until = time.monotonic() + ANSWER_S
     while not is_fresh and time.monotonic() < until:
         time.sleep(PAUSE_S)
-        before, status = status, _read(containers, container)
-        # That which was there may be of the container's start before this one.
-        is_fresh = status is not None and (before is None or status.written_ns != before.written_ns)
+        before, data = data, _read(containers, container)
+        # That which was there may be of the container's start before this one, or not PID 1's.
+        is_fresh = data is not None and data != before and _is_status(data)
+    status = None if data is None else parse_status(data)
     if status is None or status.written_ns / NS < container.started_s:
         raise NotFound(
             f"{container.name}: there is no status of this start; "
@@ -75,10 +76,18 @@ def ask(containers: Containers, container: Container) -> Seen:
     return Seen(container, status, is_fresh, _cached(containers, status, container))
 
 
-def _read(containers: Containers, container: Container) -> StatusFile | None:
+def _read(containers: Containers, container: Container) -> bytes | None:
     files = containers.read_directory(container, DIRECTORY, FILE_LIMIT)
     name = _own_name(container, list(files or ()))
-    return parse_status(files[name]) if files and name is not None else None
+    return files[name] if files and name is not None else None
+
+
+def _is_status(data: bytes) -> bool:
+    try:
+        parse_status(data)
+    except FormatError:
+        return False
+    return True
 
 
 def _own_name(container: Container, names: list[str]) -> str | None:

@@ -131,6 +131,17 @@ def test_the_first_question_of_all_is_answered() -> None:
     assert ask(*found(engine)).is_fresh
 
 
+def test_what_somebody_else_put_there_is_waited_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine()
+    engine.files[STATUS] = {NAME: b"garbage"}
+    engine.changes = {2: {NAME: b"more of it"}, 3: {NAME: encoded()}}
+    assert ask(*found(engine)).is_fresh
+    monkeypatch.setattr(asking, "ANSWER_S", 0.1)
+    engine.files[STATUS] = {NAME: b"garbage"}
+    with pytest.raises(FormatError):
+        ask(*found(engine))
+
+
 def test_who_does_not_answer_is_shown_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asking, "ANSWER_S", 0.1)
     engine = Engine()
