@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from converter.asking import DIRECTORY
 from converter.cli import main
+from tests.support.engine import docker
 from tests.support.ownstore import OwnStore
 from tests.system.test_daemon_death import daemon_of
 from tests.unit.test_htmlreport import Page
@@ -174,6 +175,7 @@ def test_a_container_that_ended_by_itself_has_said_how_it_was(
     assert said["requests"] > 0
 
 
+@pytest.mark.parametrize("image", ["erofs", "lease"], indirect=True)
 def test_nothing_is_written_while_nobody_asks(engine: Engine, image: Converted, ask: Ask) -> None:
     container = image.start(engine, "sh", "-c", PAUSE)
     container.wait_for_line("up")
@@ -185,8 +187,14 @@ def test_nothing_is_written_while_nobody_asks(engine: Engine, image: Converted, 
     assert first == []
     assert ask(container)["fresh"]
     assert len(os.listdir(f"{place}/status")) == 1
+    # Who is paused answers nobody; what is shown is not said to be of now.
+    docker("pause", container.name)
+    assert not ask(container)["fresh"]
+    docker("unpause", container.name)
+    assert ask(container)["fresh"]
 
 
+@pytest.mark.parametrize("image", ["erofs", "lease"], indirect=True)
 def test_containers_on_one_volume_have_their_own(
     engine: Engine, image: Converted, ask: Ask, capsys: pytest.CaptureFixture[str]
 ) -> None:
