@@ -89,7 +89,7 @@ def name_of(process: int) -> bytes:
         return b""
     try:
         return os.read(fd, 16).rstrip(b"\n")
-    except ProcessLookupError:
+    except OSError:
         return b""
     finally:
         os.close(fd)

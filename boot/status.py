@@ -70,6 +70,10 @@ class Status:
         value: int = NUMBER.unpack_from(self.memory, number_at(name))[0]
         return value
 
+    def count_daemon(self) -> None:
+        """Note that a process is started which answers reads."""
+        NUMBER.pack_into(self.memory, number_at("daemons"), self.number("daemons") + 1)
+
     def watch(self, mode: str, chunk_index: bytes, name: str) -> None:
         """Have `ASKED` sent to this process from now on when somebody looks into `DIRECTORY`.
 
@@ -80,6 +84,8 @@ class Status:
         self._mode = MODES.index(mode)
         self._chunk_index = chunk_index
         self._name = name
+        # What was tried before and did not work is none.
+        self.count_daemon()
         try:
             os.mkdir(DIRECTORY, 0o700)
         except OSError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from array import array
 from dataclasses import dataclass
+from itertools import compress
 
 from converter.containers import Container, Containers
 from converter.statusfile import NS, StatusFile, parse_status
@@ -22,8 +23,8 @@ CACHE = f"/.bootfs/cache/{CACHE_LAYOUT}"
 ANSWER_S = 2.0
 """For so long is a new file waited for; PID 1 writes one in a millisecond."""
 PAUSE_S = 0.02
-CHUNKS_LIMIT = 1 << 25
-"""More chunks than an image can have."""
+CHUNKS_LIMIT = 1 << 22
+"""What is cached of an image is told up to so many chunks, some 250 GB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,9 @@ def _own_name(container: Container, names: list[str]) -> str | None:
 
 
 def _cached(containers: Containers, status: StatusFile, container: Container) -> Cached | None:
-    chunks = min(status.numbers["chunks"], CHUNKS_LIMIT)
+    chunks = status.numbers["chunks"]
+    if chunks > CHUNKS_LIMIT:
+        return None
     place = f"{CACHE}/{container.chunk_index.hex()}"
     present = containers.read_file(container, f"{place}/present", chunks)
     encoded = containers.read_file(container, f"{place}/sizes", 4 * chunks)
@@ -111,5 +114,4 @@ def _cached(containers: Containers, status: StatusFile, container: Container) ->
     sizes = array("I", encoded)
     if any(size > CHUNK_LIMIT for size in sizes):
         raise FormatError(f"{container.name}:{place}/sizes", 0, "a chunk larger than any")
-    held = [size for size, flag in zip(sizes, present, strict=False) if flag]
-    return Cached(len(held), sum(held), sum(sizes))
+    return Cached(len(present) - present.count(0), sum(compress(sizes, present)), sum(sizes))

@@ -94,11 +94,15 @@ class Attempt:
             raise
         return Daemon(
             self._spawned.pid,
-            respawn=lambda: respawn_daemon(self._namespace, self._serve_again),
+            respawn=self._respawn,
             give_up=lambda: os.close(self._fuse),
             answers=lambda: self._status.number("answered"),
             settles=lambda: self._status.number("fetched_chunks") != 0,
         )
+
+    def _respawn(self) -> int:
+        self._status.count_daemon()
+        return respawn_daemon(self._namespace, self._serve_again)
 
     def _open_service(self) -> Service:
         from boot.daemon import Service

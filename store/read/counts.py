@@ -105,7 +105,6 @@ class Counts:
         """
         self._memory = memory
         self.counters = Counters() if memory is None else Counters.from_buffer(memory)
-        self.counters.daemons += 1
         # Who waited for a daemon that died asks this one again.
         self.counters.waiting = 0
         self._lock = allocate_lock()

@@ -96,7 +96,7 @@ def test_a_daemon_that_takes_over_goes_on_counting_and_has_nobody_wait() -> None
     assert first.begin_wait() is not None
     second = Counts(shared)
     second.add_request(0, 0, 10, 1, monotonic())
-    assert (second.counters.requests, second.counters.waiting, second.counters.daemons) == (2, 0, 2)
+    assert (second.counters.requests, second.counters.waiting) == (2, 0)
 
 
 def test_without_memory_nothing_is_listed_and_all_is_counted() -> None:

@@ -85,6 +85,19 @@ def test_what_is_written_is_as_of_then(place: Path) -> None:
     assert status.number("fetched_bytes") == 5
 
 
+def test_daemons_are_counted_from_the_one_that_serves(place: Path) -> None:
+    status = Status()
+    for _ in range(2):
+        # Of a mode that was tried in vain, and of the one that worked.
+        Counts(status.memory)
+    _watching.append(status)
+    status.watch("fuse", CHUNK_INDEX, "name")
+    assert status.number("daemons") == 1
+    status.count_daemon()
+    status.write()
+    assert parse_status((place / "name").read_bytes()).numbers["daemons"] == 2
+
+
 def test_many_questions_at_once_have_one_answer(place: Path) -> None:
     status = watching()
     status.answer()
