@@ -32,9 +32,7 @@ from converter.progress import Progress, shown_progress
 from converter.reference import ROOT_ALONE, Reference, parse_reference
 from converter.settings import add_options as add_settings
 from converter.settings import settings_of
-from converter.showing import show_status, write_metrics
 from converter.spool import Spool
-from converter.startreport import report_start
 from store.errors import BootfsError, NotFound, UsageError
 from store.format.names import STORE_MARK, STORE_MARK_TEXT
 from store.format.shownurl import shown
@@ -337,6 +335,8 @@ def _run(options: argparse.Namespace) -> int:
         if options.command == "status":
             return _status(options)
         if options.command == "report":
+            from converter.startreport import report_start
+
             return report_start(options.container, Path(options.output))
         if options.command == "forget":
             return forget_image(options.store, options.image)
@@ -539,6 +539,8 @@ def _check(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     if bool(options.containers) == options.all:
         raise UsageError("status: give CONTAINER, or --all for all that run")
+    from converter.showing import show_status, write_metrics
+
     if options.metrics is not None:
         if options.files or options.follow or options.json:
             raise UsageError("status: --metrics goes with CONTAINER or --all alone")
