@@ -23,6 +23,8 @@ CACHE = f"/.bootfs/cache/{CACHE_LAYOUT}"
 ANSWER_S = 2.0
 """For so long is a new file waited for; PID 1 writes one in a millisecond."""
 PAUSE_S = 0.02
+ID = 64
+"""Digits of an engine's id."""
 CHUNKS_LIMIT = 1 << 22
 """What is cached of an image is told up to so many chunks, some 250 GB."""
 
@@ -78,9 +80,16 @@ def ask(containers: Containers, container: Container) -> Seen:
 
 
 def _read(containers: Containers, container: Container) -> bytes | None:
-    files = containers.read_directory(container, DIRECTORY, FILE_LIMIT)
-    name = _own_name(container, list(files or ()))
-    return files[name] if files and name is not None else None
+    """Return the container's file; to read it, or else its directory, is the question."""
+    for name in sorted(container.layers):
+        # By name where the engine tells it: others may have left any number of files there.
+        if len(name) == ID and not name.strip("0123456789abcdef"):
+            data = containers.read_file(container, f"{DIRECTORY}/{name}", FILE_LIMIT)
+            if data is not None:
+                return data
+    files = containers.read_directory(container, DIRECTORY)
+    own = _own_name(container, list(files or ()))
+    return files[own] if files and own is not None else None
 
 
 def _is_status(data: bytes) -> bool:

@@ -22,11 +22,13 @@ from converter.images.daemon import open_engine
 from converter.images.view import JsonObject
 from store.errors import FormatError, NotFound, UsageError
 
-ENTRY_LIMIT = 64
+ENTRY_LIMIT = 1024
 """Files of one directory that are looked at."""
+DIRECTORY_LIMIT = 32 << 20
+"""Bytes of them all."""
 _TIMEOUT_S = 60
-_SPARE = 1024
-"""Bytes of a tar beside each file's, and as many times ten beside all of them."""
+_SPARE = 10 << 10
+"""Bytes of a tar beside a file's."""
 
 
 class _Api(Protocol):
@@ -104,7 +106,7 @@ class Containers:
             FormatError: it is longer.
 
         """
-        files = self._read_tar(container, path, limit + 10 * _SPARE)
+        files = self._read_tar(container, path, limit + _SPARE)
         name = PurePosixPath(path).name
         if files is None or name not in files:
             return None
@@ -112,19 +114,14 @@ class Containers:
             raise FormatError(f"{container.name}:{path}", limit, "longer than it can be")
         return files[name]
 
-    def read_directory(
-        self, container: Container, path: str, limit: int
-    ) -> dict[str, bytes] | None:
-        """Return the regular files in a directory, ``limit`` bytes each at most.
-
-        None where there is no such directory.
+    def read_directory(self, container: Container, path: str) -> dict[str, bytes] | None:
+        """Return the regular files in a directory; None where there is no such directory.
 
         Raises:
-            FormatError: there are more than `ENTRY_LIMIT`, or longer ones.
+            FormatError: there are more than `ENTRY_LIMIT`, or `DIRECTORY_LIMIT` in all.
 
         """
-        whole = ENTRY_LIMIT * (limit + _SPARE) + 10 * _SPARE
-        files = self._read_tar(container, path, whole)
+        files = self._read_tar(container, path, DIRECTORY_LIMIT)
         if files is None:
             return None
         base = PurePosixPath(path).name + "/"
