@@ -188,14 +188,15 @@ def supervise(
             continue
         if number == SIGCONT and information.si_pid == daemon.pid:
             continue  # for this process alone, which had been stopped
-        if number == SIGIO and not joined:
-            # Also at one that somebody sent: the kernel adds none to one that is pending.
-            joined = told()
+        if number == SIGIO:
+            if not joined:
+                # Also at one that somebody sent: the kernel adds none to one that is pending.
+                joined = told()
             if information.si_code > 0:
+                # One more, or `ASKED`, for which there was no room: not for the workload.
                 continue
         # Of the kernel's own kind it tells about our children, else somebody sent it.
         if number != SIGCHLD or information.si_code <= 0:
-            # Of SIGIO there may be one more, from the kernel.
             asked = asked or information.si_code <= 0
             forward(workload, number, processes, has_begun)
         if number != SIGCHLD:
