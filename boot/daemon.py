@@ -10,7 +10,7 @@ import sys
 from _signal import SIG_UNBLOCK, SIGUSR1, pthread_sigmask, signal
 from _thread import get_ident, start_new_thread
 
-from boot.config import AUTH, AUTHORITIES, Settings, read_boot_config
+from boot.config import AUTH, AUTHORITIES, NO_PROFILE, Settings, read_boot_config
 from boot.fuse import IN_HEADER, READ_IN, OneFile
 from boot.image import open_bootstrap, open_index
 from boot.log import log
@@ -38,11 +38,36 @@ if TYPE_CHECKING:
     from mmap import mmap
     from typing import NoReturn
 
+    from boot.recording import Recording
+    from store.interfaces import Streaming
     from store.read.counts import Asked
+    from store.read.hotpack import HotPack
 
 
-def open_image(settings: Settings, memory: mmap) -> tuple[ImageReader, StartOrder | None]:
-    """Return the image's bytes, bootstrap, cache and store put together, and its start order.
+class Opened:
+    """An image: its bytes, and what is known of how it starts."""
+
+    __slots__ = ("hot", "image", "order", "recording")
+
+    def __init__(
+        self,
+        image: ImageReader,
+        order: StartOrder | None,
+        hot: HotPack | None,
+        recording: Recording | None,
+    ) -> None:
+        self.image = image
+        self.order = order
+        """What starts on this machine read; None where nothing can be kept."""
+        self.hot = hot
+        """What a start of this command reads, on its way; None where it is here, or unknown."""
+        self.recording = recording
+
+
+def open_image(settings: Settings, command: list[bytes], memory: mmap) -> Opened:
+    """Return the image, bootstrap, cache and store put together, for a start of ``command``.
+
+    What can be fetched ahead is on its way then.
 
     What is done is counted in ``memory``.
 
@@ -72,13 +97,43 @@ def open_image(settings: Settings, memory: mmap) -> tuple[ImageReader, StartOrde
         log(str(error))
     except OSError as error:
         log(f"cache: {error.strerror}; starting without an order of reads")
-    bootstrap = open_bootstrap(index)
     limit_s = settings.read_limit_s
     counts = Counts(memory)
     counts.counters.chunks = index.chunk_count
     counts.counters.data_bytes = index.data_size
     chunks = ChunkReader(index, source, cache, log, read_limit_s=limit_s, counts=counts)
-    return ImageReader(bootstrap, chunks), order
+    hot = recording = None
+    if settings.record_s and cache is not None:
+        recording = _begin_recording(settings, cache.path, command)
+    if cache is not None and order is not None and order.is_empty and recording is None:
+        hot = _begin_hot_pack(settings, chunks, source, cache, command)
+    return Opened(ImageReader(open_bootstrap(index), chunks), order, hot, recording)
+
+
+def _begin_recording(settings: Settings, path: str, command: list[bytes]) -> Recording | None:
+    from boot.recording import Recording
+
+    try:
+        return Recording(path, settings.chunk_index, command, settings.record_s, log)
+    except OSError as error:
+        log(f"nothing is recorded: {error.strerror}")
+        return None
+
+
+def _begin_hot_pack(
+    settings: Settings, chunks: ChunkReader, source: Streaming, cache: Cache, command: list[bytes]
+) -> HotPack | None:
+    """Have the image's hot pack fetched, where this is its first start on this machine."""
+    if settings.profile == NO_PROFILE:
+        return None
+    # Here, since a start from the cache needs none.
+    from store.read.hotpack import HotPack
+
+    image = settings.chunk_index
+    hot = HotPack(chunks, source, cache, image, (settings.profile, command), log)
+    chunks.expect_decision(hot)
+    hot.start()
+    return hot
 
 
 def name_of(process: int) -> bytes:
@@ -108,7 +163,10 @@ class Service:
 
         """
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        image, order = open_image(Settings(read_boot_config(), environment), memory)
+        settings = Settings(read_boot_config(), environment)
+        command = [*settings.entrypoint, *map(os.fsencode, sys.argv[1:])]
+        opened = open_image(settings, command, memory)
+        image, order = opened.image, opened.order
         reads = RepeatedReads(image.read)
         self.file = OneFile(fuse, b"image.erofs", image.size, reads.read, log)
         self._image = image
@@ -117,22 +175,33 @@ class Service:
         self._replay: Replay | None = None
         self._counts = image.chunks.counts
         self._counts.whose = self._whose
+        self._hot = opened.hot
+        self._recording = opened.recording
+        self.reads_exactly = opened.hot is not None or opened.recording is not None
+        """The kernel should read on less than it does by itself."""
         self.file.answered = self._answered
         image.chunks.begin_wait = self.file.workers.begin_wait
 
-    def watch_reads(self) -> None:
+    def watch_reads(self, started: Callable[[], None]) -> None:
         """Note from now on what is read, for `read_ahead`, and settle on SIGUSR1.
 
-        That ends this process when the next start has all that it may want.  To be called by
-        the main thread.
+        That ends this process when the next start has all that it may want.  ``started``
+        is called when a start seems to be over.  To be called by the main thread.
         """
-        read_ahead = ReadAhead(self._image, self._order, Pages(self._image.size))
-        if self._order is not None and not self._order.is_empty:
+        read_ahead = ReadAhead(self._image, self._order, Pages(self._image.size), started)
+        if self._hot is not None:
+            read_ahead.follow_profile(self._hot)
+        if self._replays:
             # First of all these; the replay lets it go on.
             read_ahead.hold()
         self._read_ahead = read_ahead
         signal(SIGUSR1, lambda *_: read_ahead.end())
         pthread_sigmask(SIG_UNBLOCK, (SIGUSR1,))
+
+    @property
+    def _replays(self) -> bool:
+        """Whether the kernel is to read what earlier starts read; not while that is recorded."""
+        return self._order is not None and not self._order.is_empty and self._recording is None
 
     def read_ahead(self, own: int, step: int) -> None:
         """Advise the kernel until SIGUSR1, in this thread; ``own`` is image.erofs itself, open.
@@ -155,10 +224,15 @@ class Service:
                 os.posix_fadvise(own, offset, size, os.POSIX_FADV_WILLNEED)
             return missing
 
-        if self._order is not None and not self._order.is_empty:
+        if self._order is not None and self._replays:
             replay = Replay(self._image, self._order, advise, step, read_ahead.advised)
             self._replay = replay
             self.file.between_requests(replay.advise_next, then=read_ahead.resume)
+        if self._hot is not None:
+            from boot.hotadvice import HotAdvice
+
+            advised = read_ahead.advised
+            self._hot.landed = HotAdvice(self._image, self._hot, advise, step, advised).landed
         read_ahead.advise_by(advise, step)
         read_ahead.run()
 
@@ -176,9 +250,11 @@ class Service:
         counts.counters.answered += 1
         # None where it has waited: then it is listed.
         request = self.file.asked.pop(get_ident(), None)
+        if self._recording is not None:
+            self._recording.saw(offset, size)
         if self._replay is not None:
             self._replay.answered(size)
-        elif request is not None and counts.lists_at_hand():
+        elif self._hot is None and request is not None and counts.lists_at_hand():
             # In a start without advice, which would have this process read.
             counts.note_at_hand((offset, size, IN_HEADER.unpack_from(request)[6], b""))
         if self._read_ahead is not None:

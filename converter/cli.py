@@ -123,7 +123,8 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     command.add_argument(
         "--level", metavar="N", type=int, default=DEFAULT_LEVEL,
-        help=f"zstd level of chunks, 1 to 22 (default: {DEFAULT_LEVEL})",
+        help="zstd level of chunks, 1 to 22; from 10 on code is filtered"
+        f" (default: {DEFAULT_LEVEL})",
     )  # fmt: skip
     command.add_argument(
         "--force", action="store_true",

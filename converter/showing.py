@@ -29,6 +29,7 @@ from converter.statustext import (
 )
 from converter.tables import iter_table
 from store.errors import NotFound
+from store.format.status import HOT_PACK
 
 FOLLOW_S = 1.0
 """Pause between two lines of a container that is followed."""
@@ -153,6 +154,8 @@ def _iter_file_lines(seen: Seen, files: Sequence[FetchedFile]) -> Iterator[str]:
         f"{len(rows):,} files that were read; {len(others):,} that came with them or ahead, "
         f"{plain_size(sum(file.fetched for file in others))}: --json lists them"
     )
+    if any(request.pack == HOT_PACK for request in seen.status.requests):
+        yield "not listed is what came in the hot pack of the start's profile, and no other way"
     unlisted = numbers["requests"] + numbers["errors"] - numbers["listed_requests"]
     if unlisted > 0 or numbers["unlisted_reads"]:
         yield (

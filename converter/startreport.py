@@ -23,6 +23,7 @@ from converter.showing import open_view
 from converter.statusfile import shown_name
 from converter.statustext import first_reader, present
 from converter.waterfall import STEP_NAMES, iter_waterfall, start_of
+from store.format.status import HOT_PACK
 
 ROWS = 400
 """Of a table, at most."""
@@ -110,7 +111,8 @@ def _iter_requests(seen: Seen) -> Iterator[str]:
         return
     rows: list[tuple[Cell, ...]] = [
         (
-            f"pack {one.pack}, {one.offset:,}" + (", failed" if one.has_failed else ""),
+            ("hot pack" if one.pack == HOT_PACK else f"pack {one.pack}, {one.offset:,}")
+            + (", failed" if one.has_failed else ""),
             Bytes(one.size),
             one.chunks,
             f"{1000 * one.begun_s:.1f} ms",

@@ -14,7 +14,7 @@ from itertools import accumulate
 
 from converter.chunker import cut
 from converter.order import Region
-from store.format.chunkindex import FRAME, HOLE, ChunkIndex
+from store.format.chunkindex import FRAME, HOLE, WITH_FILTERED, ChunkIndex
 from store.format.digest import digest_of
 from store.format.names import pack_name
 from store.interfaces import Backend
@@ -124,9 +124,13 @@ def _place_chunks(index: ChunkIndex, chunks: _Chunks, packs: PackWriter) -> None
         if number in packs.places:
             place, entry = packs.places[number]
             pack, size = packs.packs[place]
+            has_filtered = place in packs.with_filtered
         else:
             place, entry = chunks.catalogue.places[digest]
             pack, size = chunks.catalogue.packs[place]
+            has_filtered = place in chunks.catalogue.with_filtered
+        if has_filtered:
+            index.version = WITH_FILTERED
         if pack not in numbers:
             numbers[pack] = len(numbers)
             index.pack_digests.append(pack)

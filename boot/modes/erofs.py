@@ -22,7 +22,6 @@ from boot.syscalls import (
     MS_PRIVATE,
     MS_RDONLY,
     mount,
-    open_file_system,
     unmount,
     unshare,
 )
@@ -31,10 +30,6 @@ from store.format.status import SERVED
 
 FUSE = b"/.bootfs/mnt/fuse"
 LOWER = b"/.bootfs/mnt/image"
-ADVICE = 128 << 10
-"""VM_READAHEAD_PAGES of linux/mm.h."""
-LONG_ADVICE = 1 << 20
-"""One request to the daemon."""
 FILES = 1024
 """More than a daemon that begins has open."""
 
@@ -110,10 +105,14 @@ class Attempt:
         return Service(self._environment, self._fuse, self._status.memory)
 
     def _serve_first(self, told: Callable[[BaseException | None], None]) -> None:
+        from boot.kernelreads import KernelReads
+
+        kernel = KernelReads()
         service = self._open_service()
-        service.watch_reads()
+        service.watch_reads(kernel.restore)
         self._status.step(SERVED)
         _mount_file(self._fuse)
+        kernel.wait_until_open()
         gate = allocate_lock()
         gate.acquire()
         problems: list[BaseException] = []
@@ -134,7 +133,10 @@ class Attempt:
             with gate:
                 if problems:
                     told(problems[0])
-            step = _allow_long_advice()
+            step = kernel.allow_long_advice(_device(FUSE))
+            if service.reads_exactly:
+                kernel.shorten()
+            kernel.close()
             # Asks nothing of this daemon: the kernel knows the name, and that it need not ask.
             own = os.open(FUSE + b"/image.erofs", os.O_RDONLY | os.O_CLOEXEC)
             # The mount of the image holds the file; by path nobody needs it any more.
@@ -171,29 +173,9 @@ def _mount_file(fuse: int) -> None:
         ) from None
 
 
-def _allow_long_advice() -> int:
-    """Have the kernel take longer advice on ``image.erofs``; return the bytes it takes at once.
-
-    What it reads for one piece of advice is bounded by the device's read-ahead, 128 KiB by
-    default, and each piece costs the daemon the same 0.1 ms.  Files opened before keep
-    their own bound, the mount's file among them.
-    """
-    try:
-        device = next(m.device for m in read_mounts() if m.target == FUSE)
-        sysfs = open_file_system(b"sysfs")
-        try:
-            path = b"class/bdi/" + device + b"/read_ahead_kb"
-            setting = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=sysfs)
-        finally:
-            os.close(sysfs)
-        try:
-            os.write(setting, b"%d" % (LONG_ADVICE >> 10))
-        finally:
-            os.close(setting)
-    except (OSError, StopIteration):
-        # An engine that hides sysfs, or a user namespace: shorter advice does too.
-        return ADVICE
-    return LONG_ADVICE
+def _device(target: bytes) -> bytes:
+    """Return the device number of what is mounted at ``target``, as mountinfo shows it."""
+    return next((m.device for m in read_mounts() if m.target == target), b"none")
 
 
 def _mount_image() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from _thread import get_ident
 
 import pyfuse3
@@ -228,7 +229,8 @@ def serve_tree(settings: Settings, place: bytes, memory: mmap, mounted: Callable
         BootfsError: the image cannot be served at all.
 
     """
-    reader, _ = open_image(settings, memory)
+    command = [*settings.entrypoint, *map(os.fsencode, sys.argv[1:])]
+    reader = open_image(settings, command, memory).image
     tree = Tree(Image(reader.bootstrap.read_all()), reader)
     options = {"fsname=bootfs", "ro", "allow_other", "default_permissions", "dev", "suid"}
     try:

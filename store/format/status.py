@@ -55,7 +55,7 @@ STEPS_AT = len(NUMBERS) * NUMBER.size
 #      8     8  how long it took: ns
 #     16     8  offset in the pack
 #     24     4  size
-#     28     4  pack, its place in the chunk index
+#     28     4  pack, its place in the chunk index, or HOT_PACK
 #     32     4  chunks
 #     36     4  1 when it failed
 # ------  ----  ------------------------------------------------
@@ -72,6 +72,7 @@ REQUEST = Struct("<QQQIIII")
 #     32    16  the process's name, zeros behind it
 # ------  ----  ------------------------------------------------
 READ = Struct("<QQQII16s")
+HOT_PACK = (1 << 32) - 1
 UNDER_WAY = (1 << 64) - 1
 
 REQUEST_LIMIT = 2048

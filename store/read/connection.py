@@ -11,6 +11,8 @@ from store.read.dialling import connect
 CONNECT_LIMIT_S = 10.0
 STALL_LIMIT_S = 10.0
 """A connection that brings no byte for this long is given up and another one tried."""
+STREAM_BUFFER = 128 << 10
+"""What is taken at once of a body that is used while it comes."""
 ERROR_LIMIT = 8 << 10
 """So much is read of the body of an answer that is none, to say why."""
 ERROR_LIMIT_S = 2.0
@@ -180,6 +182,39 @@ class Connection:
         if arrived is not None:
             arrived(view)
         return bytes(body)
+
+    def read_stream(self, begun: bytes, size: int, arrived: Callable[[memoryview], None]) -> None:
+        """Give ``arrived`` the ``size`` bytes of a body that begins with ``begun``, each once.
+
+        They are in memory that is used again when it returns.
+
+        Raises:
+            Unreachable, TimedOut: the connection failed before all was there.
+            RemoteProtocolError: more came than the head promised.
+
+        """
+        if len(begun) > size:
+            raise RemoteProtocolError(f"{self.endpoint}: more bytes than Content-Length says")
+        if begun:
+            arrived(memoryview(begun))
+        buffer = memoryview(bytearray(min(size, STREAM_BUFFER)))
+        left = size - len(begun)
+        while left:
+            try:
+                self._stream.settimeout(self._patience_s())
+                count = self._stream.recv_into(buffer[:left])
+            except TimeoutError:
+                raise TimedOut(
+                    f"{self.endpoint}: stalled after {size - left} of {size} bytes"
+                ) from None
+            except OSError as error:
+                raise Unreachable(f"{self.endpoint}: {error.strerror or error}") from None
+            if not count:
+                raise Unreachable(
+                    f"{self.endpoint}: connection closed after {size - left} of {size} bytes"
+                )
+            left -= count
+            arrived(buffer[:count])
 
     def read_error(self, head: ResponseHead, begun: bytes) -> bytes:
         """Return what comes soon of the body of an answer that is an error, `ERROR_LIMIT` at most.

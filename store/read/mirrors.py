@@ -94,6 +94,10 @@ class Unopened:
         """Raise the same."""
         return self.fetch(name, offset, size, arrived)
 
+    def stream(self, name: str, limit: int, arrived: Callable[[memoryview], None]) -> int:
+        """Raise the same."""
+        raise RemoteError(str(self._error))
+
 
 class Mirrors:
     """Objects of stores that hold the same; a `Source`.
@@ -200,6 +204,30 @@ class Mirrors:
             now = monotonic()
             turns = [(mirror, PATIENCE_S) for when, mirror in again if when <= now]
             turns = turns or [(min(again, key=_when)[1], PATIENCE_S)]
+
+    def stream(self, name: str, limit: int, arrived: Callable[[memoryview], None]) -> int:
+        """Give ``arrived`` a whole object as it comes, from the first mirror that begins to.
+
+        See `Streaming`.  Where it fails nobody is left alone for it: what is streamed is
+        only ever a help, and may be missing.
+        """
+        problems: list[BootfsError] = []
+        begun = False
+
+        def saw(piece: memoryview) -> None:
+            nonlocal begun
+            begun = True
+            arrived(piece)
+
+        for mirror, _ in self._turns(name):
+            try:
+                return mirror.stream(name, limit, saw)
+            except BootfsError as error:
+                if begun:
+                    raise
+                problems.append(error)
+        what = f"no mirror gives {name}: {'; '.join(map(str, problems))}"
+        raise _in_common(problems, what)
 
     def _turns(self, name: str) -> list[tuple[Mirror, float]]:
         """Return who is to be asked in turn, and how patiently: those that are left alone last.

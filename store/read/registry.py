@@ -19,7 +19,13 @@ from store.read.connection import (
     open_connection,
 )
 from store.read.registryauth import Authorization
-from store.read.remote import KEPT_CONNECTIONS, REDIRECT_LIMIT, check_head
+from store.read.remote import (
+    KEPT_CONNECTIONS,
+    REDIRECT_LIMIT,
+    STREAM_LIMIT_S,
+    check_head,
+    check_whole,
+)
 from store.read.retry import until_done
 
 RENEWAL_LIMIT = 2
@@ -33,8 +39,11 @@ REDIRECTS = (301, 302, 303, 307, 308)
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
 
     from store.interfaces import Access
+
+    T = TypeVar("T")
 
 
 class RegistrySource:
@@ -104,6 +113,34 @@ class RegistrySource:
     ) -> bytes:
         """Do the same by one try; see `Mirror`."""
         where = f"{self.location}: {name}"
+
+        def read(connection: Connection, head: ResponseHead, begun: bytes) -> bytes:
+            check_head(head, offset, size, where)
+            return connection.read_body(begun, size, arrived)
+
+        return self._fetch_blob(name, offset, size, read, limit_s, patience_s)
+
+    def stream(self, name: str, limit: int, arrived: Callable[[memoryview], None]) -> int:
+        """Give ``arrived`` a whole object as it comes; see `Streaming`."""
+
+        def read(connection: Connection, head: ResponseHead, begun: bytes) -> int:
+            size = check_whole(head, limit, f"{self.location}: {name}")
+            connection.read_stream(begun, size, arrived)
+            return size
+
+        return self._fetch_blob(name, 0, limit, read, STREAM_LIMIT_S, self._limit_s)
+
+    def _fetch_blob(
+        self,
+        name: str,
+        offset: int,
+        size: int,
+        read: Callable[[Connection, ResponseHead, bytes], T],
+        limit_s: float,
+        patience_s: float,
+    ) -> T:
+        """Ask for a range of a blob; return what ``read`` makes of the answer and its body."""
+        where = f"{self.location}: {name}"
         digest = blob_digest(name)
         if not digest:
             raise PackNotFound(f"{where}: a registry's blobs are packs, and this is no pack's name")
@@ -122,10 +159,9 @@ class RegistrySource:
                 refusal = self._access.refusal(connection.endpoint, head, where, bytes)
                 if refusal is not None:
                     raise refusal
-            check_head(head, offset, size, where)
             connection.deadline = deadline
             connection.stall_limit_s = min(STALL_LIMIT_S, patience_s)
-            body = connection.read_body(begun, size, arrived)
+            result = read(connection, head, begun)
             is_kept = head.keeps_alive
         except BootfsError:
             # The next try asks the registry where to, whoever it was.
@@ -135,7 +171,7 @@ class RegistrySource:
             if not is_kept:
                 connection.close()
         self._keep(connection)
-        return body
+        return result
 
     def _ask_moved(
         self, blob: str, wanted: str, begins: float

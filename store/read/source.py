@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from store.interfaces import Mirror, Source
+    from store.interfaces import Mirror, Streaming
 
 
 def open_source(
@@ -21,7 +21,7 @@ def open_source(
     log: Callable[[str], None] = lambda _: None,
     auth: str = "",
     proxy_of: Callable[[str], str] | None = None,
-) -> Source:
+) -> Streaming:
     """Return the source that ``url`` names: one store, or several mirrors with ``|`` between.
 
     ``read_limit_s`` bounds what one fetch may take, retries included.

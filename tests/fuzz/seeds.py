@@ -236,8 +236,8 @@ def seeds() -> dict[str, list[bytes]]:
     frame = zstandard.ZstdCompressor(write_content_size=False).compress(b"plain" * 9)
     manifest = golden("manifest-1")
     return {
-        "pack": [golden("pack-1")],
-        "chunk-index": [golden("chunk-index-1"), index, packed],
+        "pack": [golden("pack-1"), golden("pack-2")],
+        "chunk-index": [golden("chunk-index-1"), golden("chunk-index-2"), index, packed],
         "boot-config": [golden("boot-config-1")],
         "zstd-frame": [struct.pack("<I", 45) + frame],
         "store-manifest": [manifest],
