@@ -234,6 +234,32 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.add_argument("--progress", choices=("bar", "json", "none"))
 
+    command = add("status", "show how containers of boot images do")
+    command.add_argument(
+        "containers", metavar="CONTAINER", nargs="*", help="by name or id; also one that has ended"
+    )
+    command.add_argument(
+        "--all", action="store_true", help="all containers of boot images that run"
+    )
+    command.add_argument(
+        "--files", action="store_true",
+        help="list the files that came over the network, and who read each first",
+    )  # fmt: skip
+    command.add_argument(
+        "--follow", action="store_true", help="print a line each second, until they have ended"
+    )
+    command.add_argument(
+        "--metrics", metavar="FILE.prom",
+        help="write metrics for Prometheus, as the node exporter's textfile collector reads them",
+    )  # fmt: skip
+    command.add_argument("--json", action="store_true", help="print a line of JSON a container")
+
+    command = add("report", "write a page of HTML about a container's start")
+    command.add_argument("container", metavar="CONTAINER", help="by name or id")
+    command.add_argument(
+        "-o", "--output", metavar="FILE.html", required=True, help="the page to write"
+    )
+
     command = add("forget", "remove an image from a store; bootfs collect frees its space")
     command.add_argument(
         "store",
@@ -332,6 +358,12 @@ def _run(options: argparse.Namespace) -> int:
                 sparse=options.sparse,
                 as_json=options.json,
             )
+        if options.command == "status":
+            return _status(options)
+        if options.command == "report":
+            from converter.startreport import report_start
+
+            return report_start(options.container, Path(options.output))
         if options.command == "forget":
             return forget_image(options.store, options.image)
         if options.command == "collect":
@@ -538,6 +570,25 @@ def _check(options: argparse.Namespace) -> int:
             "check: --repair and --image are for a whole store; leave SOURCE and DEST out"
         )
     return _compare(options)
+
+
+def _status(options: argparse.Namespace) -> int:
+    if bool(options.containers) == options.all:
+        raise UsageError("status: give CONTAINER, or --all for all that run")
+    from converter.showing import show_status, write_metrics
+
+    if options.metrics is not None:
+        if options.files or options.follow or options.json:
+            raise UsageError("status: --metrics goes with CONTAINER or --all alone")
+        return write_metrics(Path(options.metrics), options.containers)
+    if options.files and options.follow:
+        raise UsageError("status: --files and --follow do not go together; give one of them")
+    return show_status(
+        options.containers,
+        has_files=options.files,
+        follows=options.follow,
+        as_json=options.json,
+    )
 
 
 def _check_fetchable(options: argparse.Namespace) -> int:

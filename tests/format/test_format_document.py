@@ -9,7 +9,7 @@ from struct import Struct, calcsize
 import pytest
 
 from boot.lease import journal
-from store.format import bootconfig, chunkindex, erofslayout, packfile
+from store.format import bootconfig, chunkindex, erofslayout, packfile, status
 from store.format.names import (
     STORE_MARK_TEXT,
     bootstrap_name,
@@ -60,6 +60,10 @@ CASES = [
     ("Boot config, version 1", 1, bootconfig.FIELD),
     ("Journal", 0, journal.HEADER),
     ("Journal", 1, journal.ROW),
+    ("Status, version 1", 0, status.HEADER),
+    ("Status, version 1", 1, status.COUNTS),
+    ("Status, version 1", 2, status.REQUEST),
+    ("Status, version 1", 3, status.READ),
     ("Superblock", 0, erofslayout.SUPERBLOCK),
     ("Inode", 0, erofslayout.INODE),
     ("Directory", 0, erofslayout.DIRENT),

@@ -25,6 +25,7 @@ from converter.erofswriter import write_bootstrap
 from converter.tree import Node
 from store.format.chunkindex import encode_chunk_index
 from store.format.names import bootstrap_name, chunk_index_name, manifest_name
+from store.read.counts import Counts
 from store.write.artifact import encode_artifact
 from store.write.registry.manifest import OCI_MANIFEST, Descriptor
 from tests.fuzz.corpus import add_to_corpus
@@ -44,6 +45,7 @@ from tests.support.layers import (
     whiteout,
 )
 from tests.support.sftpwire import attributes, message, names, text, u32, u64
+from tests.support.statuses import encoded
 from tests.support.stores import make_index
 from tests.support.trees import DataRegion, make_directory, make_file, make_link
 
@@ -341,6 +343,7 @@ def seeds() -> dict[str, list[bytes]]:
                 journal.MAGIC, 1, 1, b"i" * 32, b"container", journal.boot_id()
             ) + journal.ROW.pack(7, 9) * 4,
         ],
+        "status-file": [b"", encoded(), encoded(_count, mode="lease", has_ended=True)],
         "cache": [
             b"",
             join_parts([b"\1" * 9, b"\1\0\0\0" * 3, b"\0\x10\0\0" * 9, b"a" * 3000]),
@@ -349,6 +352,15 @@ def seeds() -> dict[str, list[bytes]]:
         ],
         "start-order": [b"", struct.pack("<IIIIII", 0, 3, 40, 1, 10, 0), b"\xff" * 16],
     }  # fmt: skip
+
+
+def _count(counts: Counts) -> None:
+    counts.add_request(1, 16, 4096, 2, 1.0)
+    counts.add_request(2, 16, 4096, 2, 2.0, is_failed=True)
+    counts.whose = lambda: (1 << 21, 4096, 7, b"sh")
+    counts.begin_wait()
+    counts.note_wait(1.0, (1 << 22, 99, 0, b"\xff\x1b[2J"))
+    counts.note_at_hand((0, 4096, 8, b""))
 
 
 def main() -> int:
