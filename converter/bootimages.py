@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from converter.bootview import BootView, read_boot_image
+from converter.bootview import BootView, no_boot_image, read_boot_image
+from converter.images.skopeodir import is_skopeo_directory
 from converter.images.transports import list_images, open_image
 from converter.images.view import ImageView
 from converter.platforms import OWN_OR_ONLY, Platform
-from converter.reference import Reference
+from converter.reference import ROOT_ALONE, Reference, parse_reference
 from converter.spool import Spool
-from store.errors import UsageError
+from store.errors import NotFound, UsageError
 
 
-def open_boot_image(
-    reference: Reference, spool: Spool, platform: Platform | None = None
-) -> BootView:
-    """Return a boot image; of an image index that for ``platform``.
+def open_boot_images(
+    names: Sequence[str], spool: Spool, platform: Platform | None = None
+) -> list[BootView]:
+    """Return the boot images that references name; files stay open as long as ``spool``.
 
-    Without a platform that for this machine, or the only one.
+    Of an image index that for ``platform``, or without one that for this machine, or the only
+    one.  None is opened, which may copy all of it, where one of them cannot be a boot image.
 
     Raises:
-        UsageError: it is no boot image.
-        BootfsError: as `open_image` and `read_boot_image`.
+        UsageError: one is no reference, or no boot image.
+        NotFound, AccessDenied, RemoteError: as `open_image`.
+        FormatError, IntegrityError: one is damaged.
 
     """
-    return read_boot_image(open_image(reference, spool, platform or OWN_OR_ONLY), spool)
+    references = [parse_reference(name) for name in names]
+    for reference in references:
+        _refuse_root(reference)
+    wish = platform or OWN_OR_ONLY
+    return [read_boot_image(open_image(reference, spool, wish), spool) for reference in references]
 
 
 def iter_boot_images(reference: Reference, spool: Spool) -> Iterator[tuple[ImageView, BootView]]:
@@ -38,6 +46,7 @@ def iter_boot_images(reference: Reference, spool: Spool) -> Iterator[tuple[Image
         BootfsError: as `open_image` and `read_boot_image`.
 
     """
+    _refuse_root(reference)
     images = [one for one in list_images(reference, spool) or [] if one.is_image]
     if not images:
         image = open_image(reference, spool, OWN_OR_ONLY)
@@ -56,3 +65,19 @@ def iter_boot_images(reference: Reference, spool: Spool) -> Iterator[tuple[Image
         yield image, view
     if refusal is not None and is_empty:
         raise refusal
+
+
+def _refuse_root(reference: Reference) -> None:
+    """Return when a reference may be that of a boot image, by its transport.
+
+    Raises:
+        UsageError: it is a root file system alone.
+        NotFound: it would be, and there is nothing.
+
+    """
+    path = Path(reference.name)
+    if reference.transport not in ROOT_ALONE or is_skopeo_directory(path):
+        return
+    if not path.exists():
+        raise NotFound(f"{reference}: {path} is missing")
+    raise no_boot_image(str(reference))

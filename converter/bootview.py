@@ -126,7 +126,7 @@ def read_boot_image(image: ImageView, spool: Spool) -> BootView:
     home = tree.children.get(b".bootfs")
     files = None if home is None else home.children.get(b"image")
     if files is None or len(image.layers) < 2:
-        raise UsageError(f"{image.name} is not a boot image; convert it first")
+        raise no_boot_image(image.name)
     config = parse_boot_config(_file(files, b"config"))
     encoded = _file(files, b"chunk-index")
     check_digest(encoded, config.chunk_index, f"chunk index of {image.name}")
@@ -140,6 +140,11 @@ def read_boot_image(image: ImageView, spool: Spool) -> BootView:
         own_layer_size=read_layer(image.layers[-1], spool).size,
         runtime_layer_size=sum(read_layer(layer, spool).size for layer in image.layers[:-1]),
     )
+
+
+def no_boot_image(name: str) -> UsageError:
+    """Return what is to be raised of an image that is none that boots."""
+    return UsageError(f"{name} is not a boot image; convert it first")
 
 
 def _file(directory: Node, name: bytes) -> bytes:

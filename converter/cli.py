@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from signal import SIGHUP, SIGTERM
+from typing import NoReturn
 
 from converter import RELEASE
-from converter.bootimages import iter_boot_images, open_boot_image
+from converter.bootimages import iter_boot_images, open_boot_images
 from converter.check import Comparison
 from converter.convert import DEFAULT_LEVEL, Report, convert
 from converter.diffing import diff_images
@@ -30,6 +31,7 @@ from converter.layers import merge_layers
 from converter.platforms import ALL, Platform, parse_platform, parse_platforms
 from converter.preflight import ask_mirrors
 from converter.progress import Progress, shown_progress
+from converter.records.directory import Records
 from converter.reference import ROOT_ALONE, Reference, parse_reference
 from converter.settings import add_options as add_settings
 from converter.settings import settings_of
@@ -46,13 +48,12 @@ from store.write.backends import (
     open_backend,
 )
 from store.write.collecting import GRACE_S
-from store.write.hostsource import open_host_source
+from store.write.hostsource import READ_LIMIT_S, open_host_source
 from store.write.registry.endpoint import normalised_url
 
 DEFAULT_STORE = "bootfs-store"
 REGISTRY_STORE = "registry"
 """For ``--store``: the repository of DEST."""
-READ_LIMIT_S = 60.0
 LEFT_OUT = 3
 DIFFERENT = 4
 INTERRUPTED = 130
@@ -70,9 +71,19 @@ denied, 14 store, registry or engine failed, 15 the source cannot be converted, 
 """
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as all others are."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the arguments, and end."""
+        command = self.prog.removeprefix("bootfs").strip()
+        what = f"{command}: {message}" if command else message
+        self.exit(UsageError.exit_code, f"bootfs: {what}; see `{self.prog} --help`\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="bootfs",
         description="Turn container images into ones that boot lazily on any engine.",
         epilog=EXIT_STATUS,
@@ -125,11 +136,17 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     command.add_argument(
         "--level", metavar="N", type=int, default=DEFAULT_LEVEL,
-        help=f"zstd level of chunks, 1 to 22 (default: {DEFAULT_LEVEL})",
+        help="zstd level of chunks, 1 to 22; from 10 on code is filtered"
+        f" (default: {DEFAULT_LEVEL})",
     )  # fmt: skip
     command.add_argument(
         "--force", action="store_true",
         help="convert although DEST is what would come of it, and the store has all of it",
+    )  # fmt: skip
+    command.add_argument(
+        "--read-all", action="store_true",
+        help="read every layer of SOURCE, also those of which a record is kept since an earlier "
+        "conversion",
     )  # fmt: skip
     command.add_argument(
         "--report", metavar="FILE", help="write what is in the image as a page of HTML"
@@ -161,7 +178,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--store", metavar="URL",
         help="compare the bytes of files whose chunks alone do not tell; "
-        "a directory or http(s)://, mirrors 'URL|URL'",
+        "a directory, http(s)://, s3://, ssh:// or docker://, mirrors 'URL|URL'",
     )  # fmt: skip
     command.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -170,8 +187,8 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("destination", metavar="DEST")
     command.add_argument(
         "--store", metavar="URL", default=DEFAULT_STORE,
-        help="store to read, a directory or http(s)://, mirrors 'URL|URL' "
-        f"(default: {DEFAULT_STORE})",
+        help="store to read, a directory, http(s)://, s3://, ssh:// or docker://, "
+        f"mirrors 'URL|URL' (default: {DEFAULT_STORE})",
     )  # fmt: skip
     command.add_argument(
         "--sparse", action="store_true",
@@ -207,7 +224,8 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     command.add_argument(
         "--repair", metavar="URL",
-        help="get what is damaged or missing from this store, a directory, http(s):// or s3://",
+        help="get what is damaged or missing from this store, of any kind: a directory, "
+        "http(s)://, s3://, ssh:// or docker://",
     )  # fmt: skip
     command.add_argument(
         "--fetchable", metavar="IMAGE",
@@ -223,8 +241,38 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.add_argument("--progress", choices=("bar", "json", "none"))
 
+    command = add("status", "show how containers of boot images do")
+    command.add_argument(
+        "containers", metavar="CONTAINER", nargs="*", help="by name or id; also one that has ended"
+    )
+    command.add_argument(
+        "--all", action="store_true", help="all containers of boot images that run"
+    )
+    command.add_argument(
+        "--files", action="store_true",
+        help="list the files that came over the network, and who read each first",
+    )  # fmt: skip
+    command.add_argument(
+        "--follow", action="store_true", help="print a line each second, until they have ended"
+    )
+    command.add_argument(
+        "--metrics", metavar="FILE.prom",
+        help="write metrics for Prometheus, as the node exporter's textfile collector reads them",
+    )  # fmt: skip
+    command.add_argument("--json", action="store_true", help="print a line of JSON a container")
+
+    command = add("report", "write a page of HTML about a container's start")
+    command.add_argument("container", metavar="CONTAINER", help="by name or id")
+    command.add_argument(
+        "-o", "--output", metavar="FILE.html", required=True, help="the page to write"
+    )
+
     command = add("forget", "remove an image from a store; bootfs collect frees its space")
-    command.add_argument("store", metavar="STORE", help="a directory or docker://HOST/REPOSITORY")
+    command.add_argument(
+        "store",
+        metavar="STORE",
+        help="a directory, s3://BUCKET[/PREFIX] or docker://HOST/REPOSITORY",
+    )
     command.add_argument(
         "image", metavar="IMAGE",
         help="a boot image, or the digest of its chunk index, blake3:…, from bootfs inspect: "
@@ -232,7 +280,11 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
 
     command = add("collect", "remove from a store what none of its images needs")
-    command.add_argument("store", metavar="STORE", help="a directory or docker://HOST/REPOSITORY")
+    command.add_argument(
+        "store", metavar="STORE",
+        help="a directory, s3://BUCKET[/PREFIX] or docker://HOST/REPOSITORY; "
+        "without --delete also ssh://[USER@]HOST/PATH",
+    )  # fmt: skip
     command.add_argument(
         "--delete", action="store_true", help="remove; without it, only say what would be removed"
     )
@@ -314,6 +366,12 @@ def _run(options: argparse.Namespace) -> int:
                 sparse=options.sparse,
                 as_json=options.json,
             )
+        if options.command == "status":
+            return _status(options)
+        if options.command == "report":
+            from converter.startreport import report_start
+
+            return report_start(options.container, Path(options.output))
         if options.command == "forget":
             return forget_image(options.store, options.image)
         if options.command == "collect":
@@ -350,6 +408,8 @@ def _convert(options: argparse.Namespace) -> int:
             f"{source} has settings of its own, which are kept; "
             "--entrypoint, --cmd, --env, --user, --workdir are for a SOURCE dir: or tar:"
         )
+    if options.report == "":
+        raise UsageError("--report: its name is empty; name a file")
     platforms = () if options.platform is None else parse_platforms(options.platform)
     is_index = len(platforms) > 1 or ALL in platforms
     if options.report is not None:
@@ -366,23 +426,26 @@ def _convert(options: argparse.Namespace) -> int:
         _check_mounted(store)
     blob_store = options.blob_store or (store if is_in_registry(store) else "")
     with (
-        closing(open_backend(store)) as backend,
+        closing(open_backend(store, _warn)) as backend,
         shown_progress(options.progress) as progress,
     ):
         for url in options.mount_from:
             mount_from(backend, url)
         urls = "|".join(map(normalised_url, blob_store.split("|")))
+        records = Records.of_user(_reporter(progress))
         report: Report | IndexReport
         if is_index:
             report = convert_several(
                 source, destination, backend, options.level, urls, progress, platforms,
                 with_ssh=options.with_ssh, settings=settings, force=options.force,
+                records=records, read_all=options.read_all,
             )  # fmt: skip
         else:
             report = convert(
                 source, destination, backend, options.level, urls, progress,
                 platforms[0] if platforms else None,
                 with_ssh=options.with_ssh, settings=settings, force=options.force,
+                records=records, read_all=options.read_all,
             )  # fmt: skip
             if options.report is not None:
                 write_report(Path(options.report), report, destination, backend)
@@ -479,12 +542,14 @@ def summary(report: Report) -> str:
             f"{report.boot_image.reference}: made of the same source by the same release and "
             "options, and whole in the store: nothing to do; --force converts again"
         )
+    layers = len(report.source_layer_bytes)
+    known = f"{report.unread_layers} of {layers} layers known; " if report.unread_layers else ""
     own = report.boot_image.own_layer_bytes / 1e6
     shared = report.boot_image.runtime_layer_bytes / 1e6
     return (
         f"{report.boot_image.reference}: {report.chunks} chunks, {report.new_chunks} new, "
         f"{report.new_stored_bytes / 1e6:.1f} MB stored; "
-        f"boot image {own:.2f} MB + {shared:.1f} MB shared; {report.seconds:.1f} s"
+        f"boot image {own:.2f} MB + {shared:.1f} MB shared; {known}{report.seconds:.1f} s"
     )
 
 
@@ -494,6 +559,10 @@ def summary_of_several(report: IndexReport) -> str:
         return summary(report.images[0][1])
     lines = [f"{platform}: {summary(each)}" for platform, each in report.images]
     return "\n".join([*lines, f"{report.reference}: {len(lines)} platforms, {report.digest}"])
+
+
+def _warn(message: str) -> None:
+    print(f"bootfs: {message}", file=sys.stderr)
 
 
 def _reporter(progress: Progress) -> Callable[[str], None]:
@@ -530,6 +599,25 @@ def _check(options: argparse.Namespace) -> int:
             "check: --repair and --image are for a whole store; leave SOURCE and DEST out"
         )
     return _compare(options)
+
+
+def _status(options: argparse.Namespace) -> int:
+    if bool(options.containers) == options.all:
+        raise UsageError("status: give CONTAINER, or --all for all that run")
+    from converter.showing import show_status, write_metrics
+
+    if options.metrics is not None:
+        if options.files or options.follow or options.json:
+            raise UsageError("status: --metrics goes with CONTAINER or --all alone")
+        return write_metrics(Path(options.metrics), options.containers)
+    if options.files and options.follow:
+        raise UsageError("status: --files and --follow do not go together; give one of them")
+    return show_status(
+        options.containers,
+        has_files=options.files,
+        follows=options.follow,
+        as_json=options.json,
+    )
 
 
 def _check_fetchable(options: argparse.Namespace) -> int:
@@ -571,9 +659,9 @@ def _compare(options: argparse.Namespace) -> int:
     ):
         progress.step("open")
         platform = _platform(options)
+        (view,) = open_boot_images((options.destination,), spool, platform)
         original = open_image(parse_reference(options.source), spool, platform)
-        view = open_boot_image(destination, spool, platform)
-        if not is_in_registry(store):
+        if not any(map(is_in_registry, store.split("|"))):
             # Or else everything would be missing, which is no difference of the image.
             source.fetch(STORE_MARK, 0, len(STORE_MARK_TEXT))
         progress.step("read", sum(layer.size for layer in original.layers))

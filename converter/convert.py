@@ -22,6 +22,7 @@ from converter.images.view import LayerSource
 from converter.making import Made, make_boot_image
 from converter.platforms import OWN_OR_ONLY, Listed, Platform
 from converter.progress import Progress
+from converter.records.directory import Records
 from converter.reference import Reference
 from converter.settings import Settings
 from converter.sourceconfig import architecture_of
@@ -60,6 +61,10 @@ class Report:
     source_layer_bytes: list[int]
     """Size of each layer of the source as it was read, lowest first: compressed, or as
     the engine gives it; none where the source need not be read."""
+    unread_layers: int
+    """Number of those whose bytes were not needed: an earlier conversion had read them."""
+    known_bytes: int
+    """Bytes of the data region whose chunks were known from earlier conversions."""
     boot_image: BootImageReport
     seconds: float
     unchanged: bool = False
@@ -82,6 +87,8 @@ def convert(
     with_ssh: bool = False,
     settings: Settings | None = None,
     force: bool = False,
+    records: Records | None = None,
+    read_all: bool = False,
 ) -> Report:
     """Convert ``source`` into a boot image at ``destination``, its data into ``backend``.
 
@@ -94,6 +101,9 @@ def convert(
     most that nothing refers to, and no destination.  ``settings`` are those of a source
     without a config of its own.  Where the boot image is there already, and the store has
     what it needs, nothing is done, unless ``force``.
+
+    What is found out is kept in ``records``, and what is there is not found out again, unless
+    ``read_all``.
 
     Raises:
         UsageError: the boot image would take the place of its source.
@@ -125,7 +135,7 @@ def convert(
             if earlier.is_of(image.name, image.manifest_digest, kept):
                 return report_unchanged(earlier, image.layers, destination, kept, progress, started)
             check_destination(destination)
-        made = make_boot_image(image, kept, spool, progress)
+        made = make_boot_image(image, kept, spool, progress, records, read_all=read_all)
     joined = join_store(destination, made.config, made.layers, backend, made.chunk_index)
     commit(backend, made.chunk_index, made.packs)
     digest = (
@@ -147,6 +157,8 @@ def report_of(made: Made, reference: str, digest: str, started: float) -> Report
         stored_bytes=stored.referenced_bytes,
         new_stored_bytes=stored.new_bytes,
         source_layer_bytes=made.source_layer_sizes,
+        unread_layers=made.unread_layers,
+        known_bytes=made.known_size,
         boot_image=BootImageReport(reference, digest, made.own_size, made.shared_size),
         seconds=round(time.monotonic() - started, 3),
     )
@@ -175,6 +187,8 @@ def report_unchanged(
         stored_bytes=sum(index.stored_sizes),
         new_stored_bytes=0,
         source_layer_bytes=[layer.size for layer in layers],
+        unread_layers=len(layers),
+        known_bytes=index.data_size,
         boot_image=BootImageReport(
             str(destination),
             earlier.digest,

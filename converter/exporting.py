@@ -6,7 +6,7 @@ import json
 import sys
 from contextlib import closing
 
-from converter.bootimages import open_boot_image
+from converter.bootimages import open_boot_images
 from converter.boottree import read_tree
 from converter.images.layerfile import spool_layer
 from converter.images.transports import check_destination, write_image
@@ -16,9 +16,8 @@ from converter.progress import iter_counted, shown_progress
 from converter.reference import DOCKER_ARCHIVE, DOCKER_DAEMON, parse_reference
 from converter.restoring import restore_config
 from converter.spool import Spool
-from store.write.hostsource import open_host_source
+from store.write.hostsource import READ_LIMIT_S, open_host_source
 
-READ_LIMIT_S = 60.0
 _PLAIN = (DOCKER_DAEMON, DOCKER_ARCHIVE)
 """Destinations that take layers plain: nothing need be compressed for them."""
 
@@ -35,7 +34,7 @@ def export_image(
 ) -> int:
     """Write an ordinary image with the tree and the settings of a boot image; return 0.
 
-    Of an image index that for ``platform``; see `open_boot_image`.  With ``sparse`` holes of
+    Of an image index that for ``platform``; see `open_boot_images`.  With ``sparse`` holes of
     files stay holes, else they become zeros; see `iter_layer`.
 
     All of the image's chunks are fetched from ``store``, each verified.  Nothing is
@@ -57,7 +56,7 @@ def export_image(
         Spool() as spool,
     ):
         progress.step("open")
-        view = open_boot_image(parse_reference(image), spool, platform)
+        (view,) = open_boot_images((image,), spool, platform)
         config = restore_config(view)
         with closing(view.open_reader(source)) as reader:
             tree = read_tree(view.open_tree(reader), reader)

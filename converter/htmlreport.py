@@ -12,7 +12,7 @@ from importlib.resources import files as package_files
 from pathlib import Path
 
 from converter import RELEASE
-from converter.bootimages import open_boot_image
+from converter.bootview import read_boot_image
 from converter.contents import read_files
 from converter.convert import Report
 from converter.htmlsections import (
@@ -25,6 +25,8 @@ from converter.htmlsections import (
     iter_tiles,
 )
 from converter.images.placing import write_file
+from converter.images.transports import open_image
+from converter.platforms import OWN_OR_ONLY
 from converter.reference import Reference
 from converter.sharing import count_repeats, read_sharing
 from converter.spool import Spool, os_errors_at
@@ -32,8 +34,10 @@ from store.errors import NotFound, UsageError
 from store.interfaces import Backend
 
 
-def check_report(path: Path) -> None:
+def check_report(path: Path, option: str = "--report") -> None:
     """Return when nothing that can be seen now keeps a report from being written to ``path``.
+
+    ``option`` is the one that names it, for messages.
 
     Raises:
         NotFound: the directory that it would be in does not exist.
@@ -42,9 +46,9 @@ def check_report(path: Path) -> None:
     """
     with os_errors_at(path, "cannot be written"):
         if path.is_dir():
-            raise UsageError(f"--report {path}: a directory; name a file")
+            raise UsageError(f"{option} {path}: a directory; name a file")
         if not path.parent.is_dir():
-            raise NotFound(f"--report {path}: {path.parent} is not a directory; make it first")
+            raise NotFound(f"{option} {path}: {path.parent} is not a directory; make it first")
 
 
 def write_report(path: Path, report: Report, destination: Reference, backend: Backend) -> None:
@@ -56,7 +60,7 @@ def write_report(path: Path, report: Report, destination: Reference, backend: Ba
 
     """
     with Spool() as spool:
-        view = open_boot_image(destination, spool)
+        view = read_boot_image(open_image(destination, spool, OWN_OR_ONLY), spool)
     facts = Facts(
         report,
         view,

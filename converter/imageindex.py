@@ -23,6 +23,7 @@ from converter.images.transports import (
 from converter.making import Made, make_boot_image
 from converter.platforms import ALL, LeftOut, Listed, Platform, choose_several, is_same, shown
 from converter.progress import Progress
+from converter.records.directory import Records
 from converter.reference import Reference
 from converter.settings import Settings
 from converter.sourceconfig import architecture_of
@@ -81,12 +82,14 @@ def convert_several(
     with_ssh: bool = False,
     settings: Settings | None = None,
     force: bool = False,
+    records: Records | None = None,
+    read_all: bool = False,
 ) -> IndexReport:
     """Convert the images for ``platforms`` of an image index into boot images at ``destination``.
 
     They are one after the other made from the same store, and then committed and written
     together, as one image index; where one alone is wanted or there, as that image.
-    ``settings`` are as for `convert`.
+    ``settings``, ``records`` and ``read_all`` are as for `convert`.
 
     Raises:
         UsageError: the destination holds one image alone, or the boot images would take the
@@ -117,6 +120,7 @@ def convert_several(
         one = convert(
             source, destination, backend, level, blob_store, progress,
             chosen[0] if chosen else None, with_ssh=with_ssh, settings=settings, force=force,
+            records=records, read_all=read_all,
         )  # fmt: skip
         digest = one.boot_image.digest
         named = str(chosen[0]) if chosen else ""
@@ -128,7 +132,7 @@ def convert_several(
     there = None if force else _unchanged(source, destination, chosen, kept, progress)
     if there is None:
         check_destination(destination)
-        made = [_make(source, one, kept, progress) for one in chosen]
+        made = [_make(source, one, kept, progress, records, read_all=read_all) for one in chosen]
         there = _write(destination, chosen, made, backend, started)
         progress.end()
     digest, reports = there
@@ -136,7 +140,15 @@ def convert_several(
     return IndexReport(str(destination), digest, reported, left_out)
 
 
-def _make(source: Reference, listed: Listed, kept: Kept, progress: Progress) -> Made:
+def _make(
+    source: Reference,
+    listed: Listed,
+    kept: Kept,
+    progress: Progress,
+    records: Records | None,
+    *,
+    read_all: bool,
+) -> Made:
     """Return the boot image of one image of an index, its data in the store."""
     progress.step("open")
     with Spool(advance=progress.advance) as spool:
@@ -148,7 +160,7 @@ def _make(source: Reference, listed: Listed, kept: Kept, progress: Progress) -> 
                 f"{source}: the image index has {listed.digest} for {listed}, and by its config it "
                 f"is for {shown(image.config)}; build the image again"
             )
-        return make_boot_image(image, kept, spool, progress)
+        return make_boot_image(image, kept, spool, progress, records, read_all=read_all)
 
 
 def _write(

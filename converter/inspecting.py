@@ -8,11 +8,10 @@ from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
-from converter.bootimages import open_boot_image
+from converter.bootimages import open_boot_images
 from converter.bootview import BootView
 from converter.contents import by_directory, by_layer, read_files
 from converter.platforms import Platform
-from converter.reference import parse_reference
 from converter.sharing import Sharing, check_listable, count_repeats, read_sharing
 from converter.spool import Spool
 from converter.tables import iter_table
@@ -43,7 +42,7 @@ def inspect_image(
 
     """
     with Spool() as spool:
-        view = open_boot_image(parse_reference(image), spool, platform)
+        (view,) = open_boot_images((image,), spool, platform)
     facts = describe(view)
     facts |= describe_contents(view, depth)
     if store is not None:

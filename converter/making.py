@@ -12,6 +12,8 @@ from converter.layers import merge_layers
 from converter.order import lay_out
 from converter.origins import encode_origins
 from converter.progress import Progress
+from converter.records.directory import Records
+from converter.records.known import Known
 from converter.runtime import RuntimeLayer
 from converter.sourceconfig import architecture_of
 from converter.spool import Spool
@@ -37,6 +39,10 @@ class Made:
     region_size: int
     stored: Stored
     source_layer_sizes: list[int]
+    unread_layers: int
+    """Number of the source's layers whose bytes were not needed."""
+    known_size: int
+    """Bytes of the data region that were not cut again."""
 
     @property
     def own_size(self) -> int:
@@ -49,25 +55,38 @@ class Made:
         return sum(layer.size for layer in self.layers[:-1])
 
 
-def make_boot_image(image: ImageView, kept: Kept, spool: Spool, progress: Progress) -> Made:
+def make_boot_image(
+    image: ImageView,
+    kept: Kept,
+    spool: Spool,
+    progress: Progress,
+    records: Records | None = None,
+    *,
+    read_all: bool = False,
+) -> Made:
     """Return the boot image of a source image that has been checked, its data in the store.
 
-    Whatever fails leaves packs at most that nothing refers to.
+    Whatever fails leaves packs at most that nothing refers to.  ``records`` are used and kept
+    as `convert` says.
 
     Raises:
         BootfsError: whatever part fails says what and where.
 
     """
     backend, level = kept.backend, kept.level
-    progress.step("read", sum(layer.size for layer in image.layers))
-    tree = merge_layers(image.layers, spool, advance=progress.advance)
+    known = Known(records, image.layers, spool, read_all=read_all)
+    to_read = [layer.size for layer in image.layers if layer.diff_id not in known.layers]
+    progress.step("read", sum(to_read))
+    tree = merge_layers(
+        image.layers, spool, advance=progress.advance, known=known.layers, keep=known.keep_layer
+    )
     region = lay_out(tree)
     # Only for a source that can be converted: this may go over the network.
     progress.step("runtime")
     shared = [_as_layer(layer) for layer in kept.shared(architecture_of(image.config))]
     backend.create()
     progress.step("store", region.size)
-    stored = store_region(region, backend, level, progress.advance)
+    stored = store_region(region, backend, level, progress.advance, known)
     index = stored.index
 
     progress.step("bootstrap")
@@ -82,6 +101,9 @@ def make_boot_image(image: ImageView, kept: Kept, spool: Spool, progress: Progre
     progress.step("image")
     files = ImageFiles(bootstrap.plain, encoded, digest, encode_origins(region.extents))
     layers = [*shared, build_own_layer(image, tree, files, kept.blob_store)]
+    # Now and not with the last step: else of an index every tree would be held until then.
+    # A record promises nothing; whether the store has a chunk is asked anew each time.
+    known.keep_image(region, index)
     return Made(
         config=build_config(image, layers, digest, level),
         layers=layers,
@@ -90,6 +112,8 @@ def make_boot_image(image: ImageView, kept: Kept, spool: Spool, progress: Progre
         region_size=region.size,
         stored=stored,
         source_layer_sizes=[layer.size for layer in image.layers],
+        unread_layers=known.unread,
+        known_size=known.bytes,
     )
 
 

@@ -191,7 +191,8 @@ def choose_several(
 
 
 def _none_for(wanted: str, stated: Sequence[Stated], where: str) -> ImageNotFound:
-    held = ", ".join(map(shown, stated)) or "none"
+    # Of what is no image, such as attestations, nobody can choose one.
+    held = ", ".join(shown(entry) for entry in stated if entry.get("os") != UNKNOWN) or "none"
     return ImageNotFound(
         f"{where}: no image for {wanted}; the index has {held}; "
         "choose one of those with --platform, or another image"

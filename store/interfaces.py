@@ -48,7 +48,23 @@ class Source(Protocol):
         """Let go of what is open; no fetch may be under way or follow."""
 
 
-class Mirror(Source, Protocol):
+class Streaming(Source, Protocol):
+    """A source that gives whole objects while they come, too."""
+
+    def stream(self, name: str, limit: int, arrived: Callable[[memoryview], None]) -> int:
+        """Give ``arrived`` all bytes of object ``name``, each once and in order, as they come.
+
+        Returns how many there were.  By one try; those that have come were not verified.
+        What ``arrived`` gets is used again when it returns.
+
+        Raises:
+            PackNotFound, AccessDenied, RemoteError: as `fetch`.
+            SizeMismatch: there are more than ``limit``.
+
+        """
+
+
+class Mirror(Streaming, Protocol):
     """A source that can be one of several with the same objects (store/read/mirrors.py)."""
 
     def fetch_once(
@@ -65,6 +81,16 @@ class Mirror(Source, Protocol):
         That is given up where the body does not begin within ``patience_s``, or where
         nothing more of it comes for so long.
         """
+
+
+class Ahead(Protocol):
+    """Who brings chunks that nobody has asked for yet (store/read/hotpack.py)."""
+
+    def wait_until_decided(self) -> None:
+        """Return when it has told what it brings, or soon."""
+
+    def patience_s(self, chunk: int) -> float:
+        """Return how long a reader of ``chunk`` should wait for it; 0: it should fetch it."""
 
 
 class Access(Protocol):

@@ -165,19 +165,32 @@ def _iter_answers(engine: _Api, archive: Iterator[bytes]) -> Iterator[JsonObject
 
 @contextmanager
 def _engine(name: str) -> Iterator[_Api]:
-    """Give a client of the engine, and translate what goes wrong with it."""
+    with open_engine(name) as engine:
+        yield cast("_Api", engine)
+
+
+@contextmanager
+def open_engine(name: str, timeout_s: int = _TIMEOUT_S) -> Iterator[object]:
+    """Give a client of the engine, docker-py's ``APIClient``.
+
+    ``name`` is what messages begin with.
+
+    Raises:
+        Unreachable, AccessDenied, TimedOut, RemoteError: what goes wrong with it, whenever.
+
+    """
     _check_socket(name)
     try:
-        engine = docker.from_env(timeout=_TIMEOUT_S)
+        engine = docker.from_env(timeout=timeout_s)
         try:
-            yield cast("_Api", engine.api)
+            yield engine.api
         finally:
             engine.close()
     except BootfsError:
         raise
     except requests.Timeout as error:
         raise TimedOut(
-            f"{name}: the engine gave no answer in {_TIMEOUT_S} s; see its log"
+            f"{name}: the engine gave no answer in {timeout_s} s; see its log"
         ) from error
     except APIError as error:
         raise RemoteError(

@@ -90,7 +90,10 @@ def parse_packages(lock: Lock, inputs: Mapping[str, bytes]) -> dict[str, Files]:
 
 
 def _is_on_boot_path(path: str) -> bool:
-    if path.startswith(("boot/", "store/")) or path.endswith(".so"):
+    if path.startswith(("boot/", "store/")):
+        # Our own machine code is no extension module.
+        return not path.endswith(".so")
+    if path.endswith(".so"):
         return True
     return path.partition(".")[0].removesuffix("/__init__").replace("/", ".") in contents.AT_BOOT
 

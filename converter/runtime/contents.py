@@ -106,8 +106,11 @@ EDITS: dict[str, dict[str, tuple[str, str]]] = {
     },
 }
 
-OF_ONE_ARCHITECTURE = {"boot/aarch64.py": "aarch64"}
-"""Our own modules that are carried in the layer of one architecture alone."""
+OF_ONE_ARCHITECTURE = {
+    "boot/aarch64.py": "aarch64",
+    "store/read/branchcode.x86_64.so": "x86_64",
+}
+"""Our own modules and machine code that are carried in the layer of one architecture alone."""
 
 
 def place_of(path: str, architecture: str) -> str:

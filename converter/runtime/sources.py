@@ -15,14 +15,15 @@ _CARRIED = ("boot/", "store/__init__.py", "store/errors.py", "store/format/", "s
 
 
 def read_own_sources(architecture: str = "x86_64") -> dict[str, bytes]:
-    """Return the text of each of our modules that runs in the container, by its path.
+    """Return each of our modules that runs in the container, and machine code, by its path.
 
-    As it is to be there: numbers that differ among architectures are those of this one.
+    As it is to be there: numbers that differ among architectures are those of this one, and
+    there is no machine code of another.
     """
     sources: dict[str, bytes] = {}
     for package in ("boot", "store"):
         root = _directory_of(package)
-        for path in sorted(root.rglob("*.py")):
+        for path in sorted((*root.rglob("*.py"), *root.rglob("*.so"))):
             name = f"{package}/{path.relative_to(root).as_posix()}"
             is_ours = OF_ONE_ARCHITECTURE.get(name, architecture) == architecture
             if name.startswith(_CARRIED) and is_ours:

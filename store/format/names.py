@@ -32,3 +32,17 @@ def bootstrap_name(digest: bytes) -> str:
 def manifest_name(digest: bytes) -> str:
     """Return the name of the manifest of the image with the chunk index of this raw digest."""
     return f"manifests/{digest.hex()}"
+
+
+def profiles_name(digest: bytes) -> str:
+    """Return the name of the profiles of the image with the chunk index of this raw digest.
+
+    The only name whose object may change: profiles are added, and nobody can list a plain
+    web server.
+    """
+    return f"profiles/{digest.hex()}"
+
+
+def hot_pack_name(digest: bytes) -> str:
+    """Return the name of the hot pack with this raw SHA-256 digest."""
+    return f"hot/{digest.hex()}"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from time import monotonic
 
-from store.errors import AccessDenied, RemoteProtocolError, TimedOut, Unreachable
+from store.errors import AccessDenied, NotReached, RemoteProtocolError, TimedOut, Unreachable
 from store.format.http1 import HEAD_LIMIT, Endpoint, ResponseHead, encode_request, parse_head
 from store.read.dialling import connect
 
 CONNECT_LIMIT_S = 10.0
 STALL_LIMIT_S = 10.0
 """A connection that brings no byte for this long is given up and another one tried."""
+STREAM_BUFFER = 128 << 10
+"""What is taken at once of a body that is used while it comes."""
 ERROR_LIMIT = 8 << 10
 """So much is read of the body of an answer that is none, to say why."""
 ERROR_LIMIT_S = 2.0
@@ -56,7 +58,7 @@ class Connection:
         except TimeoutError as error:
             raise TimedOut(f"{endpoint}{self._way()}: no connection in time: {error}") from None
         except OSError as error:
-            raise Unreachable(
+            raise NotReached(
                 f"cannot connect to {endpoint}{self._way()}: {error.strerror or error}; "
                 "is the store's address right, and does the server run?"
             ) from None
@@ -76,12 +78,16 @@ class Connection:
 
     def ask(self, target: str, offset: int, size: int) -> tuple[ResponseHead, bytes]:
         """Ask for a range of ``target``; return as `request` does."""
-        fields = ""
-        if self._access is not None:
-            self.told = self._access.generation
-            fields = self._access.fields(self.endpoint, target, offset, size)
+        fields = self.own_fields(target, offset, size)
         target, more = self.route(target)
         return self.request(encode_request(self.endpoint, target, offset, size, fields + more))
+
+    def own_fields(self, target: str, offset: int = 0, size: int = 0) -> str:
+        """Return the header fields that tell this server who asks, each with its line's end."""
+        if self._access is None:
+            return ""
+        self.told = self._access.generation
+        return self._access.fields(self.endpoint, target, offset, size)
 
     def route(self, target: str) -> tuple[str, str]:
         """Return ``target`` as it is asked for on this way, and the header fields that takes."""
@@ -180,6 +186,39 @@ class Connection:
         if arrived is not None:
             arrived(view)
         return bytes(body)
+
+    def read_stream(self, begun: bytes, size: int, arrived: Callable[[memoryview], None]) -> None:
+        """Give ``arrived`` the ``size`` bytes of a body that begins with ``begun``, each once.
+
+        They are in memory that is used again when it returns.
+
+        Raises:
+            Unreachable, TimedOut: the connection failed before all was there.
+            RemoteProtocolError: more came than the head promised.
+
+        """
+        if len(begun) > size:
+            raise RemoteProtocolError(f"{self.endpoint}: more bytes than Content-Length says")
+        if begun:
+            arrived(memoryview(begun))
+        buffer = memoryview(bytearray(min(size, STREAM_BUFFER)))
+        left = size - len(begun)
+        while left:
+            try:
+                self._stream.settimeout(self._patience_s())
+                count = self._stream.recv_into(buffer[:left])
+            except TimeoutError:
+                raise TimedOut(
+                    f"{self.endpoint}: stalled after {size - left} of {size} bytes"
+                ) from None
+            except OSError as error:
+                raise Unreachable(f"{self.endpoint}: {error.strerror or error}") from None
+            if not count:
+                raise Unreachable(
+                    f"{self.endpoint}: connection closed after {size - left} of {size} bytes"
+                )
+            left -= count
+            arrived(buffer[:count])
 
     def read_error(self, head: ResponseHead, begun: bytes) -> bytes:
         """Return what comes soon of the body of an answer that is an error, `ERROR_LIMIT` at most.

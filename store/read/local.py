@@ -6,6 +6,9 @@ import os
 
 from store.errors import AccessDenied, PackNotFound, SizeMismatch, Unreachable
 
+STREAM_PIECE = 128 << 10
+"""What is read at once of an object that is used while it is read."""
+
 
 class DirectorySource:
     """Objects as files below one directory.
@@ -40,14 +43,7 @@ class DirectorySource:
         self, name: str, offset: int, size: int, arrived: Callable[[memoryview], None] | None = None
     ) -> bytes:
         """Return exactly ``size`` bytes of object ``name``; see `Source`."""
-        try:
-            fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._directory)
-        except (FileNotFoundError, NotADirectoryError):
-            raise PackNotFound(f"store {self.location} has no {name}") from None
-        except PermissionError as error:
-            raise AccessDenied(f"{self.location}/{name}: {error.strerror}") from None
-        except OSError as error:
-            raise Unreachable(f"{self.location}/{name}: {error.strerror}") from None
+        fd = self._open(name)
         try:
             data = os.pread(fd, size, offset)
         except OSError as error:
@@ -59,6 +55,43 @@ class DirectorySource:
         if arrived is not None:
             arrived(memoryview(data))
         return data
+
+    def stream(self, name: str, limit: int, arrived: Callable[[memoryview], None]) -> int:
+        """Give ``arrived`` a whole object, in pieces; see `Streaming`."""
+        where = f"{self.location}/{name}"
+        fd = self._open(name)
+        try:
+            size = os.fstat(fd).st_size
+            if size > limit:
+                raise SizeMismatch(where, limit, size)
+            at = 0
+            while at < size:
+                data = os.pread(fd, min(size - at, STREAM_PIECE), at)
+                if not data:
+                    raise SizeMismatch(where, size, at)
+                arrived(memoryview(data))
+                at += len(data)
+        except OSError as error:
+            raise Unreachable(f"{where}: {error.strerror}") from None
+        finally:
+            os.close(fd)
+        return size
+
+    def _open(self, name: str) -> int:
+        """Open an object's file, which the caller closes.
+
+        Raises:
+            PackNotFound, AccessDenied, Unreachable: it cannot be.
+
+        """
+        try:
+            return os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._directory)
+        except (FileNotFoundError, NotADirectoryError):
+            raise PackNotFound(f"store {self.location} has no {name}") from None
+        except PermissionError as error:
+            raise AccessDenied(f"{self.location}/{name}: {error.strerror}") from None
+        except OSError as error:
+            raise Unreachable(f"{self.location}/{name}: {error.strerror}") from None
 
     def fetch_once(
         self,

@@ -22,7 +22,6 @@ from store.errors import (
 )
 from store.format.shownurl import shown
 from store.read.retry import FIRST_WAIT_S, LONGEST_WAIT_S, jittered, pause_before
-from store.read.source import open_one
 
 PATIENCE_S = 5.0
 """A mirror that is silent for so long is left for the next: time for a SYN lost twice (1, 3 s)."""
@@ -94,6 +93,10 @@ class Unopened:
         """Raise the same."""
         return self.fetch(name, offset, size, arrived)
 
+    def stream(self, name: str, limit: int, arrived: Callable[[memoryview], None]) -> int:
+        """Raise the same."""
+        raise RemoteError(str(self._error))
+
 
 class Mirrors:
     """Objects of stores that hold the same; a `Source`.
@@ -107,12 +110,10 @@ class Mirrors:
         self,
         urls: str,
         read_limit_s: float,
-        authorities: str,
         log: Callable[[str], None],
-        auth: str,
-        proxy_of: Callable[[str], str] | None = None,
+        open_mirror: Callable[[str], Mirror],
     ) -> None:
-        """Open them all.
+        """Open them all, each by ``open_mirror`` with its URL.
 
         Raises:
             UsageError: one of them is no store.
@@ -133,7 +134,7 @@ class Mirrors:
                     raise UsageError(
                         f"{shown(urls)!r}: a store without a name beside a '|'; leave that out"
                     )
-                self._mirrors.append(open_one(url, read_limit_s, authorities, auth, proxy_of))
+                self._mirrors.append(open_mirror(url))
             except (AccessDenied, Unreachable) as error:
                 problems.append(error)
                 self._mirrors.append(Unopened(shown(url), error))
@@ -200,6 +201,30 @@ class Mirrors:
             now = monotonic()
             turns = [(mirror, PATIENCE_S) for when, mirror in again if when <= now]
             turns = turns or [(min(again, key=_when)[1], PATIENCE_S)]
+
+    def stream(self, name: str, limit: int, arrived: Callable[[memoryview], None]) -> int:
+        """Give ``arrived`` a whole object as it comes, from the first mirror that begins to.
+
+        See `Streaming`.  Where it fails nobody is left alone for it: what is streamed is
+        only ever a help, and may be missing.
+        """
+        problems: list[BootfsError] = []
+        begun = False
+
+        def saw(piece: memoryview) -> None:
+            nonlocal begun
+            begun = True
+            arrived(piece)
+
+        for mirror, _ in self._turns(name):
+            try:
+                return mirror.stream(name, limit, saw)
+            except BootfsError as error:
+                if begun:
+                    raise
+                problems.append(error)
+        what = f"no mirror gives {name}: {'; '.join(map(str, problems))}"
+        raise _in_common(problems, what)
 
     def _turns(self, name: str) -> list[tuple[Mirror, float]]:
         """Return who is to be asked in turn, and how patiently: those that are left alone last.

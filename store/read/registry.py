@@ -9,7 +9,7 @@ from _thread import allocate_lock
 from time import monotonic
 
 from store.errors import AccessDenied, BootfsError, PackNotFound, RemoteError, RemoteProtocolError
-from store.format.distribution import blob_digest, encode_get, parse_repository_url
+from store.format.distribution import blob_digest, parse_repository_url
 from store.format.http1 import Endpoint, ResponseHead, resolve_redirect
 from store.read.connection import (
     CONNECT_LIMIT_S,
@@ -18,8 +18,14 @@ from store.read.connection import (
     Stale,
     open_connection,
 )
-from store.read.registryauth import Authorization
-from store.read.remote import KEPT_CONNECTIONS, REDIRECT_LIMIT, check_head
+from store.read.registryauth import Authorization, encode_own_get, names_authorization
+from store.read.remote import (
+    KEPT_CONNECTIONS,
+    REDIRECT_LIMIT,
+    STREAM_LIMIT_S,
+    check_head,
+    check_whole,
+)
 from store.read.retry import until_done
 
 RENEWAL_LIMIT = 2
@@ -33,8 +39,12 @@ REDIRECTS = (301, 302, 303, 307, 308)
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
 
     from store.interfaces import Access
+    from store.read.retry import Outage
+
+    T = TypeVar("T")
 
 
 class RegistrySource:
@@ -50,19 +60,27 @@ class RegistrySource:
         authorities: str = "",
         auth: str = "",
         access: Access | None = None,
+        outage: Outage | None = None,
     ) -> None:
-        """Keep where it is; ``access``, closed with the source, has the way and whom to trust."""
+        """Keep where it is; ``access``, closed with the source, has the way and whom to trust.
+
+        ``outage`` is told of failures that are tried again.
+        """
         self.location = url
         self._access = access
         self._endpoint, repository = parse_repository_url(url)
         self._blobs = f"/v2/{repository}/blobs"
         self._limit_s = read_limit_s
+        self._outage = outage
         self._authorities = authorities
-        self._authorization = Authorization(self._endpoint, repository, auth, authorities, access)
+        self._authorization = self._open_authorization(repository, auth)
         self._lock = allocate_lock()
         self._idle: list[Connection] = []
         self._moved: dict[str, tuple[str, Endpoint]] = {}
         """Blob's target to target and server that the registry has redirected to."""
+
+    def _open_authorization(self, repository: str, auth: str) -> Authorization:
+        return Authorization(self._endpoint, repository, auth, self._authorities, self._access)
 
     def dial(self) -> None:
         """Connect now, and get a token where one is wanted; failure shows at the fetch."""
@@ -91,6 +109,7 @@ class RegistrySource:
             lambda left_s: self.fetch_once(name, offset, size, arrived, left_s, left_s),
             self._limit_s,
             f"{self.location}: {name}",
+            self._outage,
         )
 
     def fetch_once(
@@ -103,6 +122,34 @@ class RegistrySource:
         patience_s: float,
     ) -> bytes:
         """Do the same by one try; see `Mirror`."""
+        where = f"{self.location}: {name}"
+
+        def read(connection: Connection, head: ResponseHead, begun: bytes) -> bytes:
+            check_head(head, offset, size, where)
+            return connection.read_body(begun, size, arrived)
+
+        return self._fetch_blob(name, offset, size, read, limit_s, patience_s)
+
+    def stream(self, name: str, limit: int, arrived: Callable[[memoryview], None]) -> int:
+        """Give ``arrived`` a whole object as it comes; see `Streaming`."""
+
+        def read(connection: Connection, head: ResponseHead, begun: bytes) -> int:
+            size = check_whole(head, limit, f"{self.location}: {name}")
+            connection.read_stream(begun, size, arrived)
+            return size
+
+        return self._fetch_blob(name, 0, limit, read, STREAM_LIMIT_S, self._limit_s)
+
+    def _fetch_blob(
+        self,
+        name: str,
+        offset: int,
+        size: int,
+        read: Callable[[Connection, ResponseHead, bytes], T],
+        limit_s: float,
+        patience_s: float,
+    ) -> T:
+        """Ask for a range of a blob; return what ``read`` makes of the answer and its body."""
         where = f"{self.location}: {name}"
         digest = blob_digest(name)
         if not digest:
@@ -122,10 +169,9 @@ class RegistrySource:
                 refusal = self._access.refusal(connection.endpoint, head, where, bytes)
                 if refusal is not None:
                     raise refusal
-            check_head(head, offset, size, where)
             connection.deadline = deadline
             connection.stall_limit_s = min(STALL_LIMIT_S, patience_s)
-            body = connection.read_body(begun, size, arrived)
+            result = read(connection, head, begun)
             is_kept = head.keeps_alive
         except BootfsError:
             # The next try asks the registry where to, whoever it was.
@@ -135,7 +181,7 @@ class RegistrySource:
             if not is_kept:
                 connection.close()
         self._keep(connection)
-        return body
+        return result
 
     def _ask_moved(
         self, blob: str, wanted: str, begins: float
@@ -147,9 +193,12 @@ class RegistrySource:
         place = self._moved.get(blob)
         if place is None:
             return None
+        now = monotonic()
         try:
             target, server = place
-            connection, head, begun = self._ask(server, target, wanted, "", begins)
+            # Where it is silent by now, there has to be time for the registry.
+            half = now + (begins - now) / 2
+            connection, head, begun = self._ask(server, target, wanted, "", half)
         except RemoteError:
             self._moved.pop(blob, None)
             return None
@@ -175,15 +224,36 @@ class RegistrySource:
             connection, head, begun = self._follow(blob, wanted, header, begins)
             if head.status not in (401, 403) or not self._is_ours(connection.endpoint):
                 return connection, head, begun
+            told = connection.told
             self._finish(connection, head, begun)
-            if renewals == RENEWAL_LIMIT:
+            renewals += 1
+            if renewals <= RENEWAL_LIMIT and self._is_other_now(told, head):
+                continue
+            if renewals > RENEWAL_LIMIT:
                 raise AccessDenied(
                     f"{self.location}: {head.status}, the registry refuses the token that it gave; "
                     f"{self._authorization.tried}"
                 )
             challenge = head.fields.get("www-authenticate", "")
             self._authorization.renew(header, head.status, challenge, begins)
-            renewals += 1
+
+    def _is_other_now(self, told: int, head: ResponseHead) -> bool:
+        """Whether to ask the registry again: the file ``http`` is not as it was ``told`` by.
+
+        Raises:
+            AccessDenied: it has not, and it is what the registry refuses.
+
+        """
+        access = self._access
+        if access is None:
+            return False
+        if access.renew(told):
+            return True
+        if names_authorization(access.fields(self._endpoint, "", 0, 0)):
+            refusal = access.refusal(self._endpoint, head, self.location, bytes)
+            if refusal is not None:
+                raise refusal
+        return False
 
     def _follow(
         self, blob: str, wanted: str, header: str, begins: float
@@ -218,9 +288,7 @@ class RegistrySource:
         while True:
             connection = self._take(server, begins)
             try:
-                head, begun = connection.request(
-                    encode_get(server, connection.route(target), header, wanted)
-                )
+                head, begun = connection.request(encode_own_get(connection, target, header, wanted))
             except Stale:
                 # Says nothing about the server: it only tired of an idle connection.
                 connection.close()

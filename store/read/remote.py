@@ -33,12 +33,18 @@ from store.read.retry import until_done
 REDIRECTS = (301, 302, 303, 307, 308)
 REDIRECT_LIMIT = 5
 KEPT_CONNECTIONS = 16
+STREAM_LIMIT_S = 3600.0
+"""What is used while it comes may come for so long; a read has a limit of its own."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
 
     from store.interfaces import Access
+    from store.read.retry import Outage
+
+    T = TypeVar("T")
 
 
 class HttpSource:
@@ -53,11 +59,16 @@ class HttpSource:
         read_limit_s: float,
         authorities: str = "",
         access: Access | None = None,
+        outage: Outage | None = None,
     ) -> None:
-        """Keep where it is; ``access``, closed with the source, is what its servers are told."""
+        """Keep where it is; ``access``, closed with the source, is what its servers are told.
+
+        ``outage`` is told of failures that are tried again.
+        """
         self.location = url
         self._endpoint = parse_url(url)
         self._limit_s = read_limit_s
+        self._outage = outage
         self._authorities = authorities
         self._access = access
         self._lock = allocate_lock()
@@ -85,6 +96,7 @@ class HttpSource:
             lambda left_s: self.fetch_once(name, offset, size, arrived, left_s, left_s),
             self._limit_s,
             f"{self._endpoint}/{name}",
+            self._outage,
         )
 
     def fetch_once(
@@ -97,6 +109,34 @@ class HttpSource:
         patience_s: float,
     ) -> bytes:
         """Do the same by one try; see `Mirror`."""
+        where = f"{self._endpoint}/{name}"
+
+        def read(connection: Connection, head: ResponseHead, begun: bytes) -> bytes:
+            check_head(head, offset, size, where)
+            return connection.read_body(begun, size, arrived)
+
+        return self._ask(name, offset, size, read, limit_s, patience_s)
+
+    def stream(self, name: str, limit: int, arrived: Callable[[memoryview], None]) -> int:
+        """Give ``arrived`` a whole object as it comes; see `Streaming`."""
+
+        def read(connection: Connection, head: ResponseHead, begun: bytes) -> int:
+            size = check_whole(head, limit, f"{self._endpoint}/{name}")
+            connection.read_stream(begun, size, arrived)
+            return size
+
+        return self._ask(name, 0, limit, read, STREAM_LIMIT_S, self._limit_s)
+
+    def _ask(
+        self,
+        name: str,
+        offset: int,
+        size: int,
+        read: Callable[[Connection, ResponseHead, bytes], T],
+        limit_s: float,
+        patience_s: float,
+    ) -> T:
+        """Ask for a range; return what ``read`` makes of the answer and its body."""
         deadline = monotonic() + limit_s
         begins = monotonic() + min(limit_s, patience_s)
         where = f"{self._endpoint}/{name}"
@@ -119,9 +159,13 @@ class HttpSource:
                     continue
                 if head.status in REDIRECTS and "location" in head.fields:
                     raise RemoteProtocolError(f"{where}: more than {REDIRECT_LIMIT} redirects")
-                check_head(head, offset, size, where)
+                if head.status in (401, 403) and self._access is None:
+                    raise AccessDenied(
+                        f"{where}: {head.status}; the server refuses access: mount a directory "
+                        "with credentials, a file http, at /.bootfs/auth"
+                    )
                 connection.give(deadline, patience_s)
-                body = connection.read_body(begun, size, arrived)
+                result = read(connection, head, begun)
                 is_kept = head.keeps_alive and connection.endpoint is self._endpoint
             except Stale:
                 # Says nothing about the server: it only tired of an idle connection.
@@ -130,7 +174,7 @@ class HttpSource:
                 if not is_kept:
                     connection.close()
             self._keep(connection)
-            return body
+            return result
 
     def _is_refused(self, head: ResponseHead) -> bool:
         """Whether an answer may be about who asked, and somebody knows more about that."""
@@ -200,6 +244,27 @@ def check_head(head: ResponseHead, offset: int, size: int, where: str) -> None:
             f"{where}: the server answers a range with the whole object; "
             "a store needs a server with range requests"
         )
+
+
+def check_whole(head: ResponseHead, limit: int, where: str) -> int:
+    """Return the size of an object, asked for up to ``limit`` bytes, whose body follows whole.
+
+    Raises:
+        SizeMismatch: it is larger than ``limit``.
+        BootfsError: as `check_head`.
+
+    """
+    _check_status(head, 0, 0, where)
+    check_plain_body(head)
+    size = head.content_length
+    total = object_size(head) if head.status == 206 or "content-range" in head.fields else size
+    if size is None or total is None:
+        raise RemoteProtocolError(f"{where}: the server does not say how long it is")
+    if total > limit:
+        raise SizeMismatch(where, limit, total)
+    if "content-range" in head.fields:
+        check_content_range(head, 0, total)
+    return size
 
 
 def _check_status(head: ResponseHead, offset: int, size: int, where: str) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from time import monotonic
 
-from store.errors import BootfsError, NotFound, PackNotFound
+from store.errors import BootfsError, NotFound, PackNotFound, SizeMismatch
+from store.format.sftp import STAT, encode_path_request
+from store.format.sftpanswer import parse_attributes
 from store.format.sshurl import parse_ssh_url
 from store.read.retry import until_done
 from store.read.sftp import STALL_LIMIT_S
@@ -19,9 +21,19 @@ from store.read.sshsession import LOGIN_LIMIT_S, Handle, Session, SshSessions
 KEPT_HANDLES = 64
 """Files that stay open at the server, each asked for without opening it again."""
 
+STREAM_PIECE = 2 << 20
+"""What is asked for at once of an object that is used while it comes, by many small reads."""
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
+
+    from store.read.sftp import SftpConnection
+
+    T = TypeVar("T")
+
+    from store.read.retry import Outage
 
 
 class SshSource:
@@ -37,11 +49,13 @@ class SshSource:
         auth: str = "",
         program: SshProgram | None = None,
         kept_handles: int = KEPT_HANDLES,
+        outage: Outage | None = None,
     ) -> None:
         """Connect to nothing yet; ``program`` is what to start in place of this machine's ssh.
 
         With ``kept_handles`` 0 each fetch opens what is there then, also where somebody has
-        replaced an object; it takes one more answer of the server.
+        replaced an object; it takes one more answer of the server.  ``outage`` is told of
+        failures that are tried again.
 
         Raises:
             UsageError: the URL is none, or there is no ssh.
@@ -49,6 +63,7 @@ class SshSource:
         """
         self.location = url
         self.place = parse_ssh_url(url)
+        self.outage = outage
         self._limit_s = read_limit_s
         self._kept_handles = kept_handles
         self._sessions = SshSessions(self.place, program or find_program(auth), auth)
@@ -72,6 +87,7 @@ class SshSource:
             lambda left_s: self.fetch_once(name, offset, size, arrived, left_s, left_s),
             self._limit_s,
             f"{self.location}/{name}",
+            self.outage,
         )
 
     def fetch_once(
@@ -87,20 +103,53 @@ class SshSource:
         deadline = monotonic() + limit_s
         begins = monotonic() + min(limit_s, patience_s)
         stall_s = min(STALL_LIMIT_S, patience_s)
-        session = self.session(begins)
-        connection = session.connection
         path = self.path(name)
+
+        def read(connection: SftpConnection, handle: bytes) -> bytes:
+            return read_range(connection, handle, path, offset, size, arrived, deadline, stall_s)
+
+        return self._use(name, begins, read)
+
+    def stream(self, name: str, limit: int, arrived: Callable[[memoryview], None]) -> int:
+        """Give ``arrived`` a whole object as it comes; see `Streaming`."""
+        path = self.path(name)
+
+        def read(connection: SftpConnection, handle: bytes) -> int:
+            limit_s = self._limit_s
+            answer = connection.call(
+                lambda n: encode_path_request(STAT, n, path), monotonic() + limit_s
+            )
+            connection.check(answer, path)
+            size = parse_attributes(answer).size
+            if size > limit:
+                raise SizeMismatch(f"{self.location}/{name}", limit, size)
+            for at in range(0, size, STREAM_PIECE):
+                body = read_range(
+                    *(connection, handle, path, at, min(STREAM_PIECE, size - at), None),
+                    *(monotonic() + limit_s, min(STALL_LIMIT_S, limit_s)),
+                )
+                arrived(memoryview(body))
+            return size
+
+        return self._use(name, monotonic() + self._limit_s, read)
+
+    def _use(self, name: str, begins: float, read: Callable[[SftpConnection, bytes], T]) -> T:
+        """Return what ``read`` makes of an object's open file, which is open by then.
+
+        Raises:
+            PackNotFound: there is none.
+
+        """
+        session = self.session(begins)
         try:
             file = self._open(session, name, begins)
         except NotFound as error:
             raise PackNotFound(f"{error}; is BLOB_STORE the right one?") from None
         is_good = False
         try:
-            body = read_range(
-                connection, file.handle, path, offset, size, arrived, deadline, stall_s
-            )
+            result = read(session.connection, file.handle)
             is_good = True
-            return body
+            return result
         finally:
             self._leave(session, name, file, is_good)
 

@@ -20,6 +20,8 @@ from tests.support.require import require
 from tests.support.runtime import Bundle, open_runtime
 
 EMULATOR = "qemu-aarch64-static"
+OTHER_CODE = "store/read/branchcode.x86_64.so"
+"""Machine code of ours that the other layer alone carries."""
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,11 @@ def test_it_has_the_same_files_within_the_same_budget() -> None:
     layer, other = open_runtime("aarch64"), open_runtime()
     assert layer.size == layer.stored_path.stat().st_size <= SIZE_LIMIT
     assert layer.digest != other.digest
-    assert names_in(layer.plain_path) == names_in(other.plain_path)
+    names, other_names = names_in(layer.plain_path), names_in(other.plain_path)
+    code = f".bootfs/runtime/{contents.PYTHON_PATH}/{OTHER_CODE}"
+    # It is alone in its directories.
+    above = {str(path) for path in Path(code).parents if str(path) not in names | {"."}}
+    assert other_names - names == {code, *above} and not names - other_names
     ssh, other_ssh = open_ssh("aarch64"), open_ssh()
     assert names_in(ssh.plain_path) == names_in(other_ssh.plain_path)
     assert f".bootfs/{sshcontents.SSH}/ssh" in names_in(ssh.plain_path)
@@ -82,6 +88,18 @@ print(workload.plain_docker_filter.__module__, syscalls._SYS_CLONE, syscalls._SY
         "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262 True",
         "boot.aarch64 220 147",
     ]
+
+
+def test_machine_code_of_the_other_stays_out_and_python_does_its_work(bundle: Bundle) -> None:
+    assert OTHER_CODE in read_own_sources() and OTHER_CODE not in read_own_sources("aarch64")
+    code = """
+from store.read.branches import filtered, turn, turn_slowly, unfiltered
+assert turn is turn_slowly
+plain = bytes.fromhex("e810000000") * 99 + bytes(6)
+data, turned = filtered(plain)
+assert turned == 99 and data != plain and unfiltered(data) == plain
+"""
+    bundle.run(code)
 
 
 def test_its_own_interpreter_writes_the_same_byte_code(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -256,7 +256,33 @@ def test_two_of_one_platform_and_nothing_for_us(run: Run, tmp_path: Path) -> Non
     nothing.add_attestation()
     source = nothing.write(tmp_path / "n")
     status, _, err = run("convert", source, f"oci:{tmp_path}/c:v1", *options)
-    assert status == 10 and "the index has linux/s390x, unknown/unknown" in err
+    assert status == 10 and "the index has linux/s390x; choose" in err
+
+
+def test_records_serve_each_image_of_an_index_and_change_nothing(
+    run: Run, index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = index.write(tmp_path / "s")
+
+    def convert(to: str, records: object, *options: str) -> list[dict[str, Any]]:
+        monkeypatch.setenv("BOOTFS_RECORDS", str(records))
+        (tmp_path / to).mkdir(exist_ok=True)
+        given = ("--store", tmp_path / to / "store", "--platform", "all", "--json", *options)
+        status, out, _ = run("convert", source, f"oci:{tmp_path}/{to}/b:v1", *given)
+        assert status == 0
+        images: list[dict[str, Any]] = json.loads(out)["images"]
+        return images
+
+    records = tmp_path / "records"
+    for image in convert("with", records):
+        assert (image["unread_layers"], image["known_bytes"]) == (0, 0)
+    for image in convert("with", records, "--force"):
+        assert image["unread_layers"] == 1 and image["new_chunks"] == 0
+        assert image["known_bytes"] == image["plain_bytes"] > 0
+    for image in convert("with", records, "--force", "--read-all"):
+        assert (image["unread_layers"], image["known_bytes"]) == (0, 0)
+    convert("without", "none")
+    assert files_of(tmp_path / "with") == files_of(tmp_path / "without")
 
 
 def test_a_failure_at_the_end_leaves_a_store_to_go_on_with(
