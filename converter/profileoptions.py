@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from converter.profiling import add_profiles, list_profiles, remove, show_profile
+from converter.profileviews import list_profiles, show_profile
+from converter.profiling import add_profiles, remove_from_store
 
 
 def add_profile_actions(command: argparse.ArgumentParser) -> None:
@@ -76,4 +77,4 @@ def run_profile_action(options: argparse.Namespace, store: str | None) -> int:
             replaces=options.replace,
             as_json=options.json,
         )
-    return remove(options.image, options.names, store, removes_all=options.all)
+    return remove_from_store(options.image, options.names, store, removes_all=options.all)

@@ -219,6 +219,32 @@ def test_commands_have_profiles_of_their_own(run: Run, local: Profiled) -> None:
     assert (one.traces, len(one.reads)) == (2, 2)
 
 
+def test_what_somebody_wrote_into_a_store_does_nothing_to_a_terminal(
+    run: Run, local: Profiled
+) -> None:
+    hostile = Profile("\x1b[2J\n", [b"\x1b]0;x\x07"])
+    hostile.reads = [(0xFFFFFFFF, 0xFFFFFFFF), (0, 0xFFFFFFFF), (local.first + 10, 0)]
+    hostile.chunks.extend([0xFFFFFFFF, 0])
+    document = Path(local.url) / profiles_name(local.image)
+    document.parent.mkdir()
+    document.write_bytes(encode_profiles(local.image, [hostile]))
+    store = ("--store", local.url)
+    for command in (
+        ("list", local.boot),
+        ("show", local.boot),
+        ("show", local.boot, "--name", "x"),
+        ("remove", local.boot, "--name", "x"),
+    ):
+        _, out, err = run("profile", *command, *store)
+        assert (out or err) and not set("\x1b\x07") & set(out + err)
+    (fact,) = json.loads(run("profile", "list", local.boot, *store, "--json")[1])
+    assert (fact["chunks"], fact["name"]) == (1, hostile.name)
+    facts = json.loads(run("profile", "show", local.boot, *store, "--json")[1])
+    assert [file["path"] for file in facts["files"]] == ["(metadata)", "/part0", "/part1", "/text"]
+    status, out, _ = run("profile", "remove", local.boot, *store, "--all")
+    assert status == 0 and "\x1b" not in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
