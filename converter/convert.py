@@ -29,6 +29,8 @@ from converter.order import lay_out
 from converter.origins import encode_origins
 from converter.platforms import Platform
 from converter.progress import Progress
+from converter.records.directory import Records
+from converter.records.known import Known
 from converter.reference import Reference
 from converter.runtime import RuntimeLayer
 from converter.settings import Settings
@@ -73,6 +75,10 @@ class Report:
     source_layer_bytes: list[int]
     """Size of each layer of the source as it was read, lowest first: compressed, or as
     the engine gives it; none where the source need not be read."""
+    unread_layers: int
+    """Number of those whose bytes were not needed: an earlier conversion had read them."""
+    known_bytes: int
+    """Bytes of the data region whose chunks were known from earlier conversions."""
     boot_image: BootImageReport
     seconds: float
     unchanged: bool = False
@@ -95,6 +101,8 @@ def convert(
     with_ssh: bool = False,
     settings: Settings | None = None,
     force: bool = False,
+    records: Records | None = None,
+    read_all: bool = False,
 ) -> Report:
     """Convert ``source`` into a boot image at ``destination``, its data into ``backend``.
 
@@ -107,6 +115,9 @@ def convert(
     most that nothing refers to, and no destination.  ``settings`` are those of a source
     without a config of its own.  Where the boot image is there already, and the store has
     what it needs, nothing is done, unless ``force``.
+
+    What is found out is kept in ``records``, and what is there is not found out again, unless
+    ``read_all``.
 
     Raises:
         UsageError: the boot image would take the place of its source.
@@ -136,15 +147,23 @@ def convert(
             if earlier.is_of(image.name, image.manifest_digest, kept):
                 return _unchanged(earlier, image.layers, destination, kept, progress, started)
             check_destination(destination)
-        progress.step("read", sum(layer.size for layer in image.layers))
-        tree = merge_layers(image.layers, spool, advance=progress.advance)
+        known = Known(records, image.layers, spool, read_all=read_all)
+        to_read = [layer.size for layer in image.layers if layer.diff_id not in known.layers]
+        progress.step("read", sum(to_read))
+        tree = merge_layers(
+            image.layers,
+            spool,
+            advance=progress.advance,
+            known=known.layers,
+            keep=known.keep_layer,
+        )
         region = lay_out(tree)
         # Only for a source that can be converted: this may go over the network.
         progress.step("runtime")
         shared = [_as_layer(layer) for layer in kept.shared()]
         backend.create()
         progress.step("store", region.size)
-        stored = store_region(region, backend, level, progress.advance)
+        stored = store_region(region, backend, level, progress.advance, known)
         index = stored.index
 
         progress.step("bootstrap")
@@ -165,6 +184,7 @@ def convert(
     joined = join_store(destination, config, layers, backend, digest)
     commit(backend, digest, list(zip(index.pack_digests, index.pack_sizes, strict=True)))
     image_digest = joined.write() if joined else write_image(destination, config, layers)
+    known.keep_image(region, index)
     progress.end()
     return Report(
         chunks=index.chunk_count,
@@ -173,6 +193,8 @@ def convert(
         stored_bytes=stored.referenced_bytes,
         new_stored_bytes=stored.new_bytes,
         source_layer_bytes=[layer.size for layer in image.layers],
+        unread_layers=known.unread,
+        known_bytes=known.bytes,
         boot_image=BootImageReport(
             str(destination), image_digest, own.size, sum(layer.size for layer in shared)
         ),
@@ -207,6 +229,8 @@ def _unchanged(
         stored_bytes=sum(index.stored_sizes),
         new_stored_bytes=0,
         source_layer_bytes=[layer.size for layer in layers],
+        unread_layers=len(layers),
+        known_bytes=index.data_size,
         boot_image=BootImageReport(
             str(destination),
             earlier.digest,

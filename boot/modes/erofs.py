@@ -9,34 +9,27 @@ from __future__ import annotations
 
 import os
 from _thread import allocate_lock, start_new_thread
-from mmap import mmap
 
 from boot.mounts import read_mounts
 from boot.spawn import NEEDS, open_fuse, respawn_daemon, spawn_daemon
+from boot.status import Status
 from boot.supervise import Daemon
 from boot.syscalls import (
     CLONE_FILES,
-    CLONE_NEWNET,
     MNT_DETACH,
     MS_NODEV,
     MS_NOSUID,
     MS_PRIVATE,
     MS_RDONLY,
     mount,
-    open_file_system,
     unmount,
     unshare,
 )
 from store.errors import MountFailed
+from store.format.status import SERVED
 
 FUSE = b"/.bootfs/mnt/fuse"
 LOWER = b"/.bootfs/mnt/image"
-ADVICE = 128 << 10
-"""VM_READAHEAD_PAGES of linux/mm.h."""
-LONG_ADVICE = 1 << 20
-"""One request to the daemon."""
-FETCHED = 8
-"""Place in the memory that init and daemon share: 1 when the daemon has fetched something."""
 FILES = 1024
 """More than a daemon that begins has open."""
 
@@ -50,10 +43,12 @@ if TYPE_CHECKING:
 class Attempt:
     """A daemon on its way to serve the image and mount it at `LOWER`."""
 
-    __slots__ = ("_environment", "_fuse", "_namespace", "_shared", "_spawned")
+    __slots__ = ("_environment", "_fuse", "_namespace", "_spawned", "_status")
 
-    def __init__(self, environment: dict[bytes, bytes]) -> None:
+    def __init__(self, environment: dict[bytes, bytes], status: Status) -> None:
         """Start the daemon; it imports, parses and mounts while the caller goes on.
+
+        It counts in ``status``.
 
         Raises:
             BootError: the container has no /dev/fuse.
@@ -61,8 +56,7 @@ class Attempt:
         """
         self._environment = environment
         self._fuse = open_fuse()
-        self._shared = mmap(-1, 4096)
-        """Number of reads answered, in its first 8 bytes, and `FETCHED`."""
+        self._status = status
         self._namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         self._spawned = spawn_daemon(self._serve_first)
 
@@ -95,24 +89,30 @@ class Attempt:
             raise
         return Daemon(
             self._spawned.pid,
-            respawn=lambda: respawn_daemon(self._namespace, self._serve_again),
+            respawn=self._respawn,
             give_up=lambda: os.close(self._fuse),
-            answers=lambda: int.from_bytes(self._shared[:8], "little"),
-            settles=lambda: self._shared[FETCHED] != 0,
+            answers=lambda: self._status.number("answered"),
+            settles=lambda: self._status.number("fetched_chunks") != 0,
         )
 
-    def _note_fetch(self) -> None:
-        self._shared[FETCHED] = 1
+    def _respawn(self) -> int:
+        self._status.count_daemon()
+        return respawn_daemon(self._namespace, self._serve_again)
 
     def _open_service(self) -> Service:
-        from boot.daemon import AnswerCount, Service
+        from boot.daemon import Service
 
-        return Service(self._environment, self._fuse, AnswerCount(self._shared))
+        return Service(self._environment, self._fuse, self._status.memory)
 
     def _serve_first(self, told: Callable[[BaseException | None], None]) -> None:
+        from boot.kernelreads import KernelReads
+
+        kernel = KernelReads()
         service = self._open_service()
-        service.watch_reads(self._note_fetch)
+        service.watch_reads(kernel.restore)
+        self._status.step(SERVED)
         _mount_file(self._fuse)
+        kernel.wait_until_open()
         gate = allocate_lock()
         gate.acquire()
         problems: list[BaseException] = []
@@ -133,7 +133,10 @@ class Attempt:
             with gate:
                 if problems:
                     told(problems[0])
-            step = _allow_long_advice()
+            step = kernel.allow_long_advice(_device(FUSE))
+            if service.reads_exactly:
+                kernel.shorten()
+            kernel.close()
             # Asks nothing of this daemon: the kernel knows the name, and that it need not ask.
             own = os.open(FUSE + b"/image.erofs", os.O_RDONLY | os.O_CLOEXEC)
             # The mount of the image holds the file; by path nobody needs it any more.
@@ -170,59 +173,9 @@ def _mount_file(fuse: int) -> None:
         ) from None
 
 
-def _allow_long_advice() -> int:
-    """Have the kernel take longer advice on ``image.erofs``; return the bytes it takes at once.
-
-    What it reads for one piece of advice is bounded by the device's read-ahead, 128 KiB by
-    default, and each piece costs the daemon the same 0.1 ms.  Files opened before keep
-    their own bound, the mount's file among them.
-    """
-    try:
-        device = next(m.device for m in read_mounts() if m.target == FUSE)
-        sysfs = _open_sysfs()
-        try:
-            path = b"class/bdi/" + device + b"/read_ahead_kb"
-            setting = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=sysfs)
-        finally:
-            os.close(sysfs)
-        try:
-            os.write(setting, b"%d" % (LONG_ADVICE >> 10))
-        finally:
-            os.close(setting)
-    except (OSError, StopIteration):
-        # An engine that hides sysfs, or a user namespace: shorter advice does too.
-        return ADVICE
-    return LONG_ADVICE
-
-
-def _open_sysfs() -> int:
-    """Return a descriptor of a sysfs that can be written; the caller closes it.
-
-    That of the container's network namespace cannot where the engine has mounted it
-    read-only, as it does by default, so this takes one of a new namespace: a thread's,
-    which ends with it.
-
-    Raises:
-        OSError: the engine does not allow it.
-
-    """
-    done = allocate_lock()
-    done.acquire()
-    found: list[int | OSError] = []
-
-    def open_in_new_namespace() -> None:
-        try:
-            unshare(CLONE_NEWNET)
-            found.append(open_file_system(b"sysfs"))
-        except OSError as error:
-            found.append(error)
-        done.release()
-
-    start_new_thread(open_in_new_namespace, ())
-    done.acquire()
-    if isinstance(found[0], OSError):
-        raise found[0]
-    return found[0]
+def _device(target: bytes) -> bytes:
+    """Return the device number of what is mounted at ``target``, as mountinfo shows it."""
+    return next((m.device for m in read_mounts() if m.target == target), b"none")
 
 
 def _mount_image() -> None:
