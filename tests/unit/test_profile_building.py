@@ -129,6 +129,8 @@ def test_a_hot_pack_has_so_many_bytes_at_most(monkeypatch: pytest.MonkeyPatch) -
 def test_names_are_checked(name: str) -> None:
     with pytest.raises(UsageError, match="no name"):
         built(trace(), name=name)
+    with pytest.raises(UsageError, match="means none"):
+        built(trace(), name="off")
 
 
 def test_a_long_command_is_kept_as_it_will_be_read() -> None:
