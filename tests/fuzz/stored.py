@@ -156,7 +156,7 @@ IMAGE = digest_of(b"chunk index")
 """Of the profiles that are fuzzed: that of the golden files."""
 
 
-@target("profiles", dress=dress_profiles, memory=200 << 20, steps=1_000_000)
+@target("profiles", dress=dress_profiles, memory=80 << 20, steps=1_000_000)
 def check_profiles(data: bytes) -> bool:
     try:
         found = parse_profiles(data, IMAGE, "profiles")
