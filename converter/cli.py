@@ -30,6 +30,7 @@ from converter.keeping import check_whole_store, collect_store, forget_image, pa
 from converter.layers import merge_layers
 from converter.platforms import ALL, Platform, parse_platform, parse_platforms
 from converter.preflight import ask_mirrors
+from converter.profileoptions import add_profile_actions, run_profile_action
 from converter.progress import Progress, shown_progress
 from converter.records.directory import Records
 from converter.reference import ROOT_ALONE, Reference, parse_reference
@@ -279,6 +280,9 @@ def build_parser() -> argparse.ArgumentParser:
         "all boot images that have it",
     )  # fmt: skip
 
+    command = add("profile", "keep what starts of a boot image read, for later ones to have it")
+    add_profile_actions(command)
+
     command = add("collect", "remove from a store what none of its images needs")
     command.add_argument(
         "store", metavar="STORE",
@@ -378,6 +382,8 @@ def _run(options: argparse.Namespace) -> int:
             return collect_store(
                 options.store, options.grace, delete=options.delete, as_json=options.json
             )
+        if options.command == "profile":
+            return run_profile_action(options, _store_of(options.store, options.image))
         return _check(options)
     except BootfsError as error:
         print(f"bootfs: {error}", file=sys.stderr)
@@ -639,7 +645,9 @@ def _check_fetchable(options: argparse.Namespace) -> int:
             print(f"{view.image_config.get('os')}/{view.image_config.get('architecture')}:")
         named = view.config.blob_store if options.store is None else os.fsencode(options.store)
         urls = _named_store(os.fsdecode(named), image)
-        for answer in ask_mirrors(view.index, urls, READ_LIMIT_S, options.auth or ""):
+        for answer in ask_mirrors(
+            view.config.chunk_index, view.index, urls, READ_LIMIT_S, options.auth or ""
+        ):
             answers.append(answer)
             if not options.json:
                 print(answer)

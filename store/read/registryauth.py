@@ -152,7 +152,11 @@ class Authorization:
 
 
 def encode_own_get(
-    connection: Connection, target: str, authorization: str, wanted: str = ""
+    connection: Connection,
+    target: str,
+    authorization: str,
+    wanted: str = "",
+    accepted: str = "",
 ) -> bytes:
     """Return a GET request with what the user's file ``http`` has the server told.
 
@@ -162,7 +166,7 @@ def encode_own_get(
     if names_authorization(own):
         authorization = ""
     target, more = connection.route(target)
-    return encode_get(connection.endpoint, (target, more + own), authorization, wanted)
+    return encode_get(connection.endpoint, (target, more + own), authorization, wanted, accepted)
 
 
 def names_authorization(fields: str) -> bool:

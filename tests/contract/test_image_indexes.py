@@ -422,4 +422,5 @@ def test_a_boot_image_for_another_machine_is_found_where_it_is_the_only_one(
     assert "nothing to do" in run(*convert)[1]
     assert json.loads(run("inspect", boot, "--json")[1])["reference"] == boot
     assert run("check", "--fetchable", boot)[0] == 0
+    assert run("profile", "list", boot, "--store", url)[0] == 0
     assert run("forget", url, boot)[0] == 0
