@@ -28,6 +28,7 @@ from converter.keeping import check_whole_store, collect_store, forget_image, pa
 from converter.layers import merge_layers
 from converter.platforms import Platform, parse_platform
 from converter.preflight import ask_mirrors
+from converter.profileoptions import add_profile_actions, run_profile_action
 from converter.progress import Progress, shown_progress
 from converter.reference import ROOT_ALONE, Reference, parse_reference
 from converter.settings import add_options as add_settings
@@ -224,6 +225,9 @@ def build_parser() -> argparse.ArgumentParser:
         "all boot images that have it",
     )  # fmt: skip
 
+    command = add("profile", "keep what starts of a boot image read, for later ones to have it")
+    add_profile_actions(command)
+
     command = add("collect", "remove from a store what none of its images needs")
     command.add_argument("store", metavar="STORE", help="a directory or docker://HOST/REPOSITORY")
     command.add_argument(
@@ -312,6 +316,8 @@ def _run(options: argparse.Namespace) -> int:
             return collect_store(
                 options.store, options.grace, delete=options.delete, as_json=options.json
             )
+        if options.command == "profile":
+            return run_profile_action(options, _store_of(options.store, options.image))
         return _check(options)
     except BootfsError as error:
         print(f"bootfs: {error}", file=sys.stderr)
