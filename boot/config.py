@@ -23,6 +23,9 @@ READ_LIMIT_S = 30.0
 """What one read may take, retries included, before it is EIO (BOOTFS_READ_LIMIT)."""
 FILL_LIMIT_S = 120.0
 """The same where a read that fails is the container's end: modes ``lease`` and ``eager``."""
+RECORD_S = 60.0
+"""What a start is taken to last that is recorded (BOOTFS_RECORD=1)."""
+NO_PROFILE = "off"
 CACHE_LEAST = 4 << 20
 """Bytes below which a cache would only be written, never read (BOOTFS_CACHE_LIMIT)."""
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -49,7 +52,9 @@ class Settings:
         "gates",
         "keeps_admin",
         "mode",
+        "profile",
         "read_limit_s",
+        "record_s",
     )
 
     def __init__(self, config: BootConfig, environment: dict[bytes, bytes]) -> None:
@@ -79,6 +84,17 @@ class Settings:
             self.read_limit_s = -1.0
         if not 0 < self.read_limit_s < 86400:
             raise BootError(f"BOOTFS_READ_LIMIT is {limit!r}; give seconds, for instance 30")
+        self.profile = os.fsdecode(environment.get(b"BOOTFS_PROFILE", b""))
+        """A profile's name; empty for the one of the command, ``off`` for none."""
+        record = os.fsdecode(environment.get(b"BOOTFS_RECORD", b""))
+        try:
+            self.record_s = float(record or 0)
+        except ValueError:
+            self.record_s = -1.0
+        if not 0 <= self.record_s < 86400:
+            raise BootError(f"BOOTFS_RECORD is {record!r}; give 1, or seconds, for instance 30")
+        if self.record_s == 1.0:
+            self.record_s = RECORD_S
         self.fill_limit_s = self.read_limit_s if limit else FILL_LIMIT_S
         gates = environment.get(b"BOOTFS_GATES")
         self.gates = tuple(os.fsencode(g) for g in GATES) if gates is None else tuple(gates.split())

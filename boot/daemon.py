@@ -10,7 +10,7 @@ import sys
 from _signal import SIG_UNBLOCK, SIGUSR1, pthread_sigmask, signal
 from _thread import start_new_thread
 
-from boot.config import AUTH, AUTHORITIES, Settings, read_boot_config
+from boot.config import AUTH, AUTHORITIES, NO_PROFILE, Settings, read_boot_config
 from boot.fuse import OneFile
 from boot.image import open_bootstrap, open_index
 from boot.log import log
@@ -37,9 +37,35 @@ if TYPE_CHECKING:
     from mmap import mmap
     from typing import NoReturn
 
+    from boot.recording import Recording
+    from store.interfaces import Streaming
+    from store.read.hotpack import HotPack
 
-def open_image(settings: Settings) -> tuple[ImageReader, StartOrder | None]:
-    """Return the image's bytes, bootstrap, cache and store put together, and its start order.
+
+class Opened:
+    """An image: its bytes, and what is known of how it starts."""
+
+    __slots__ = ("hot", "image", "order", "recording")
+
+    def __init__(
+        self,
+        image: ImageReader,
+        order: StartOrder | None,
+        hot: HotPack | None,
+        recording: Recording | None,
+    ) -> None:
+        self.image = image
+        self.order = order
+        """What starts on this machine read; None where nothing can be kept."""
+        self.hot = hot
+        """What a start of this command reads, on its way; None where it is here, or unknown."""
+        self.recording = recording
+
+
+def open_image(settings: Settings, command: list[bytes]) -> Opened:
+    """Return the image, bootstrap, cache and store put together, for a start of ``command``.
+
+    What can be fetched ahead is on its way then.
 
     Raises:
         BootfsError: the boot image is damaged, or the store's URL is none.
@@ -67,10 +93,40 @@ def open_image(settings: Settings) -> tuple[ImageReader, StartOrder | None]:
         log(str(error))
     except OSError as error:
         log(f"cache: {error.strerror}; starting without an order of reads")
-    bootstrap = open_bootstrap(index)
     limit_s = settings.read_limit_s
     chunks = ChunkReader(index, source, cache, log, read_limit_s=limit_s)
-    return ImageReader(bootstrap, chunks), order
+    hot = recording = None
+    if settings.record_s and cache is not None:
+        recording = _begin_recording(settings, cache.path, command)
+    if cache is not None and order is not None and order.is_empty and recording is None:
+        hot = _begin_hot_pack(settings, chunks, source, cache, command)
+    return Opened(ImageReader(open_bootstrap(index), chunks), order, hot, recording)
+
+
+def _begin_recording(settings: Settings, path: str, command: list[bytes]) -> Recording | None:
+    from boot.recording import Recording
+
+    try:
+        return Recording(path, settings.chunk_index, command, settings.record_s, log)
+    except OSError as error:
+        log(f"nothing is recorded: {error.strerror}")
+        return None
+
+
+def _begin_hot_pack(
+    settings: Settings, chunks: ChunkReader, source: Streaming, cache: Cache, command: list[bytes]
+) -> HotPack | None:
+    """Have the image's hot pack fetched, where this is its first start on this machine."""
+    if settings.profile == NO_PROFILE:
+        return None
+    # Here, since a start from the cache needs none.
+    from store.read.hotpack import HotPack
+
+    image = settings.chunk_index
+    hot = HotPack(chunks, source, cache, image, (settings.profile, command), log)
+    chunks.expect_decision(hot)
+    hot.start()
+    return hot
 
 
 class AnswerCount:
@@ -100,7 +156,10 @@ class Service:
 
         """
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        image, order = open_image(Settings(read_boot_config(), environment))
+        settings = Settings(read_boot_config(), environment)
+        command = [*settings.entrypoint, *map(os.fsencode, sys.argv[1:])]
+        opened = open_image(settings, command)
+        image, order = opened.image, opened.order
         reads = RepeatedReads(image.read)
         self.file = OneFile(fuse, b"image.erofs", image.size, reads.read, log)
         self._image = image
@@ -108,23 +167,35 @@ class Service:
         self._read_ahead: ReadAhead | None = None
         self._replay: Replay | None = None
         self._answers = answers
+        self._hot = opened.hot
+        self._recording = opened.recording
+        self.reads_exactly = opened.hot is not None or opened.recording is not None
+        """The kernel should read on less than it does by itself."""
         self.file.answered = self._answered
         image.chunks.begin_wait = self.file.workers.begin_wait
 
-    def watch_reads(self, fetched: Callable[[], None]) -> None:
+    def watch_reads(self, fetched: Callable[[], None], started: Callable[[], None]) -> None:
         """Note from now on what is read, for `read_ahead`, and settle on SIGUSR1.
 
         That ends this process when the next start has all that it may want.  ``fetched``
-        is called for each chunk that is fetched.  To be called by the main thread.
+        is called for each chunk that is fetched, ``started`` when a start seems to be over.
+        To be called by the main thread.
         """
         self._image.chunks.fetched = fetched
-        read_ahead = ReadAhead(self._image, self._order, Pages(self._image.size))
-        if self._order is not None and not self._order.is_empty:
+        read_ahead = ReadAhead(self._image, self._order, Pages(self._image.size), started)
+        if self._hot is not None:
+            read_ahead.follow_profile(self._hot)
+        if self._replays:
             # First of all these; the replay lets it go on.
             read_ahead.hold()
         self._read_ahead = read_ahead
         signal(SIGUSR1, lambda *_: read_ahead.end())
         pthread_sigmask(SIG_UNBLOCK, (SIGUSR1,))
+
+    @property
+    def _replays(self) -> bool:
+        """Whether the kernel is to read what earlier starts read; not while that is recorded."""
+        return self._order is not None and not self._order.is_empty and self._recording is None
 
     def read_ahead(self, own: int, step: int) -> None:
         """Advise the kernel until SIGUSR1, in this thread; ``own`` is image.erofs itself, open.
@@ -147,7 +218,7 @@ class Service:
                 os.posix_fadvise(own, offset, size, os.POSIX_FADV_WILLNEED)
             return missing
 
-        if self._order is not None and not self._order.is_empty:
+        if self._order is not None and self._replays:
             replay = Replay(self._image, self._order, advise, step, read_ahead.advised)
             self._replay = replay
             self.file.between_requests(replay.advise_next, then=read_ahead.resume)
@@ -156,6 +227,8 @@ class Service:
 
     def _answered(self, offset: int, size: int) -> None:
         self._answers.add()
+        if self._recording is not None:
+            self._recording.saw(offset, size)
         if self._replay is not None:
             self._replay.answered(size)
         if self._read_ahead is not None:

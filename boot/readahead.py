@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
+    from store.read.hotpack import HotPack
     from store.read.image import ImageReader
     from store.read.order import Pages, StartOrder
 
@@ -43,12 +44,16 @@ class ReadAhead:
         image: ImageReader,
         order: StartOrder | None,
         advised: Pages,
+        started: Callable[[], None] = lambda: None,
     ) -> None:
         """Read ahead in ``image``, note reads in ``order``.
 
         Pages in ``advised`` are read on advice: what is read of them is no news.
+        ``started`` is called each time when a start may be over.
         """
         self.advised = advised
+        self._started = started
+        self._hot: HotPack | None = None
         self._image = image
         self._order = order
         self._advise: Callable[[int, int], int] = lambda *_: 0
@@ -126,6 +131,8 @@ class ReadAhead:
         fetched: then the store is not needed, and may be away.
         """
         self._is_quiet = True
+        self._started()
+        self._take_profile()
         if not self._image.chunks.counters.fetched_chunks:
             return
         # An earlier start may have been cut off before it could do this.
@@ -141,6 +148,22 @@ class ReadAhead:
             chunks.update(index.place_chunks[first:last])
         self._unsettled.clear()
         self._image.chunks.want(sorted(chunks - {HOLE}))
+
+    def follow_profile(self, hot: HotPack) -> None:
+        """Take what ``hot`` brings for what this start reads."""
+        self._hot = hot
+
+    def _take_profile(self) -> None:
+        hot, self._hot = self._hot, None
+        if hot is None or hot.profile is None:
+            return
+        index = self._image.index
+        for first, pages in hot.profile.reads:
+            offset, size = first * BLOCK, pages * BLOCK
+            if offset + size <= self._image.size:
+                self._note(offset, size)
+                if offset >= index.data_start:
+                    self._unsettled.update(self._places(offset, size))
 
     def _places(self, offset: int, size: int) -> range:
         """Return the places that a read of ``image.erofs`` touches."""

@@ -83,6 +83,16 @@ class Mirror(Streaming, Protocol):
         """
 
 
+class Ahead(Protocol):
+    """Who brings chunks that nobody has asked for yet (store/read/hotpack.py)."""
+
+    def wait_until_decided(self) -> None:
+        """Return when it has told what it brings, or soon."""
+
+    def patience_s(self, chunk: int) -> float:
+        """Return how long a reader of ``chunk`` should wait for it; 0: it should fetch it."""
+
+
 class Access(Protocol):
     """What HTTP servers are told of the user, and the way to them; used by many threads."""
 

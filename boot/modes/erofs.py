@@ -16,14 +16,12 @@ from boot.spawn import NEEDS, open_fuse, respawn_daemon, spawn_daemon
 from boot.supervise import Daemon
 from boot.syscalls import (
     CLONE_FILES,
-    CLONE_NEWNET,
     MNT_DETACH,
     MS_NODEV,
     MS_NOSUID,
     MS_PRIVATE,
     MS_RDONLY,
     mount,
-    open_file_system,
     unmount,
     unshare,
 )
@@ -31,10 +29,6 @@ from store.errors import MountFailed
 
 FUSE = b"/.bootfs/mnt/fuse"
 LOWER = b"/.bootfs/mnt/image"
-ADVICE = 128 << 10
-"""VM_READAHEAD_PAGES of linux/mm.h."""
-LONG_ADVICE = 1 << 20
-"""One request to the daemon."""
 FETCHED = 8
 """Place in the memory that init and daemon share: 1 when the daemon has fetched something."""
 FILES = 1024
@@ -110,9 +104,13 @@ class Attempt:
         return Service(self._environment, self._fuse, AnswerCount(self._shared))
 
     def _serve_first(self, told: Callable[[BaseException | None], None]) -> None:
+        from boot.kernelreads import KernelReads
+
+        kernel = KernelReads()
         service = self._open_service()
-        service.watch_reads(self._note_fetch)
+        service.watch_reads(self._note_fetch, kernel.restore)
         _mount_file(self._fuse)
+        kernel.wait_until_open()
         gate = allocate_lock()
         gate.acquire()
         problems: list[BaseException] = []
@@ -133,7 +131,10 @@ class Attempt:
             with gate:
                 if problems:
                     told(problems[0])
-            step = _allow_long_advice()
+            step = kernel.allow_long_advice(_device(FUSE))
+            if service.reads_exactly:
+                kernel.shorten()
+            kernel.close()
             # Asks nothing of this daemon: the kernel knows the name, and that it need not ask.
             own = os.open(FUSE + b"/image.erofs", os.O_RDONLY | os.O_CLOEXEC)
             # The mount of the image holds the file; by path nobody needs it any more.
@@ -170,59 +171,9 @@ def _mount_file(fuse: int) -> None:
         ) from None
 
 
-def _allow_long_advice() -> int:
-    """Have the kernel take longer advice on ``image.erofs``; return the bytes it takes at once.
-
-    What it reads for one piece of advice is bounded by the device's read-ahead, 128 KiB by
-    default, and each piece costs the daemon the same 0.1 ms.  Files opened before keep
-    their own bound, the mount's file among them.
-    """
-    try:
-        device = next(m.device for m in read_mounts() if m.target == FUSE)
-        sysfs = _open_sysfs()
-        try:
-            path = b"class/bdi/" + device + b"/read_ahead_kb"
-            setting = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=sysfs)
-        finally:
-            os.close(sysfs)
-        try:
-            os.write(setting, b"%d" % (LONG_ADVICE >> 10))
-        finally:
-            os.close(setting)
-    except (OSError, StopIteration):
-        # An engine that hides sysfs, or a user namespace: shorter advice does too.
-        return ADVICE
-    return LONG_ADVICE
-
-
-def _open_sysfs() -> int:
-    """Return a descriptor of a sysfs that can be written; the caller closes it.
-
-    That of the container's network namespace cannot where the engine has mounted it
-    read-only, as it does by default, so this takes one of a new namespace: a thread's,
-    which ends with it.
-
-    Raises:
-        OSError: the engine does not allow it.
-
-    """
-    done = allocate_lock()
-    done.acquire()
-    found: list[int | OSError] = []
-
-    def open_in_new_namespace() -> None:
-        try:
-            unshare(CLONE_NEWNET)
-            found.append(open_file_system(b"sysfs"))
-        except OSError as error:
-            found.append(error)
-        done.release()
-
-    start_new_thread(open_in_new_namespace, ())
-    done.acquire()
-    if isinstance(found[0], OSError):
-        raise found[0]
-    return found[0]
+def _device(target: bytes) -> bytes:
+    """Return the device number of what is mounted at ``target``, as mountinfo shows it."""
+    return next((m.device for m in read_mounts() if m.target == target), b"none")
 
 
 def _mount_image() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 
 import pyfuse3
 import trio
@@ -199,7 +200,8 @@ def serve_tree(settings: Settings, place: bytes, mounted: Callable[[], None]) ->
         BootfsError: the image cannot be served at all.
 
     """
-    reader, _ = open_image(settings)
+    command = [*settings.entrypoint, *map(os.fsencode, sys.argv[1:])]
+    reader = open_image(settings, command).image
     tree = Tree(Image(reader.bootstrap.read_all()), reader)
     options = {"fsname=bootfs", "ro", "allow_other", "default_permissions", "dev", "suid"}
     try:

@@ -38,16 +38,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from store.format.chunkindex import ChunkIndex
-    from store.interfaces import Source
+    from store.interfaces import Ahead, Source
     from store.read.cache import Cache
 
 
 class Flight:
     """A fetch under way.  ``landed`` is held until ``result`` or ``error`` is set."""
 
-    __slots__ = ("error", "landed", "result")
+    __slots__ = ("ahead", "error", "is_wanted", "landed", "result")
 
-    def __init__(self) -> None:
+    def __init__(self, ahead: Ahead | None = None) -> None:
+        self.ahead = ahead
+        """Who brings it before anybody has asked; a reader may take it over."""
+        self.is_wanted = False
+        """A reader waits for what is brought so."""
         self.landed = allocate_lock()
         self.landed.acquire()
         self.result: bytes | memoryview | None = None
@@ -165,6 +169,8 @@ class ChunkReader:
         """Fetchers that are free, less ranges that are queued."""
         self._shares = cache is not None
         """Whether to heed what other containers fetch, and what other images have."""
+        self._ahead: Ahead | None = None
+        """Who may soon say what it brings."""
         self._followed: dict[int, float] = {}
         """Chunks that others fetch, and until when one waits for that."""
         self._is_following = False
@@ -187,16 +193,25 @@ class ChunkReader:
             cached = self._read_cached(chunks)
             if cached is not None:
                 return cached
+        if self._ahead is not None and not all(map(self.has_here, chunks)):
+            self.begin_wait()
+            self._ahead.wait_until_decided()
+            self._ahead = None
         found: dict[int, bytes | memoryview] = {}
         joined: list[tuple[int, Flight]] = []
         mine: list[tuple[int, Flight]] = []
+        brought: list[tuple[int, Flight]] = []
         with self._lock:
             for chunk in chunks:
                 plain = self._memory.pop(chunk, None)
                 if plain is not None:
                     found[chunk] = self._memory[chunk] = plain
                 elif chunk in self._flights:
-                    joined.append((chunk, self._flights[chunk]))
+                    flight = self._flights[chunk]
+                    joined.append((chunk, flight))
+                    if flight.ahead is not None:
+                        flight.is_wanted = True
+                        brought.append((chunk, flight))
                 else:
                     flight = self._flights[chunk] = Flight()
                     mine.append((chunk, flight))
@@ -220,6 +235,10 @@ class ChunkReader:
             except BaseException as error:
                 self._crash_unlanded(mine, error)
                 raise
+        if brought:
+            late = self._wait_for_brought(brought)
+            if late:
+                self._start(late)
         failed = self._collect(mine, joined, found, joins_failures, until)
         if failed:
             # Somebody else's fetch, perhaps a guess that began long ago, ran into its
@@ -228,6 +247,94 @@ class ChunkReader:
             # the last of fifty readers would wait for fifty limits.
             found.update(self.read(failed, joins_failures=True, until=until))
         return found
+
+    def _wait_for_brought(self, brought: list[tuple[int, Flight]]) -> list[int]:
+        """Wait for flights that others bring, for as long as is worth it; return those to fetch."""
+        late: list[int] = []
+        for chunk, flight in brought:
+            ahead = flight.ahead
+            patience_s = ahead.patience_s(chunk) if ahead is not None else 0.0
+            if patience_s > 0 and flight.landed.acquire(timeout=patience_s):
+                flight.landed.release()
+                continue
+            with self._lock:
+                if self._flights.get(chunk) is flight and flight.ahead is not None:
+                    flight.ahead = None
+                    late.append(chunk)
+        return late
+
+    def expect_decision(self, ahead: Ahead) -> None:
+        """Have readers of what is not here wait until ``ahead`` says what it brings."""
+        self._ahead = ahead
+
+    def expect(self, chunks: list[int], ahead: Ahead) -> None:
+        """Have readers of ``chunks`` that are not here wait for ``ahead`` to bring them."""
+        with self._lock:
+            for chunk in chunks:
+                if chunk not in self._flights and not self.has_here(chunk):
+                    self._flights[chunk] = Flight(ahead)
+
+    def land_ahead(self, chunk: int, plain: bytes) -> None:
+        """Land what somebody brings unasked, if it is not here yet.
+
+        Raises:
+            DigestMismatch: it is not that chunk.
+
+        """
+        with self._lock:
+            if chunk not in self._flights:
+                return
+        digest = self.index.digest(chunk)
+        check_digest(plain, digest, f"hot pack: chunk {printable(digest)}")
+        self._keep(chunk, digest, plain)
+        self.fetched()
+        self.counters.fetched_chunks += 1
+        self._land(chunk, plain)
+
+    def abandon(self, ahead: Ahead) -> None:
+        """Fetch what ``ahead`` does not bring after all and somebody waits for."""
+        with self._lock:
+            left = [(c, f) for c, f in self._flights.items() if f.ahead is ahead]
+            for chunk, flight in left:
+                flight.ahead = None
+                if not flight.is_wanted:
+                    del self._flights[chunk]
+        self._change_claims([chunk for chunk, _ in left], ends=True)
+        wanted = [chunk for chunk, flight in left if flight.is_wanted]
+        if wanted:
+            try:
+                self._queue_ranges(plan_ranges(self.index, wanted))
+            except BaseException as error:
+                self._crash_unlanded(left, error)
+                raise
+
+    def claim(self, chunks: list[int]) -> None:
+        """Tell other containers that ``chunks`` are on their way, those that are still not here."""
+        cache = self._cache
+        if cache is None or not self._shares:
+            return
+        try:
+            for chunk in self._unended(chunks):
+                cache.claims.take(self.index.digest(chunk))
+        except OSError as error:
+            self._stop_sharing(error)
+
+    def renew_claims(self, chunks: list[int], hot_pack: bytes) -> None:
+        """Tell them that ``chunks`` still are, and that the hot pack is ours."""
+        self._change_claims(chunks, ends=False)
+        if self._cache is not None and self._shares:
+            try:
+                self._cache.claims.renew(hot_pack)
+            except OSError as error:
+                self._stop_sharing(error)
+
+    def release_claim(self, hot_pack: bytes) -> None:
+        """Tell them that the hot pack is here, or given up."""
+        if self._cache is not None and self._shares:
+            try:
+                self._cache.claims.release(hot_pack)
+            except OSError as error:
+                self._stop_sharing(error)
 
     def _collect(
         self,

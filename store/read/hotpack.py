@@ -1,0 +1,247 @@
+"""A hot pack on its way: all that a start will read, in one request and in that order.
+
+A thread of its own asks for the image's profiles, chooses one, and streams its hot pack.
+Chunks are verified and land as they are decompressed, so their readers wait for the
+stream and not for a request of their own; where it is late, they do not wait for long.
+A profile that is wrong, or none, costs time and nothing else (docs/decisions/0022-profiles.md).
+"""
+
+from __future__ import annotations
+
+from _thread import allocate_lock, start_new_thread
+from time import monotonic
+
+from zstandard import ZstdDecompressor, ZstdError
+
+from store.errors import AccessDenied, BootfsError, FormatError, IntegrityError, NotFound
+from store.format.names import hot_pack_name, profiles_name
+from store.format.profile import DOCUMENT_LIMIT, WINDOW, choose_profile, parse_profiles
+from store.read.fetch import RENEW_S
+
+DECISION_S = 1.0
+"""So long at most does the first reader wait to hear whether what it wants is in a hot pack."""
+NEAR_S = 0.25
+"""What the stream brings within this time is waited for; a request of one's own takes as long."""
+NEAR_SHARE = 0.25
+"""So is what lies within this share of the hot pack: starts do not read in just the same order,
+and who fetches what is on its way takes from the same link."""
+PATIENCE_S = 1.0
+"""For so long, and what the stream should take, thrice, does one wait at most."""
+PIECE = 128 << 10
+"""Plain bytes that the decompressor gives at once."""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from store.format.profile import Profile
+    from store.interfaces import Streaming
+    from store.read.cache import Cache
+    from store.read.fetch import ChunkReader
+
+
+class HotPack:
+    """What is on its way for one start; see `store.read.fetch.Ahead`."""
+
+    def __init__(
+        self,
+        reader: ChunkReader,
+        source: Streaming,
+        cache: Cache | None,
+        image: bytes,
+        wanted: tuple[str, list[bytes]],
+        log: Callable[[str], None],
+    ) -> None:
+        """Be for ``image``, by its chunk index's digest.
+
+        ``wanted`` is the name of a profile, empty where the command beside it decides.
+        """
+        self.profile: Profile | None = None
+        """What was chosen."""
+        self.landed: Callable[[int], None] = lambda count: None
+        """Called by the thread with the number of chunks of the profile that are here by now."""
+        self._reader = reader
+        self._source = source
+        self._cache = cache
+        self._image = image
+        self._wanted = wanted
+        self._log = log
+        self._decided = allocate_lock()
+        self._decided.acquire()
+        self._ends: dict[int, int] = {}
+        """Chunk to where it ends in the plain bytes of the hot pack."""
+        self._total = 0
+        """Plain bytes of the hot pack."""
+        self._next = 0
+        self._pending = bytearray()
+        self._plain = 0
+        """Plain bytes that have come."""
+        self._begun_s = 0.0
+        self._renewed_s = 0.0
+        self._decompress: Callable[[bytes | memoryview], object] = lambda piece: None
+
+    def start(self) -> None:
+        """Begin, in a thread of its own; without one it is as if there were no profile."""
+        try:
+            start_new_thread(self.run, ())
+        except RuntimeError:
+            # The container may have no more threads (--pids-limit).
+            self._decided.release()
+
+    def wait_until_decided(self) -> None:
+        """Return when one knows what is on its way, or that is not known in time."""
+        if self._decided.acquire(timeout=DECISION_S):
+            self._decided.release()
+
+    def patience_s(self, chunk: int) -> float:
+        """Return how long to wait for a chunk that is on its way; 0 where that is no use."""
+        if not self._plain:
+            return PATIENCE_S
+        left = self._ends[chunk] - self._plain
+        left_s = left * (monotonic() - self._begun_s) / self._plain
+        is_near = left_s <= NEAR_S or left <= NEAR_SHARE * self._total
+        return PATIENCE_S + 3 * left_s if is_near else 0.0
+
+    def run(self) -> None:
+        """Bring everything, or what can be had of it."""
+        profile = None
+        try:
+            try:
+                profile = self._choose()
+                if profile is not None:
+                    self._expect(profile)
+            finally:
+                self._decided.release()
+            if profile is not None:
+                self._stream(profile)
+        except (BootfsError, OSError, ZstdError) as error:
+            self._log(f"profile: {error}; going on without")
+        except Exception as error:
+            # A fault of ours: readers fetch for themselves.
+            self._log(f"profile: {error!r}; going on without")
+        finally:
+            self._reader.abandon(self)
+            if profile is not None:
+                self._reader.release_claim(profile.hot_pack)
+
+    def _choose(self) -> Profile | None:
+        """Return the profile of this start; None where there is none, or others fetch it."""
+        document = bytearray()
+        name = profiles_name(self._image)
+        chosen, command = self._wanted
+        try:
+            self._source.stream(name, DOCUMENT_LIMIT, document.extend)
+        except (NotFound, AccessDenied) as error:
+            # Some stores say that something must not be read where there is nothing.
+            if chosen:
+                self._log(f"no profile {chosen!r}: {error}")
+            return None
+        where = f"{self._source.location}/{name}"
+        profile = choose_profile(
+            parse_profiles(bytes(document), self._image, where), chosen, command
+        )
+        if profile is None:
+            if chosen:
+                self._log(f"no profile {chosen!r} in {where}")
+            return None
+        if not profile.hot_pack_size:
+            return None
+        if self._cache is not None and not self._cache.claims.take(profile.hot_pack):
+            # Another container on this cache fetches all this now.
+            return None
+        return profile
+
+    def _expect(self, profile: Profile) -> None:
+        """Have readers of the profile's chunks wait for them.
+
+        Raises:
+            FormatError: it names chunks that there are not, or one of them twice.
+
+        """
+        index = self._reader.index
+        end = 0
+        for chunk in profile.chunks:
+            if chunk >= index.chunk_count or chunk in self._ends:
+                raise FormatError(
+                    f"{self._source.location}/{profiles_name(self._image)}", 0,
+                    f"profile {profile.name!r} names chunk {chunk} wrongly",
+                )  # fmt: skip
+            end += index.plain_sizes[chunk]
+            self._ends[chunk] = end
+        self._total = end
+        self.profile = profile
+        self._reader.expect(list(profile.chunks), self)
+
+    def _stream(self, profile: Profile) -> None:
+        """Land all chunks as they come.
+
+        Raises:
+            BootfsError, ZstdError: something is wrong; what landed is right.
+
+        """
+        name = hot_pack_name(profile.hot_pack)
+        decompressor = ZstdDecompressor(max_window_size=WINDOW)
+        # A write is all that it calls, whatever its annotations want.
+        plain: Any = _Plain(self._write)
+        self._decompress = decompressor.stream_writer(plain, write_size=PIECE).write
+        size = self._source.stream(name, profile.hot_pack_size, self._arrived)
+        counters = self._reader.counters
+        counters.requests += 1
+        counters.fetched_bytes += size
+        if self._next < len(profile.chunks):
+            where = f"{self._source.location}/{name}"
+            raise IntegrityError(f"{where}: {self._next} of {len(profile.chunks)} chunks")
+
+    def _arrived(self, piece: memoryview) -> None:
+        profile = self.profile
+        assert profile is not None
+        now = monotonic()
+        if not self._begun_s:
+            self._begun_s = self._renewed_s = now
+            # Now, while the kernel takes what comes: each takes some system calls.
+            self._reader.claim(list(profile.chunks))
+        elif now - self._renewed_s >= RENEW_S:
+            self._renewed_s = now
+            self._reader.renew_claims(list(profile.chunks[self._next :]), profile.hot_pack)
+        self._decompress(piece)
+        self.landed(self._next)
+
+    def _write(self, piece: memoryview) -> None:
+        """Take plain bytes, and land what is whole.
+
+        Raises:
+            IntegrityError: they are not what they should be, or more.
+
+        """
+        profile = self.profile
+        assert profile is not None
+        reader = self._reader
+        pending = self._pending
+        pending += piece
+        at = 0
+        while self._next < len(profile.chunks):
+            chunk = profile.chunks[self._next]
+            size = reader.index.plain_sizes[chunk]
+            if at + size > len(pending):
+                break
+            reader.land_ahead(chunk, bytes(memoryview(pending)[at : at + size]))
+            at += size
+            self._next += 1
+            self._plain += size
+        else:
+            if at < len(pending):
+                where = f"{self._source.location}/{hot_pack_name(profile.hot_pack)}"
+                raise IntegrityError(f"{where}: more than its chunks")
+        del pending[:at]
+
+
+class _Plain:
+    """What a decompressor writes to."""
+
+    def __init__(self, write: Callable[[memoryview], None]) -> None:
+        self._write = write
+
+    def write(self, piece: memoryview) -> int:
+        self._write(piece)
+        return len(piece)

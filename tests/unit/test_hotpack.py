@@ -1,0 +1,339 @@
+"""Hot packs: what they bring, and that nothing wrong with one costs more than time."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from random import Random
+
+import pytest
+from zstandard import ZstdCompressor
+
+from store.errors import Unreachable
+from store.format.names import hot_pack_name, profiles_name
+from store.format.profile import Profile
+from store.read.cache import Cache
+from store.read.fetch import ChunkReader
+from store.read.hotpack import HotPack
+from store.read.local import DirectorySource
+from store.write.profiles import encode_profiles, iter_hot_pack
+from tests.support.stores import StoredImage, WatchedSource
+from tests.support.trees import make_directory, make_file
+
+IMAGE = b"\7" * 32
+COMMAND = [b"serve", b"--fast"]
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> StoredImage:
+    """Give an image of many chunks."""
+    files = {f"f{n}": make_file(Random(n).randbytes(400_000)) for n in range(4)}
+    return StoredImage(make_directory(**files), tmp_path / "s")
+
+
+@pytest.fixture
+def cache(image: StoredImage, tmp_path: Path) -> Iterator[Cache]:
+    opened = image.open_cache(tmp_path / "c")
+    yield opened
+    opened.close()
+
+
+def plain(image: StoredImage, chunk: int) -> bytes:
+    place = list(image.index.place_chunks).index(chunk)
+    start = image.index.data_start + image.index.starts[place]
+    return whole_of(image)[start : start + image.index.plain_sizes[chunk]]
+
+
+@lru_cache(1)
+def whole_of(image: StoredImage) -> bytes:
+    return image.whole()
+
+
+def put(
+    image: StoredImage,
+    chunks: list[int],
+    spoil: Callable[[bytes], bytes] = lambda data: data,
+    command: list[bytes] = COMMAND,
+    of: bytes = IMAGE,
+) -> Profile:
+    """Add a profile of ``chunks`` to the store, its hot pack changed by ``spoil``."""
+    data = spoil(b"".join(iter_hot_pack(chunks, lambda chunk: plain(image, chunk))))
+    profile = Profile("default", command)
+    profile.chunks = array("I", chunks)
+    profile.hot_pack = hashlib.sha256(data).digest()
+    profile.hot_pack_size = len(data)
+    for name, content in (
+        (hot_pack_name(profile.hot_pack), data),
+        (profiles_name(IMAGE), encode_profiles(of, [profile])),
+    ):
+        path = image.path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    return profile
+
+
+threads: list[threading.Thread] = []
+
+
+@pytest.fixture(autouse=True)
+def joined(cache: Cache) -> Iterator[None]:
+    """Wait for the threads of a test before its cache is closed."""
+    yield
+    while threads:
+        threads.pop().join(20)
+
+
+def beside(hot: HotPack) -> None:
+    """Run a hot pack in a thread."""
+    threads.append(threading.Thread(target=hot.run))
+    threads[-1].start()
+
+
+class StreamedSource(WatchedSource):
+    """A watched store whose streams are counted, and wait for ``gate`` after so many bytes."""
+
+    def __init__(self, image: StoredImage, gate_at: int | None = None) -> None:
+        self.directory = DirectorySource(str(image.path))
+        super().__init__(self.directory)
+        self.streamed: list[str] = []
+        self.gate_at = gate_at
+        self.gate = threading.Event()
+        self.reached = threading.Event()
+        self.fails = False
+
+    def stream(self, name: str, limit: int, arrived: Callable[[memoryview], None]) -> int:
+        self.streamed.append(name)
+        done = 0
+
+        def pass_on(piece: memoryview) -> None:
+            nonlocal done
+            for at in range(0, len(piece), 4096):
+                if name.startswith("hot/") and self.gate_at is not None and done >= self.gate_at:
+                    self.reached.set()
+                    assert self.gate.wait(20)
+                    if self.fails:
+                        raise Unreachable("the network is gone")
+                arrived(piece[at : at + 4096])
+                done += 4096
+
+        return self.directory.stream(name, limit, pass_on)
+
+
+def begin(
+    image: StoredImage,
+    source: StreamedSource,
+    cache: Cache | None,
+    name: str = "",
+    command: list[bytes] = COMMAND,
+) -> tuple[ChunkReader, HotPack, list[str]]:
+    said: list[str] = []
+    reader = ChunkReader(image.index, source, cache, said.append)
+    hot = HotPack(reader, source, cache, IMAGE, (name, command), said.append)
+    reader.expect_decision(hot)
+    return reader, hot, said
+
+
+def test_a_start_that_reads_its_profile_makes_two_requests(
+    image: StoredImage, cache: Cache
+) -> None:
+    order = Random(5).sample(range(image.index.chunk_count), image.index.chunk_count - 2)
+    profile = put(image, order)
+    source = StreamedSource(image)
+    reader, hot, said = begin(image, source, cache)
+    beside(hot)
+    for chunk in order:
+        assert reader.read([chunk])[chunk] == plain(image, chunk)
+    assert source.streamed == [profiles_name(IMAGE), hot_pack_name(profile.hot_pack)]
+    assert not source.fetched
+    assert not said
+    assert reader.counters.fetched_chunks == len(order)
+    assert all(map(cache.has, order))
+
+
+def test_what_it_does_not_bring_is_fetched(image: StoredImage, cache: Cache) -> None:
+    put(image, [0, 1])
+    source = StreamedSource(image)
+    reader, hot, _ = begin(image, source, cache)
+    beside(hot)
+    assert reader.read([5])[5] == plain(image, 5)
+    assert source.fetched.total() == 1
+
+
+def test_the_first_chunks_are_read_while_the_rest_is_on_its_way(
+    image: StoredImage, cache: Cache
+) -> None:
+    chunks = list(range(image.index.chunk_count))
+    put(image, chunks)
+    source = StreamedSource(image, gate_at=600_000)
+    reader, hot, _ = begin(image, source, cache)
+    beside(hot)
+    assert reader.read([0])[0] == plain(image, 0)
+    assert source.reached.wait(20)
+    assert not all(map(cache.has, chunks))
+    source.gate.set()
+    last = chunks[-1]
+    assert reader.read([last])[last] == plain(image, last)
+
+
+def test_a_reader_does_not_wait_for_what_comes_late(image: StoredImage, cache: Cache) -> None:
+    chunks = list(range(image.index.chunk_count))
+    put(image, chunks)
+    source = StreamedSource(image, gate_at=200_000)
+    reader, hot, _ = begin(image, source, cache)
+    beside(hot)
+    assert source.reached.wait(20)
+    time.sleep(0.3)
+    last = chunks[-1]
+    # The stream stands still, and this is at its end.
+    assert reader.read([last])[last] == plain(image, last)
+    assert source.fetched.total() == 1
+    source.gate.set()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda data: data[: len(data) // 2],
+        lambda data: data[: len(data) // 2] + bytes(50) + data[len(data) // 2 + 50 :],
+        lambda data: b"no frame at all",
+        lambda data: ZstdCompressor().compress(bytes(50 << 20)),
+        lambda data: data + ZstdCompressor().compress(b"more"),
+    ],
+    ids=["cut", "changed", "no frame", "a bomb of zeros", "too long"],
+)
+def test_a_damaged_hot_pack_costs_time_alone(
+    image: StoredImage, cache: Cache, spoil: Callable[[bytes], bytes]
+) -> None:
+    chunks = list(range(image.index.chunk_count))
+    put(image, chunks, spoil)
+    source = StreamedSource(image)
+    reader, hot, said = begin(image, source, cache)
+    beside(hot)
+    for chunk in chunks:
+        assert reader.read([chunk])[chunk] == plain(image, chunk)
+    threads.pop().join(20)
+    assert len(said) == 1
+    assert "going on without" in said[0]
+
+
+def test_a_missing_hot_pack_costs_time_alone(image: StoredImage, cache: Cache) -> None:
+    profile = put(image, [0, 1, 2])
+    (image.path / hot_pack_name(profile.hot_pack)).unlink()
+    source = StreamedSource(image)
+    reader, hot, said = begin(image, source, cache)
+    hot.run()
+    assert reader.read([1])[1] == plain(image, 1)
+    assert "has no hot/" in said[0]
+
+
+@pytest.mark.parametrize(
+    "chunks", [[0, 0], [9999]], ids=["a chunk twice", "a chunk that there is not"]
+)
+def test_a_profile_of_wrong_numbers_is_left(
+    image: StoredImage, cache: Cache, chunks: list[int]
+) -> None:
+    profile = put(image, [0])
+    profile.chunks = array("I", chunks)
+    (image.path / profiles_name(IMAGE)).write_bytes(encode_profiles(IMAGE, [profile]))
+    source = StreamedSource(image)
+    reader, hot, said = begin(image, source, cache)
+    hot.run()
+    assert source.streamed == [profiles_name(IMAGE)]
+    assert "wrongly" in said[0]
+    assert reader.read([0])[0] == plain(image, 0)
+
+
+def test_the_profiles_of_another_image_are_left(image: StoredImage, cache: Cache) -> None:
+    put(image, [0], of=b"\1" * 32)
+    _, hot, said = begin(image, StreamedSource(image), cache)
+    hot.run()
+    assert "of another image" in said[0]
+
+
+@pytest.mark.parametrize("data", [b"", b"bootfsPF", b"x" * 500, b"bootfsPF" + bytes(500)])
+def test_a_document_that_is_none_is_left(image: StoredImage, cache: Cache, data: bytes) -> None:
+    put(image, [0])
+    (image.path / profiles_name(IMAGE)).write_bytes(data)
+    source = StreamedSource(image)
+    reader, hot, said = begin(image, source, cache)
+    hot.run()
+    assert len(said) == 1
+    assert reader.read([0])[0] == plain(image, 0)
+
+
+def test_without_profiles_a_start_says_nothing(image: StoredImage, cache: Cache) -> None:
+    source = StreamedSource(image)
+    reader, hot, said = begin(image, source, cache)
+    beside(hot)
+    assert reader.read([3])[3] == plain(image, 3)
+    assert source.streamed == [profiles_name(IMAGE)]
+    assert not said
+
+
+def test_a_profile_that_was_asked_for_by_name_is_missed(image: StoredImage, cache: Cache) -> None:
+    _, hot, said = begin(image, StreamedSource(image), cache, name="web")
+    hot.run()
+    assert "no profile 'web'" in said[0]
+    put(image, [0])
+    _, hot, said = begin(image, StreamedSource(image), cache, name="web")
+    hot.run()
+    assert "no profile 'web'" in said[0]
+
+
+def test_a_name_decides_before_the_command(image: StoredImage, cache: Cache) -> None:
+    put(image, [0, 1])
+    source = StreamedSource(image)
+    reader, hot, _ = begin(image, source, cache, name="default", command=[b"something else"])
+    hot.run()
+    assert reader.counters.fetched_chunks == 2
+
+
+def test_another_command_has_no_use_for_it(image: StoredImage, cache: Cache) -> None:
+    put(image, [0, 1])
+    source = StreamedSource(image)
+    _, hot, said = begin(image, source, cache, command=[b"other"])
+    hot.run()
+    assert source.streamed == [profiles_name(IMAGE)]
+    assert not said
+
+
+def test_two_containers_on_one_cache_fetch_it_once(image: StoredImage, tmp_path: Path) -> None:
+    chunks = list(range(image.index.chunk_count))
+    profile = put(image, chunks)
+    first = image.open_cache(tmp_path / "c", owner=1)
+    second = image.open_cache(tmp_path / "c", owner=2)
+    slow = StreamedSource(image, gate_at=300_000)
+    reader, hot, _ = begin(image, slow, first)
+    beside(hot)
+    assert slow.reached.wait(20)
+    other = StreamedSource(image)
+    follower, too, _ = begin(image, other, second)
+    too.run()
+    assert other.streamed == [profiles_name(IMAGE)]
+    threading.Timer(0.2, slow.gate.set).start()
+    wanted = chunks[len(chunks) // 2]
+    assert follower.read([wanted])[wanted] == plain(image, wanted)
+    # By the other's stream: it had claimed what it had not brought yet.
+    assert not other.fetched
+    assert slow.streamed[-1] == hot_pack_name(profile.hot_pack)
+    reader.wait_until_landed()
+
+
+def test_a_stream_that_breaks_leaves_its_readers_to_fetch(image: StoredImage, cache: Cache) -> None:
+    chunks = list(range(image.index.chunk_count))
+    put(image, chunks)
+    source = StreamedSource(image, gate_at=300_000)
+    source.fails = True
+    reader, hot, said = begin(image, source, cache)
+    beside(hot)
+    assert source.reached.wait(20)
+    threading.Timer(0.1, source.gate.set).start()
+    for chunk in chunks:
+        assert reader.read([chunk])[chunk] == plain(image, chunk)
+    assert "the network is gone" in said[0]
+    assert source.fetched
