@@ -34,6 +34,7 @@ from converter.reference import ROOT_ALONE, Reference, parse_reference
 from converter.settings import add_options as add_settings
 from converter.settings import settings_of
 from converter.spool import Spool
+from converter.traceoptions import add_trace_options, trace_wish
 from store.errors import BootfsError, NotFound, UsageError
 from store.format.names import STORE_MARK, STORE_MARK_TEXT
 from store.format.shownurl import shown
@@ -228,6 +229,9 @@ def build_parser() -> argparse.ArgumentParser:
     command = add("profile", "keep what starts of a boot image read, for later ones to have it")
     add_profile_actions(command)
 
+    command = add("trace", "run a boot image until it is ready, and keep what it read as a profile")
+    add_trace_options(command)
+
     command = add("collect", "remove from a store what none of its images needs")
     command.add_argument("store", metavar="STORE", help="a directory or docker://HOST/REPOSITORY")
     command.add_argument(
@@ -318,6 +322,10 @@ def _run(options: argparse.Namespace) -> int:
             )
         if options.command == "profile":
             return run_profile_action(options, _store_of(options.store, options.image))
+        if options.command == "trace":
+            from converter.tracing import trace_image
+
+            return trace_image(trace_wish(options, _store_of(options.store, options.image)))
         return _check(options)
     except BootfsError as error:
         print(f"bootfs: {error}", file=sys.stderr)
