@@ -132,6 +132,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="convert although DEST is what would come of it, and the store has all of it",
     )  # fmt: skip
     command.add_argument(
+        "--no-profile", action="store_true",
+        help="leave out the first profile, which is told from the image's command",
+    )  # fmt: skip
+    command.add_argument(
         "--report", metavar="FILE", help="write what is in the image as a page of HTML"
     )
     add_platform(command, "of SOURCE")
@@ -382,6 +386,7 @@ def _convert(options: argparse.Namespace) -> int:
             with_ssh=options.with_ssh,
             settings=settings,
             force=options.force,
+            makes_profile=not options.no_profile,
         )
         if options.report is not None:
             write_report(Path(options.report), report, destination, backend)
@@ -389,6 +394,11 @@ def _convert(options: argparse.Namespace) -> int:
         print(
             f"bootfs: the image's store is {shown(store)}, where a container finds itself: give "
             "--blob-store, or BLOB_STORE to each container, with an address that it reaches",
+            file=sys.stderr,
+        )
+    if report.profile is not None and report.profile.problem:
+        print(
+            f"bootfs: no profile was made, the image is whole: {report.profile.problem}",
             file=sys.stderr,
         )
     print(json.dumps(report.as_json()) if options.json else summary(report))
@@ -475,9 +485,11 @@ def summary(report: Report) -> str:
         )
     own = report.boot_image.own_layer_bytes / 1e6
     shared = report.boot_image.runtime_layer_bytes / 1e6
+    hot = report.profile.hot_pack_bytes / 1e6 if report.profile is not None else 0
     return (
         f"{report.boot_image.reference}: {report.chunks} chunks, {report.new_chunks} new, "
         f"{report.new_stored_bytes / 1e6:.1f} MB stored; "
+        f"{f'profile {hot:.1f} MB; ' if hot else ''}"
         f"boot image {own:.2f} MB + {shared:.1f} MB shared; {report.seconds:.1f} s"
     )
 

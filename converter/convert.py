@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from converter.bootimage import (
@@ -14,6 +14,7 @@ from converter.bootimage import (
 )
 from converter.earlier import Earlier, Kept, read_earlier
 from converter.erofswriter import write_bootstrap
+from converter.firstprofile import NAME, SourceContents, analyse_image
 from converter.images.rootfs import with_settings
 from converter.images.transports import (
     check_destination,
@@ -35,13 +36,15 @@ from converter.settings import Settings
 from converter.spool import Spool
 from converter.storing import add_bootstrap, store_region
 from converter.structure import check_structure
-from store.errors import UsageError
-from store.format.chunkindex import encode_chunk_index
+from store.errors import BootfsError, UsageError
+from store.format.chunkindex import ChunkIndex, encode_chunk_index
 from store.format.digest import digest_of
 from store.format.erofs import Image
 from store.format.names import bootstrap_name, chunk_index_name
+from store.format.profile import Profile
 from store.format.sshurl import is_ssh_url
 from store.interfaces import Backend
+from store.write.profilestore import add_profile, read_profiles
 from store.write.roots import commit
 
 DEFAULT_LEVEL = 5
@@ -56,6 +59,19 @@ class BootImageReport:
     digest: str
     own_layer_bytes: int
     runtime_layer_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileReport:
+    """The first profile, told from the image; sizes are bytes."""
+
+    name: str
+    reads: int
+    chunks: int
+    hot_pack_bytes: int
+    """Written beside the packs; 0 where it was not written."""
+    problem: str = ""
+    """Why the store has none of it; the image is whole without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +93,8 @@ class Report:
     seconds: float
     unchanged: bool = False
     """Whether the same boot image was there already, so that nothing was done."""
+    profile: ProfileReport | None = None
+    """None where none was wanted, the store had one, or the image's command tells nothing."""
 
     def as_json(self) -> dict[str, object]:
         """Return the report as what ``--json`` prints."""
@@ -95,6 +113,7 @@ def convert(
     with_ssh: bool = False,
     settings: Settings | None = None,
     force: bool = False,
+    makes_profile: bool = True,
 ) -> Report:
     """Convert ``source`` into a boot image at ``destination``, its data into ``backend``.
 
@@ -106,7 +125,9 @@ def convert(
     and the boot image: whatever fails before leaves a valid store, with packs at
     most that nothing refers to, and no destination.  ``settings`` are those of a source
     without a config of its own.  Where the boot image is there already, and the store has
-    what it needs, nothing is done, unless ``force``.
+    what it needs, nothing is done, unless ``force``.  Where the store has no profile of the
+    image yet, one is made of what its command tells, unless not ``makes_profile``; what goes
+    wrong with that is in the report.
 
     Raises:
         UsageError: the boot image would take the place of its source.
@@ -160,11 +181,19 @@ def convert(
         origins = encode_origins(region.extents)
         files = ImageFiles(bootstrap.plain, encoded, digest, origins)
         own = build_own_layer(image, tree, files, blob_store)
-    layers = [*shared, own]
-    config = build_config(image, layers, digest, level)
-    joined = join_store(destination, config, layers, backend, digest)
-    commit(backend, digest, list(zip(index.pack_digests, index.pack_sizes, strict=True)))
-    image_digest = joined.write() if joined else write_image(destination, config, layers)
+        layers = [*shared, own]
+        config = build_config(image, layers, digest, level)
+        joined = join_store(destination, config, layers, backend, digest)
+        commit(backend, digest, list(zip(index.pack_digests, index.pack_sizes, strict=True)))
+        image_digest = joined.write() if joined else write_image(destination, config, layers)
+        profile = None
+        if makes_profile:
+            progress.step("profile")
+            contents = SourceContents(region.extents, bootstrap.data_start)
+            found = analyse_image(
+                Image(bootstrap.plain), index, contents.read, image.config.get("config") or {}, NAME
+            )
+            profile = _add_profile(backend, digest, index, found, contents.chunk_reader(index))
     progress.end()
     return Report(
         chunks=index.chunk_count,
@@ -177,6 +206,30 @@ def convert(
             str(destination), image_digest, own.size, sum(layer.size for layer in shared)
         ),
         seconds=round(time.monotonic() - started, 3),
+        profile=profile,
+    )
+
+
+def _add_profile(
+    backend: Backend,
+    digest: bytes,
+    index: ChunkIndex,
+    profile: Profile | None,
+    read: Callable[[int], bytes],
+) -> ProfileReport | None:
+    """Write a first profile where the store has none of the image."""
+    if profile is None:
+        return None
+    problem = ""
+    try:
+        if read_profiles(backend, digest):
+            return None
+        add_profile(backend, digest, index, profile, read=read)
+    except BootfsError as error:
+        # The image is converted, and whoever is told can add one at any time.
+        problem = str(error)
+    return ProfileReport(
+        profile.name, len(profile.reads), len(profile.chunks), profile.hot_pack_size, problem
     )
 
 

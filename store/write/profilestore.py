@@ -87,14 +87,16 @@ def add_profile(
     *,
     replaces: bool = False,
     advance: Callable[[int], None] = lambda _: None,
+    read: Callable[[int], bytes] | None = None,
 ) -> Profile:
     """Add a profile of `build_profile`, with its hot pack, and return what the store has now.
 
     Where there is one of its name, that is what both say; or the new one alone with
     ``replaces``, and where that was measured and the other only reckoned.  A damaged document
     is replaced by ``replaces`` too.  ``image`` is the raw digest of ``index``.  ``advance`` is
-    told the plain bytes of chunks.  The hot pack is written first.  The one of the profile
-    before stays until it is collected.
+    told the plain bytes of chunks, which ``read`` returns, verified, or else the store's packs
+    have.  The hot pack is written first.  The one of the profile before stays until it is
+    collected.
 
     Raises:
         ImageNotFound: the store does not have the image.
@@ -111,7 +113,7 @@ def add_profile(
         whole = profile
         if before is not None and not replaces and not _is_better(profile, before):
             whole = merge_profiles(index, before, profile)
-        write_hot_pack(backend, index, whole, advance)
+        write_hot_pack(backend, index, whole, advance, read)
         with _held(backend):
             known = _known(backend, image, mends=replaces)
             if not replaces and not _is_same(_named(known, profile.name), before):
