@@ -113,7 +113,7 @@ def convert(
     with_ssh: bool = False,
     settings: Settings | None = None,
     force: bool = False,
-    makes_profile: bool = True,
+    makes_profile: bool = False,
 ) -> Report:
     """Convert ``source`` into a boot image at ``destination``, its data into ``backend``.
 
@@ -126,7 +126,7 @@ def convert(
     most that nothing refers to, and no destination.  ``settings`` are those of a source
     without a config of its own.  Where the boot image is there already, and the store has
     what it needs, nothing is done, unless ``force``.  Where the store has no profile of the
-    image yet, one is made of what its command tells, unless not ``makes_profile``; what goes
+    image yet, ``makes_profile`` has one made of what its command tells; what goes
     wrong with that is in the report.
 
     Raises:
