@@ -7,7 +7,8 @@ import sys
 from contextlib import closing
 
 from converter.firstprofile import NAME, analyse_image, settings_of_boot_image
-from converter.profiling import READ_LIMIT_S, describe, open_profiled, writable_store
+from converter.profileplace import READ_LIMIT_S, open_profiled, writable_store
+from converter.profileviews import describe, printable
 from converter.progress import shown_progress
 from converter.reference import parse_reference
 from store.errors import NotFound, UsageError
@@ -83,7 +84,7 @@ def add_analysed(
         print(json.dumps([fact]))
     else:
         print(
-            f"{fact['name']}: {fact['reads']:,} reads told from the image, {fact['chunks']:,} "
+            f"{printable(fact['name'])}: {fact['reads']:,} reads told from the image, {fact['chunks']:,} "
             f"chunks, {fact['plain'] / 1e6:.1f} MB; hot pack of {fact['hot_pack'] / 1e6:.1f} MB"
         )
     return 0

@@ -546,7 +546,9 @@ def _check_fetchable(options: argparse.Namespace) -> int:
     named = view.config.blob_store if options.store is None else os.fsencode(options.store)
     urls = _named_store(os.fsdecode(named), image)
     answers = []
-    for answer in ask_mirrors(view.index, urls, READ_LIMIT_S, options.auth or ""):
+    for answer in ask_mirrors(
+        view.config.chunk_index, view.index, urls, READ_LIMIT_S, options.auth or ""
+    ):
         answers.append(answer)
         if not options.json:
             print(answer)

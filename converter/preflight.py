@@ -11,16 +11,19 @@ from store.errors import (
     AccessDenied,
     BootfsError,
     IntegrityError,
+    NotFound,
     RemoteError,
     SizeMismatch,
     UsageError,
 )
 from store.format.chunkindex import ChunkIndex
-from store.format.names import pack_name
+from store.format.names import hot_pack_name, pack_name, profiles_name
+from store.format.profile import DOCUMENT_LIMIT, parse_profiles
 from store.format.shownurl import shown
 from store.interfaces import Source
 from store.read.source import open_source
 from store.write.hostsource import open_host_source
+from store.write.served import fetch_document
 
 ASKED_AT_ONCE = 8
 """Packs: as many as a daemon has fetches under way, more or less."""
@@ -49,6 +52,8 @@ class Answer:
     stored_bytes: int
     """Bytes of the image's chunks in them."""
     problems: tuple[Unfetchable, ...]
+    warnings: tuple[str, ...] = ()
+    """What only makes starts slower."""
 
     def as_json(self) -> dict[str, object]:
         """Return what ``--json`` prints."""
@@ -56,21 +61,27 @@ class Answer:
             {"name": problem.name, "what": str(problem), "exit_code": problem.error.exit_code}
             for problem in self.problems
         ]
-        return {"url": shown(self.url), "packs": self.packs, "problems": problems}
+        answer = {"url": shown(self.url), "packs": self.packs, "problems": problems}
+        return answer | {"warnings": list(self.warnings)}
 
     def __str__(self) -> str:
-        if not self.problems:
+        lines = [str(problem) for problem in self.problems]
+        if not lines:
             needed = f"{self.packs} packs, {self.stored_bytes / 1e6:.1f} MB of them needed"
-            return f"{shown(self.url)}: {needed}, all can be fetched"
-        return "\n".join(f"{shown(self.url)}: {problem}" for problem in self.problems)
+            lines = [f"{needed}, all can be fetched"]
+        lines += [f"warning: {warning}" for warning in self.warnings]
+        return "\n".join(f"{shown(self.url)}: {line}" for line in lines)
 
 
-def ask_mirrors(index: ChunkIndex, urls: str, limit_s: float, auth: str) -> Iterator[Answer]:
+def ask_mirrors(
+    image: bytes, index: ChunkIndex, urls: str, limit_s: float, auth: str
+) -> Iterator[Answer]:
     """Yield what each mirror of ``urls`` answers, in the order given.
 
-    By two ranges of one byte for each pack: the last one, which must be there, and the
-    one behind it, which must not.  ``limit_s`` bounds each, retries included.  ``auth`` is
-    as for `open_source`; where it is empty, the credentials of this user are taken.
+    ``image`` is the raw digest of ``index``.  By two ranges of one byte for each pack: the
+    last one, which must be there, and the one behind it, which must not; so for hot packs.
+    ``limit_s`` bounds each, retries included.  ``auth`` is as for `open_source`; where it is
+    empty, the credentials of this user are taken.
 
     Raises:
         UsageError: ``urls`` is none.
@@ -81,12 +92,13 @@ def ask_mirrors(index: ChunkIndex, urls: str, limit_s: float, auth: str) -> Iter
             "the image names no store; give --store URL, as its containers get it by BLOB_STORE"
         )
     for url in urls.split("|"):
-        yield _ask(index, url, limit_s, auth)
+        yield _ask(image, index, url, limit_s, auth)
 
 
-def _ask(index: ChunkIndex, url: str, limit_s: float, auth: str) -> Answer:
+def _ask(image: bytes, index: ChunkIndex, url: str, limit_s: float, auth: str) -> Answer:
     packs = list(zip(index.pack_digests, index.pack_sizes, strict=True))
     problems: list[Unfetchable] = []
+    warnings: list[str] = []
     try:
         source = open_source(url, limit_s, auth=auth) if auth else open_host_source(url, limit_s)
     except UsageError:
@@ -96,23 +108,52 @@ def _ask(index: ChunkIndex, url: str, limit_s: float, auth: str) -> Answer:
     else:
         with closing(source):
             problems += _ask_for_all(source, packs)
-    return Answer(url, len(packs), sum(index.stored_sizes), tuple(problems))
+            if not any(not problem.name for problem in problems):
+                warnings += _ask_for_profiles(source, image)
+    stored = sum(index.stored_sizes)
+    return Answer(url, len(packs), stored, tuple(problems), tuple(warnings))
+
+
+def _ask_for_profiles(source: Source, image: bytes) -> list[str]:
+    """Return what cannot be fetched of an image's profiles, where it has some."""
+    name = profiles_name(image)
+    try:
+        document = fetch_document(source, name, DOCUMENT_LIMIT)
+        profiles = parse_profiles(document, image, name)
+    except NotFound:
+        return []
+    except BootfsError as error:
+        return [f"{Unfetchable(name, error)}; starts do without profiles"]
+    problems = {
+        one.hot_pack: _ask_for(source, hot_pack_name(one.hot_pack), one.hot_pack_size)
+        for one in profiles
+        if one.hot_pack_size
+    }
+    return [
+        f"{problem}; starts do without this hot pack"
+        for problem in problems.values()
+        if problem is not None
+    ]
 
 
 def _ask_for_all(source: Source, packs: list[tuple[bytes, int]]) -> list[Unfetchable]:
     """Return what cannot be fetched; the whole mirror where it answers nobody."""
-    first = [_ask_for(source, *pack) for pack in packs[:1]]
+    first = [_ask_for_pack(source, pack) for pack in packs[:1]]
     for problem in first:
         # The others would take as long and say the same.
         if problem is not None and isinstance(problem.error, AccessDenied | RemoteError):
             return [Unfetchable("", problem.error)]
     with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
-        others = pool.map(lambda pack: _ask_for(source, *pack), packs[1:])
+        others = pool.map(lambda pack: _ask_for_pack(source, pack), packs[1:])
         return [problem for problem in [*first, *others] if problem is not None]
 
 
-def _ask_for(source: Source, digest: bytes, size: int) -> Unfetchable | None:
-    name = pack_name(digest)
+def _ask_for_pack(source: Source, pack: tuple[bytes, int]) -> Unfetchable | None:
+    digest, size = pack
+    return _ask_for(source, pack_name(digest), size)
+
+
+def _ask_for(source: Source, name: str, size: int) -> Unfetchable | None:
     try:
         source.fetch(name, size - 1, 1)
         try:

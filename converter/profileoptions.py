@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from converter.analysing import add_analysed
-from converter.profiling import add_profiles, list_profiles, remove, show_profile
+from converter.profileviews import list_profiles, show_profile
+from converter.profiling import add_profiles, remove_from_store
 from store.errors import UsageError
 
 
@@ -93,4 +94,4 @@ def run_profile_action(options: argparse.Namespace, store: str | None) -> int:
             replaces=options.replace,
             as_json=options.json,
         )
-    return remove(options.image, options.names, store, removes_all=options.all)
+    return remove_from_store(options.image, options.names, store, removes_all=options.all)

@@ -1,192 +1,30 @@
-"""``bootfs profile``: what starts of an image read, kept in its store (docs/profiles.md)."""
+"""``bootfs profile add`` and ``remove``: what starts of an image read, kept in its store.
+
+docs/profiles.md is for those who use it.
+"""
 
 from __future__ import annotations
 
 import json
-import os
-import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from typing import Any
 
-from converter.bootview import BootView, read_boot_image
-from converter.images.transports import open_image
-from converter.pagenames import Touched, touched_files
+from converter.profileplace import open_profiled, writable_store
+from converter.profileviews import describe, printable
 from converter.progress import shown_progress
-from converter.reference import Reference, parse_reference
-from converter.spool import Spool
-from converter.tables import iter_table
+from converter.reference import parse_reference
 from converter.traces import read_traces
-from store.errors import NotFound, UsageError
+from store.errors import UsageError
 from store.format.chunkindex import ChunkIndex
 from store.format.profile import ORIGINS, Profile
 from store.format.shownurl import shown
 from store.format.trace import Trace
-from store.interfaces import Objects
 from store.write.backends import open_backend
 from store.write.profilebuild import build_profile, check_name, merge_profiles
 from store.write.profilestore import add_profile, has_damage, read_profiles, remove_profiles
-from store.write.served import is_served, open_objects
 
-READ_LIMIT_S = 60.0
 RECORDING = ORIGINS.index("recording")
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A boot image, and the store of its profiles."""
-
-    view: BootView
-    store: str
-
-    @property
-    def image(self) -> bytes:
-        """Raw digest of the chunk index."""
-        return self.view.config.chunk_index
-
-    def open_objects(self) -> Objects:
-        """Return the store to be read, the first of several mirrors; the caller closes it."""
-        return open_objects(self.store.partition("|")[0], READ_LIMIT_S)
-
-
-def open_profiled(reference: Reference, store: str | None) -> Opened:
-    """Return a boot image and the URL of its store: ``store``, or what its boot config names.
-
-    Raises:
-        UsageError: it is no boot image, or names no store.
-        NotFound, FormatError, IntegrityError: there is no such image, or it is damaged.
-
-    """
-    with Spool() as spool:
-        view = read_boot_image(open_image(reference, spool), spool)
-    url = os.fsdecode(view.config.blob_store) if store is None else store
-    if not url:
-        raise UsageError(f"{reference}: the image names no store; give --store URL")
-    return Opened(view, url)
-
-
-def writable_store(url: str) -> str:
-    """Return the URL of a store that can be written.
-
-    Raises:
-        UsageError: it cannot, or these are several.
-
-    """
-    if "|" in url:
-        raise UsageError(
-            f"{shown(url)}: profiles are written to one store; give one of the mirrors by --store"
-        )
-    if is_served(url):
-        raise UsageError(
-            f"{shown(url)}: a web server cannot be written to; give the store that it serves by "
-            "--store"
-        )
-    return url
-
-
-def list_profiles(image: str, store: str | None, *, as_json: bool) -> int:
-    """Show which profiles the store has of a boot image; return 0.
-
-    Raises:
-        BootfsError: image or store cannot be read.
-
-    """
-    opened = open_profiled(parse_reference(image), store)
-    with closing(opened.open_objects()) as objects:
-        profiles = read_profiles(objects, opened.image)
-    facts = [describe(one, opened.view.index) for one in profiles]
-    if as_json:
-        print(json.dumps(facts))
-    elif facts:
-        columns = ("traces", "reads", "chunks", "plain", "stored", "hot_pack", "origin", "name")
-        rows = [(*(fact[name] for name in columns), _command(fact)) for fact in facts]
-        head = (*(name.replace("_", " ") for name in columns), "command")
-        print("\n".join(iter_table(head, rows)))
-    else:
-        print(f"no profiles of {opened.view.name} in {shown(opened.store)}")
-    return 0
-
-
-def describe(profile: Profile, index: ChunkIndex) -> dict[str, Any]:
-    """Return what a profile is; sizes are bytes, those of the chunks plain and in packs."""
-    chunks = [chunk for chunk in profile.chunks if chunk < index.chunk_count]
-    words = [word.decode("utf-8", "backslashreplace") for word in profile.command]
-    return {
-        "name": profile.name,
-        "command": words,
-        "origin": ORIGINS[profile.origin],
-        "traces": profile.traces,
-        "reads": len(profile.reads),
-        "chunks": len(chunks),
-        "plain": sum(index.plain_sizes[chunk] for chunk in chunks),
-        "stored": sum(index.stored_sizes[chunk] for chunk in chunks),
-        "hot_pack": profile.hot_pack_size,
-        "hot_pack_digest": f"sha256:{profile.hot_pack.hex()}" if profile.hot_pack_size else "",
-    }
-
-
-def show_profile(image: str, name: str | None, store: str | None, *, as_json: bool) -> int:
-    """Show which files a profile reads, in order; return 0.
-
-    Raises:
-        NotFound: the store has no such profile.
-        UsageError: it has several, and none is named.
-        BootfsError: image or store cannot be read.
-
-    """
-    opened = open_profiled(parse_reference(image), store)
-    with closing(opened.open_objects()) as objects:
-        profiles = read_profiles(objects, opened.image)
-    profile = _only(profiles, name, opened)
-    files = touched_files(opened.view, profile.reads)
-    facts = describe(profile, opened.view.index)
-    if as_json:
-        print(json.dumps(facts | {"files": [_file_json(file) for file in files]}))
-    else:
-        print("\n".join(_iter_shown(facts, files)))
-    return 0
-
-
-def _only(profiles: list[Profile], name: str | None, opened: Opened) -> Profile:
-    names = ", ".join(one.name for one in profiles) or "none"
-    found = [one for one in profiles if name is None or one.name == name]
-    if not found:
-        what = "no profile" if name is None else f"no profile {name!r}"
-        raise NotFound(f"{shown(opened.store)} has {what} of {opened.view.name}: {names}")
-    if len(found) > 1:
-        raise UsageError(f"{opened.view.name} has several profiles, give --name: {names}")
-    return found[0]
-
-
-def _iter_shown(facts: dict[str, Any], files: list[Touched]) -> Iterator[str]:
-    yield f"{facts['name']}: {_command(facts)}"
-    yield (
-        f"{facts['reads']:,} reads from {facts['traces']:,} starts ({facts['origin']}); "
-        f"{facts['chunks']:,} chunks, {facts['plain']:,} bytes, {facts['stored']:,} in packs, "
-        f"{facts['hot_pack']:,} in the hot pack"
-    )
-    yield ""
-    rows = [(file.size, file.read, _printable(_text(file.path))) for file in files]
-    yield from iter_table(("size", "read", "file"), rows)
-
-
-def _command(facts: dict[str, Any]) -> str:
-    return _printable(shlex.join(facts["command"]))
-
-
-def _file_json(file: Touched) -> dict[str, object]:
-    return {"path": _text(file.path), "size": file.size, "read": file.read}
-
-
-def _text(path: bytes) -> str:
-    return path.decode("utf-8", "surrogateescape")
-
-
-def _printable(text: str) -> str:
-    shown_text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown_text)
 
 
 def add_profiles(
@@ -246,7 +84,7 @@ def add_profiles(
     else:
         for fact in facts:
             print(
-                f"{fact['name']}: {fact['reads']:,} reads of {fact['traces']:,} starts, "
+                f"{printable(fact['name'])}: {fact['reads']:,} reads of {fact['traces']:,} starts, "
                 f"{fact['chunks']:,} chunks, {fact['plain'] / 1e6:.1f} MB; "
                 f"hot pack of {fact['hot_pack'] / 1e6:.1f} MB"
             )
@@ -303,7 +141,9 @@ def _free_name(command: tuple[bytes, ...], taken: set[str]) -> str:
     return name
 
 
-def remove(image: str, names: Sequence[str], store: str | None, *, removes_all: bool) -> int:
+def remove_from_store(
+    image: str, names: Sequence[str], store: str | None, *, removes_all: bool
+) -> int:
     """Remove profiles that are named, or all of a boot image; return 0.
 
     Raises:
@@ -322,7 +162,7 @@ def remove(image: str, names: Sequence[str], store: str | None, *, removes_all: 
     if was_damaged:
         print(f"the profiles of {opened.view.name} were damaged, and are removed, all of them")
     else:
-        print(f"removed: {', '.join(gone) or 'nothing'}")
+        print(f"removed: {', '.join(map(printable, gone)) or 'nothing'}")
     return 0
 
 

@@ -15,7 +15,9 @@ from converter.conditions import parse_condition
 from converter.images.daemon import read_image_id
 from converter.images.running import Recorded, Run, record_run
 from converter.pagenames import METADATA, touched_files
-from converter.profiling import Opened, describe, open_profiled, profiles_of, writable_store
+from converter.profileplace import Opened, open_profiled, writable_store
+from converter.profileviews import describe, printable
+from converter.profiling import profiles_of
 from converter.progress import Progress, shown_progress
 from converter.reference import DOCKER_DAEMON, parse_reference
 from converter.runoptions import RunOptions, parse_run_options
@@ -169,7 +171,7 @@ def _show(opened: Opened, done: list[Profile], runs: list[Recorded], *, as_json:
     for fact in facts:
         ready = " ".join(f"{seconds:.2f}" for seconds in fact["ready_s"])
         print(
-            f"{fact['name']}: ready after {ready} s; {fact['files']:,} files, "
+            f"{printable(fact['name'])}: ready after {ready} s; {fact['files']:,} files, "
             f"{fact['read'] / 1e6:.1f} MB read, {fact['chunks']:,} chunks of "
             f"{fact['plain'] / 1e6:.1f} MB, {fact['stored'] / 1e6:.1f} MB in packs; "
             f"hot pack of {fact['hot_pack'] / 1e6:.1f} MB"

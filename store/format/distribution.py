@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from store.errors import RemoteProtocolError, UsageError
 from store.format.http1 import Endpoint, parse_url, resolve_redirect
-from store.format.names import pack_name
+from store.format.names import hot_pack_name, pack_name, profiles_name
 from store.format.repositoryurl import SCHEMES, parse_place
 from store.format.shownurl import shown
 
@@ -16,6 +16,9 @@ _UNRESERVED = frozenset(
     b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 )  # RFC 3986, 2.3
 _TOKEN_ENDS = frozenset(" \t,=")
+PROFILES_TYPE = "application/vnd.bootfs.profiles.v1"
+"""Type of the artifact that has an image's profiles."""
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 
 
 class Challenge:
@@ -51,11 +54,52 @@ def parse_repository_url(url: str) -> tuple[Endpoint, str]:
 
 
 def blob_digest(name: str) -> str:
-    """Return the digest of the blob that is pack ``name``; empty where it is not a pack's name."""
+    """Return the digest of the blob that is pack or hot pack ``name``; empty for other names."""
     digest = name[-64:]
-    if len(digest) == 64 and _HEX.issuperset(digest) and name == pack_name(bytes.fromhex(digest)):
-        return f"sha256:{digest}"
+    if len(digest) == 64 and _HEX.issuperset(digest):
+        raw = bytes.fromhex(digest)
+        if name in (pack_name(raw), hot_pack_name(raw)):
+            return f"sha256:{digest}"
     return ""
+
+
+def profiles_tag(image: bytes) -> str:
+    """Return the tag of the profiles of the image with the chunk index of this raw digest."""
+    return f"bootfs-profiles-{image.hex()}"
+
+
+def profiles_image(name: str) -> bytes:
+    """Return the image whose profiles object ``name`` is; empty for other names."""
+    digest = name[-64:]
+    if len(digest) == 64 and _HEX.issuperset(digest):
+        raw = bytes.fromhex(digest)
+        if name == profiles_name(raw):
+            return raw
+    return b""
+
+
+def document_digest(manifest: dict[str, object], image: bytes, where: str) -> str:
+    """Return the digest of the blob that is the document of an image's profiles.
+
+    ``manifest`` is that of `profiles_tag`.
+
+    Raises:
+        RemoteProtocolError: it names none.
+
+    """
+    title = "org.opencontainers.image.title"
+    layers = manifest.get("layers")
+    if manifest.get("artifactType") == PROFILES_TYPE and isinstance(layers, list):
+        for layer in layers:
+            notes = layer.get("annotations") if isinstance(layer, dict) else None
+            if not isinstance(notes, dict) or notes.get(title) != profiles_name(image):
+                continue
+            digest = layer.get("digest")
+            if isinstance(digest, str) and len(digest) == 71 and digest[:7] == "sha256:":
+                if not _HEX.issuperset(digest[7:]):
+                    break
+                return digest
+    raise RemoteProtocolError(f"{where}: not the profiles of an image")
 
 
 def parse_challenges(value: str) -> list[Challenge]:
@@ -136,14 +180,20 @@ def _quoted(text: str) -> str:
 
 
 def encode_get(
-    endpoint: Endpoint, route: tuple[str, str], authorization: str, wanted: str = ""
+    endpoint: Endpoint,
+    route: tuple[str, str],
+    authorization: str,
+    wanted: str = "",
+    accepted: str = "",
 ) -> bytes:
-    """Return a GET request; ``authorization`` and ``wanted``, a Range, are left out when empty.
+    """Return a GET request.
 
+    ``authorization``, ``wanted``, a Range, and ``accepted``, a media type, are left out when empty.
     ``route`` is the target, and further header fields, each with its line's end.
     """
     target, more = route
     fields = {"Host": endpoint.authority, "Range": wanted, "Authorization": authorization}
+    fields["Accept"] = accepted
     lines = "".join(f"{name}: {text}\r\n" for name, text in fields.items() if text)
     return (
         f"GET {target} HTTP/1.1\r\n{lines}User-Agent: bootfs\r\n"

@@ -9,7 +9,15 @@ from _thread import allocate_lock
 from time import monotonic
 
 from store.errors import AccessDenied, BootfsError, PackNotFound, RemoteError, RemoteProtocolError
-from store.format.distribution import blob_digest, encode_get, parse_repository_url
+from store.format.distribution import (
+    MANIFEST_TYPE,
+    blob_digest,
+    document_digest,
+    encode_get,
+    parse_repository_url,
+    profiles_image,
+    profiles_tag,
+)
 from store.format.http1 import Endpoint, ResponseHead, resolve_redirect
 from store.read.connection import (
     CONNECT_LIMIT_S,
@@ -35,6 +43,8 @@ MOVED_LIMIT = 4096
 SHORT = 16 << 10
 """Bytes of an answer that are sooner read than another connection is made."""
 REDIRECTS = (301, 302, 303, 307, 308)
+MANIFEST_LIMIT = 1 << 20
+"""Of the manifest of an image's profiles, which has a line for each."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,7 +57,10 @@ if TYPE_CHECKING:
 
 
 class RegistrySource:
-    """Packs in the repository ``docker://HOST/REPOSITORY``; other objects are not read here."""
+    """Packs, hot packs and profiles in the repository ``docker://HOST/REPOSITORY``.
+
+    Other objects are not read here, and profiles are only streamed.
+    """
 
     read_ahead = 128 << 10
     """As for any server over a network."""
@@ -65,6 +78,7 @@ class RegistrySource:
         self._access = access
         self._endpoint, repository = parse_repository_url(url)
         self._blobs = f"/v2/{repository}/blobs"
+        self._manifests = f"/v2/{repository}/manifests"
         self._limit_s = read_limit_s
         self._authorities = authorities
         self._authorization = Authorization(self._endpoint, repository, auth, authorities, access)
@@ -118,39 +132,83 @@ class RegistrySource:
             check_head(head, offset, size, where)
             return connection.read_body(begun, size, arrived)
 
-        return self._fetch_blob(name, offset, size, read, limit_s, patience_s)
+        wanted = f"bytes={offset}-{offset + size - 1}"
+        return self._read(self._blob(name), wanted, where, read, limit_s, patience_s)
 
     def stream(self, name: str, limit: int, arrived: Callable[[memoryview], None]) -> int:
         """Give ``arrived`` a whole object as it comes; see `Streaming`."""
 
         def read(connection: Connection, head: ResponseHead, begun: bytes) -> int:
-            size = check_whole(head, limit, f"{self.location}: {name}")
+            size = check_whole(head, limit, where)
             connection.read_stream(begun, size, arrived)
             return size
 
-        return self._fetch_blob(name, 0, limit, read, STREAM_LIMIT_S, self._limit_s)
+        where = f"{self.location}: {name}"
+        image = profiles_image(name)
+        blob = f"{self._blobs}/{self._find_document(image)}" if image else self._blob(name)
+        wanted = f"bytes=0-{limit - 1}"
+        return self._read(blob, wanted, where, read, STREAM_LIMIT_S, self._limit_s)
 
-    def _fetch_blob(
+    def _blob(self, name: str) -> str:
+        """Return the target of the blob that an object is.
+
+        Raises:
+            PackNotFound: an object of this name is no blob.
+
+        """
+        digest = blob_digest(name)
+        if not digest:
+            raise PackNotFound(
+                f"{self.location}: {name}: a registry's blobs are packs, and this is no pack's name"
+            )
+        return f"{self._blobs}/{digest}"
+
+    def _find_document(self, image: bytes) -> str:
+        """Return the digest of the blob that has an image's profiles, by their tag.
+
+        Raises:
+            PackNotFound: there are none.
+            BootfsError: as `fetch`.
+
+        """
+        # Here, since who has no profiles needs no JSON.
+        from store.read.jsontext import parse_json_object
+
+        tag = profiles_tag(image)
+        where = f"{self.location}:{tag}"
+
+        def read(connection: Connection, head: ResponseHead, begun: bytes) -> bytes:
+            size = check_whole(head, MANIFEST_LIMIT, where)
+            return connection.read_body(begun, size, None)
+
+        limit_s = self._limit_s
+        target = f"{self._manifests}/{tag}"
+        data = self._read(target, "", where, read, limit_s, limit_s, MANIFEST_TYPE)
+        try:
+            manifest = parse_json_object(data)
+        except ValueError as error:
+            raise RemoteProtocolError(f"{where}: not a manifest: {error}") from None
+        return document_digest(manifest, image, where)
+
+    def _read(
         self,
-        name: str,
-        offset: int,
-        size: int,
+        target: str,
+        wanted: str,
+        where: str,
         read: Callable[[Connection, ResponseHead, bytes], T],
         limit_s: float,
         patience_s: float,
+        accepted: str = "",
     ) -> T:
-        """Ask for a range of a blob; return what ``read`` makes of the answer and its body."""
-        where = f"{self.location}: {name}"
-        digest = blob_digest(name)
-        if not digest:
-            raise PackNotFound(f"{where}: a registry's blobs are packs, and this is no pack's name")
+        """Ask for something; return what ``read`` makes of the answer and its body.
+
+        ``wanted`` is a Range, ``accepted`` the media type of a manifest; empty for none.
+        """
         deadline = monotonic() + limit_s
         begins = monotonic() + min(limit_s, patience_s)
-        blob = f"{self._blobs}/{digest}"
-        wanted = f"bytes={offset}-{offset + size - 1}"
-        connection, head, begun = self._ask_moved(blob, wanted, begins) or self._ask_registry(
-            blob, wanted, begins
-        )
+        # A manifest's tag may have moved on, which who was redirected to does not know.
+        moved = None if accepted else self._ask_moved(target, wanted, begins)
+        connection, head, begun = moved or self._ask_registry(target, wanted, begins, accepted)
         is_kept = False
         try:
             if head.status == 407 and self._access is not None:
@@ -165,7 +223,7 @@ class RegistrySource:
             is_kept = head.keeps_alive
         except BootfsError:
             # The next try asks the registry where to, whoever it was.
-            self._moved.pop(blob, None)
+            self._moved.pop(target, None)
             raise
         finally:
             if not is_kept:
@@ -196,7 +254,7 @@ class RegistrySource:
         return None
 
     def _ask_registry(
-        self, blob: str, wanted: str, begins: float
+        self, blob: str, wanted: str, begins: float, accepted: str
     ) -> tuple[Connection, ResponseHead, bytes]:
         """Ask the registry, let in by it, and whom it sends us to; return an answer.
 
@@ -208,7 +266,7 @@ class RegistrySource:
         renewals = 0
         while True:
             header = self._authorization.header
-            connection, head, begun = self._follow(blob, wanted, header, begins)
+            connection, head, begun = self._follow(blob, wanted, header, begins, accepted)
             if head.status not in (401, 403) or not self._is_ours(connection.endpoint):
                 return connection, head, begun
             self._finish(connection, head, begun)
@@ -222,13 +280,13 @@ class RegistrySource:
             renewals += 1
 
     def _follow(
-        self, blob: str, wanted: str, header: str, begins: float
+        self, blob: str, wanted: str, header: str, begins: float, accepted: str
     ) -> tuple[Connection, ResponseHead, bytes]:
         """Ask for a blob, and where the registry redirects to; without credentials there."""
         target, server = blob, self._endpoint
         for _ in range(REDIRECT_LIMIT + 1):
             sent = header if self._is_ours(server) else ""
-            connection, head, begun = self._ask(server, target, wanted, sent, begins)
+            connection, head, begun = self._ask(server, target, wanted, sent, begins, accepted)
             if head.status not in REDIRECTS:
                 if not self._is_ours(server) and head.status in (200, 206):
                     self._remember(blob, target, server)
@@ -248,14 +306,20 @@ class RegistrySource:
             self._moved[blob] = target, server
 
     def _ask(
-        self, server: Endpoint, target: str, wanted: str, header: str, begins: float
+        self,
+        server: Endpoint,
+        target: str,
+        wanted: str,
+        header: str,
+        begins: float,
+        accepted: str = "",
     ) -> tuple[Connection, ResponseHead, bytes]:
         """Send one request; return the connection, which the caller closes or keeps, and answer."""
         while True:
             connection = self._take(server, begins)
             try:
                 head, begun = connection.request(
-                    encode_get(server, connection.route(target), header, wanted)
+                    encode_get(server, connection.route(target), header, wanted, accepted)
                 )
             except Stale:
                 # Says nothing about the server: it only tired of an idle connection.

@@ -143,7 +143,7 @@ def parse_artifact(manifest: Manifest, what: str) -> Artifact | None:
     if not own <= objects.keys():
         raise FormatError(what, 0, "chunk index or bootstrap is not in it; push it again")
     for name in objects.keys() - own:
-        if not blob_digest(name) or blob_digest(name) != objects[name][0]:
+        if not name.startswith("packs/") or blob_digest(name) != objects[name][0]:
             raise FormatError(what, 0, f"{name!r:.100} is no object of this image")
     subject = document.get("subject")
     named = parse_descriptor(subject, f"{what}: subject").digest if subject else ""

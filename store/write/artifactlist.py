@@ -11,8 +11,10 @@ from store.write.registry.client import Repository
 from store.write.registry.manifest import Manifest, parse_descriptor
 
 WORKERS = 8
-_NOT_ASKED = re.compile(r"sha256-[0-9a-f]{64}|bootfs-[0-9a-f]{64}\.[0-9a-f]{32}\.image")
-"""Lists of referrers, and boot images: neither is an artifact or the index of one."""
+_NOT_ASKED = re.compile(
+    r"sha256-[0-9a-f]{64}|bootfs-[0-9a-f]{64}\.[0-9a-f]{32}\.image|bootfs-profiles-[0-9a-f]{64}"
+)
+"""Lists of referrers, boot images, and profiles: none is an artifact of an image or its index."""
 
 
 class ArtifactList:

@@ -18,6 +18,7 @@ from store.errors import (
     BootfsError,
     DigestMismatch,
     FormatError,
+    IntegrityError,
     PackNotFound,
     UnsupportedVersion,
 )
@@ -27,14 +28,17 @@ from store.format.names import (
     STORE_MARK,
     bootstrap_name,
     chunk_index_name,
+    hot_pack_name,
     manifest_name,
     pack_name,
+    profiles_name,
 )
 from store.format.packfile import HEADER, PackEntry, parse_header
 from store.interfaces import Listing, Objects
 from store.read.fetch import plain_of
 from store.write.catalogue import read_table
 from store.write.manifest import parse_manifest
+from store.write.profilestore import read_profiles
 from store.write.roots import Packs, check_is_store
 
 PIECE = 4 << 20
@@ -42,10 +46,12 @@ PIECE = 4 << 20
 READERS = 8
 """Threads at most: with more, memory and not the disk would be full."""
 
-KINDS = ("packs", "indexes", "bootstraps", "manifests")
+KINDS = ("packs", "indexes", "bootstraps", "manifests", "profiles", "hot")
+OPTIONAL = ("profiles", "hot")
+"""Kinds that only cost time where they are missing."""
 _NAME = re.compile(
     r"(?P<kind>packs)/([0-9a-f]{2})/(?P<pack>\2[0-9a-f]{62})"
-    r"|(?P<other>indexes|bootstraps|manifests)/(?P<image>[0-9a-f]{64})"
+    r"|(?P<other>indexes|bootstraps|manifests|profiles|hot)/(?P<image>[0-9a-f]{64})"
 )
 
 
@@ -182,6 +188,10 @@ class StoreCheck:
                 yield from self._try(bootstrap_name(image), self._check_bootstrap, image)
         for image in self.inventory.objects["manifests"]:
             yield from self._iter_image(image)
+        for digest in self.inventory.objects["hot"]:
+            yield from self._try(hot_pack_name(digest), self._check_hot_pack, digest)
+        for image in self.inventory.objects["profiles"]:
+            yield from self._iter_profiles(image)
 
     def _iter_damaged_packs(self, advance: Callable[[int], None]) -> Iterator[Problem]:
         packs = [pack for pack in self.inventory.objects["packs"] if pack not in self._whole]
@@ -227,6 +237,33 @@ class StoreCheck:
             hashed.update(self._backend.fetch(name, start, min(PIECE, size - start)))
         if hashed.digest() != pack:
             raise DigestMismatch(name, f"sha256:{pack.hex()}", f"sha256:{hashed.hexdigest()}")
+
+    def _check_hot_pack(self, digest: bytes) -> None:
+        name = hot_pack_name(digest)
+        hashed = hashlib.sha256()
+        size = self._backend.size(name)
+        for start in range(0, size, PIECE):
+            hashed.update(self._backend.fetch(name, start, min(PIECE, size - start)))
+        if hashed.digest() != digest:
+            raise DigestMismatch(name, f"sha256:{digest.hex()}", f"sha256:{hashed.hexdigest()}")
+
+    def _iter_profiles(self, image: bytes) -> Iterator[Problem]:
+        """Yield what is wrong with the profiles of an image, and which hot packs they lack."""
+        name = profiles_name(image)
+        try:
+            profiles = read_profiles(self._backend, image)
+        except (UnsupportedVersion, IntegrityError) as error:
+            is_damage = not isinstance(error, UnsupportedVersion)
+            yield Problem(name, str(error), is_fetchable=is_damage)
+            return
+        for one in profiles:
+            hot_pack = hot_pack_name(one.hot_pack)
+            if one.hot_pack_size and not self._backend.has(hot_pack) and self._backend.has(name):
+                yield Problem(
+                    hot_pack,
+                    f"missing, and profile {one.name!r} of {name} needs it: starts are slower; "
+                    "bootfs profile add makes it again",
+                )
 
     def _check_index(self, image: bytes) -> None:
         read_index(self._backend, image)

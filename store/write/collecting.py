@@ -8,19 +8,29 @@ then, and leaves no manifest.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from store.errors import BootfsError, NotFound, PackNotFound
-from store.format.names import manifest_name
+from store.errors import (
+    BootfsError,
+    IntegrityError,
+    NotFound,
+    PackNotFound,
+    UnsupportedVersion,
+)
+from store.format.names import hot_pack_name, manifest_name, profiles_name
 from store.interfaces import Backend
 from store.write.manifest import parse_manifest
+from store.write.profilestore import read_profiles
 from store.write.roots import MANIFESTS, Packs, Roots, check_is_store, needed_names
 
 GRACE_S = 24 * 3600.0
 """What is younger is left: longer than a conversion takes, and than it takes somebody to
 repeat one that was killed, which goes on with the packs it left."""
 
-_OBJECT = re.compile(r"packs/([0-9a-f]{2})/\1[0-9a-f]{62}|(indexes|bootstraps)/[0-9a-f]{64}")
+_OBJECT = re.compile(
+    r"packs/([0-9a-f]{2})/\1[0-9a-f]{62}|(indexes|bootstraps|profiles|hot)/[0-9a-f]{64}"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +79,9 @@ def collect(backend: Backend, grace_s: float, now_s: float, *, delete: bool) -> 
 
 
 def _find(backend: Backend, roots: Roots, grace_s: float, now_s: float) -> Collection:
-    needed = roots.needed()
-    found = Collection(images=sorted(roots.images))
     objects = [name for name in backend.iter_names("") if _OBJECT.fullmatch(name)]
+    needed = roots.needed() | _used_by_profiles(backend, roots.images, objects)
+    found = Collection(images=sorted(roots.images))
     for name in [*objects, *backend.iter_unfinished()]:
         if name in needed:
             continue
@@ -84,8 +94,35 @@ def _find(backend: Backend, roots: Roots, grace_s: float, now_s: float) -> Colle
     return found
 
 
+def _used_by_profiles(backend: Backend, images: Iterable[bytes], names: list[str]) -> set[str]:
+    """Return the names of the profiles of images, and of the hot packs that they name.
+
+    A document that is damaged is of no use to anybody, and goes as the others do that no
+    image needs.  What hot packs it names nobody can tell: while it is there all are left.
+    """
+    used: set[str] = set()
+    there = set(names)
+    is_certain = True
+    for image in images:
+        if profiles_name(image) not in there:
+            continue
+        try:
+            profiles = read_profiles(backend, image)
+        except UnsupportedVersion:
+            used.add(profiles_name(image))
+            is_certain = False
+        except IntegrityError:
+            is_certain = False
+        else:
+            used.add(profiles_name(image))
+            used |= {hot_pack_name(one.hot_pack) for one in profiles if one.hot_pack_size}
+    return used if is_certain else used | {name for name in names if name.startswith("hot/")}
+
+
 def forget(backend: Backend, image: bytes) -> None:
     """Remove an image from a store: its manifest; a collection takes what only it needed.
+
+    And its profiles, which are of no use without it.
 
     The grace period of that begins now.
 
@@ -105,8 +142,19 @@ def forget(backend: Backend, image: bytes) -> None:
     own = _read_if_sound(backend, manifest_name(image)) or (image, [])
     for name in sorted(needed_names(image, own[1]) - others):
         backend.refresh(name)
+    for name in _hot_packs_if_sound(backend, image):
+        backend.refresh(name)
     with backend.hold(alone=True):
-        backend.remove((manifest_name(image),))
+        backend.remove((manifest_name(image), profiles_name(image)))
+
+
+def _hot_packs_if_sound(backend: Backend, image: bytes) -> list[str]:
+    """Return the names of an image's hot packs; of damaged profiles none."""
+    try:
+        profiles = read_profiles(backend, image)
+    except (IntegrityError, UnsupportedVersion):
+        return []
+    return sorted({hot_pack_name(one.hot_pack) for one in profiles if one.hot_pack_size})
 
 
 def _read_if_sound(backend: Backend, name: str) -> tuple[bytes, Packs] | None:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from array import array
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from errno import EDQUOT, EFBIG, ENOSPC
 from typing import BinaryIO
 
-from store.errors import StorageFull
 from store.format.chunkindex import ChunkIndex
 from store.format.names import hot_pack_name
 from store.format.profile import Profile
@@ -19,6 +15,7 @@ from store.interfaces import Backend, Source
 from store.read.fetch import ChunkReader
 from store.write.profilebuild import ANALYSIS
 from store.write.profiles import LEVEL, QUICK_LEVEL, iter_hot_pack
+from store.write.temporary import temporary_file
 
 BATCH = 4 << 20
 """Plain bytes of chunks that are asked for at once; less than a `ChunkReader` keeps."""
@@ -47,7 +44,7 @@ def write_hot_pack(
     if not profile.chunks:
         return
     hashed = hashlib.sha256()
-    with _temporary() as file:
+    with temporary_file() as file:
         plain = read or _reader(index, backend, profile.chunks)
         level = QUICK_LEVEL if profile.origin == ANALYSIS else LEVEL
         for piece in iter_hot_pack(profile.chunks, _counted(plain, advance), level):
@@ -89,26 +86,6 @@ def _reader(index: ChunkIndex, source: Source, chunks: array[int]) -> Callable[[
         return bytes(held.pop(chunk))
 
     return read
-
-
-@contextmanager
-def _temporary() -> Iterator[BinaryIO]:
-    """Give a file that nobody else sees.
-
-    Raises:
-        StorageFull: the disk of temporary files is full.
-
-    """
-    with tempfile.TemporaryFile() as file:
-        try:
-            yield file
-        except OSError as error:
-            if error.errno not in (ENOSPC, EDQUOT, EFBIG):
-                raise
-            raise StorageFull(
-                f"{tempfile.gettempdir()}: {error.strerror}; make room there, or name another "
-                "directory by TMPDIR"
-            ) from None
 
 
 def _iter_file(file: BinaryIO, size: int) -> Iterator[bytes]:

@@ -107,8 +107,8 @@ def _profile(
 def merge_reads(series: Iterable[Sequence[Read]], page_count: int) -> list[Read]:
     """Return every page of an image of ``page_count`` pages that some starts read, once.
 
-    In the order of the first series; what another has beside it stands behind what came
-    before it there.  `READ_LIMIT` reads at most.
+    In the order of the first series; what another has beside it stands behind what it used
+    before that.  `READ_LIMIT` reads at most.
     """
     merged = _Merged()
     for reads in series:
@@ -135,18 +135,19 @@ class _Merged:
         self._ends: list[int] = []
         """Pages that are there without a gap, by page: a read that meets many leaves one."""
         self._at = 0
-        """Number of the read after which a series goes on."""
-        self._before = self._behind = -1
-        """Where a read brought something last, and the number of that."""
+        """Number of the read behind which a series goes on."""
+        self._series = 0
+        self._visitors = [0]
+        """By number: the last series that used the read."""
 
     def begin(self) -> None:
         """Begin another series."""
         self._at = 0
+        self._series += 1
 
     def add(self, first: int, end: int) -> None:
         """Add what is new of a read, behind the one before it."""
         starts, ends = self._starts, self._ends
-        self._before = self._behind = -1
         low = bisect_right(starts, first) - 1
         if low < 0 or ends[low] < first:
             low += 1
@@ -166,27 +167,28 @@ class _Merged:
         else:
             starts.insert(low, first)
             ends.insert(low, end)
-        self._at = self._number_of(end - 1)
+        self._visit(end - 1)
 
     def _insert(self, at: int, end: int, first: int) -> None:
         """Add pages of a read that began at page ``first``, which nobody has."""
-        before = self._number_of(at - 1) if at > first else self._at
-        if before == self._before:
-            # Behind what this same read has brought there already.
-            before = self._behind
-        else:
-            self._before = before
-        number = self._behind = len(self._reads)
+        if at > first:
+            self._visit(at - 1)
+        number = len(self._reads)
         self._reads.append((at, end - at))
-        self._next.append(self._next[before])
-        self._next[before] = number
+        self._next.append(self._next[self._at])
+        self._next[self._at] = number
+        self._visitors.append(self._series)
+        self._at = number
         place = bisect_right(self._firsts, at)
         self._firsts.insert(place, at)
         self._numbers.insert(place, number)
 
-    def _number_of(self, page: int) -> int:
-        """Return the number of the read that has a page; one must."""
-        return self._numbers[bisect_right(self._firsts, page) - 1]
+    def _visit(self, page: int) -> None:
+        """Go on behind the read that has a page, which there is, at its first use in a series."""
+        number = self._numbers[bisect_right(self._firsts, page) - 1]
+        if self._visitors[number] != self._series:
+            self._visitors[number] = self._series
+            self._at = number
 
     def reads(self) -> list[Read]:
         """Return all of them in order."""

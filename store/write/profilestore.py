@@ -148,7 +148,7 @@ def remove_profiles(backend: Backend, image: bytes, names: Sequence[str] | None)
             names = None
         for name in names or ():
             if _named(known, name) is None:
-                there = ", ".join(one.name for one in known) or "none"
+                there = ", ".join(repr(one.name) for one in known) or "none"
                 raise NotFound(f"{backend.location} has no profile {name!r} of the image: {there}")
         left = [one for one in known if names is not None and one.name not in names]
         if left:

@@ -9,11 +9,21 @@ from store.errors import (
     BootfsError,
     DigestMismatch,
     FormatError,
+    IntegrityError,
+    NotFound,
 )
 from store.format.chunkindex import BODY_LIMIT, HEADER
 from store.format.digest import check_digest
+from store.format.profile import DOCUMENT_LIMIT, parse_profiles
 from store.interfaces import Backend, Objects
-from store.write.checking import PIECE, Problem, iter_checked_frames, parse_name, read_index
+from store.write.checking import (
+    OPTIONAL,
+    PIECE,
+    Problem,
+    iter_checked_frames,
+    parse_name,
+    read_index,
+)
 from store.write.manifest import encode_manifest
 
 
@@ -21,10 +31,20 @@ def repair(backend: Backend, mirror: Objects, name: str) -> str:
     """Put object ``name`` of ``mirror`` into ``backend``; return why not, empty when it is there.
 
     What was there is replaced when all bytes of the other are verified and safe, and
-    stays otherwise.
+    stays otherwise; but what only costs time where it is missing is removed where the mirror
+    has it no better.
     """
     try:
         backend.replace(name, _iter_verified(backend, mirror, name))
+    except (NotFound, IntegrityError, FormatError) as error:
+        parsed = parse_name(name)
+        if parsed is None or parsed[0] not in OPTIONAL or not backend.has(name):
+            return str(error)
+        try:
+            backend.remove([name])
+        except BootfsError as refused:
+            return f"{error}; and it cannot be removed: {refused}"
+        return f"{error}; removed, since it only makes starts faster"
     except BootfsError as error:
         return str(error)
     return ""
@@ -43,7 +63,7 @@ def _iter_verified(backend: Backend, mirror: Objects, name: str) -> Iterator[byt
         raise FormatError(name, 0, "not the name of an object")
     kind, digest = parsed
     where = f"{mirror.location.rstrip('/')}/{name}"
-    if kind == "packs":
+    if kind in ("packs", "hot"):
         yield from _iter_pack(mirror, name, digest, where)
     elif kind == "bootstraps":
         index = read_index(backend, digest)
@@ -51,6 +71,11 @@ def _iter_verified(backend: Backend, mirror: Objects, name: str) -> Iterator[byt
     elif kind == "indexes":
         encoded = _fetch_whole(mirror, name, HEADER.size + BODY_LIMIT, where)
         check_digest(encoded, digest, where)
+        yield encoded
+    elif kind == "profiles":
+        # Which may be others than were here.
+        encoded = _fetch_whole(mirror, name, DOCUMENT_LIMIT, where)
+        parse_profiles(encoded, digest, where)
         yield encoded
     else:
         # No digest covers it, and all of it follows from the chunk index.

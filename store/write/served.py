@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import cast
 
 from store.errors import (
+    AccessDenied,
     BootfsError,
     ImageNotFound,
     PackNotFound,
@@ -12,11 +14,18 @@ from store.errors import (
     SizeMismatch,
     UsageError,
 )
-from store.format.names import STORE_MARK, STORE_MARK_TEXT, manifest_name
+from store.format.names import (
+    STORE_MARK,
+    STORE_MARK_TEXT,
+    hot_pack_name,
+    manifest_name,
+    profiles_name,
+)
 from store.format.shownurl import shown
 from store.interfaces import Objects, Source
 from store.write.backends import open_backend
 from store.write.hostsource import open_host_source
+from store.write.profilestore import read_profiles
 from store.write.roots import needed_names, read_packs
 
 BEYOND = 1 << 62
@@ -56,6 +65,27 @@ class SourceObjects:
     def close(self) -> None:
         """Let go of what is open."""
         self._source.close()
+
+
+def fetch_document(source: Source, name: str, limit: int) -> bytes:
+    """Return a whole small object of a source, which may know no sizes.
+
+    Raises:
+        SizeMismatch: it is larger than ``limit``.
+        PackNotFound, AccessDenied, RemoteError: as `Source.fetch`.
+
+    """
+    found = bytearray()
+    stream: Callable[[str, int, Callable[[memoryview], None]], int] | None
+    stream = getattr(source, "stream", None)
+    if stream is not None:
+        stream(name, limit, found.extend)
+        return bytes(found)
+    objects = cast("Objects", source)
+    size = objects.size(name)
+    if size > limit:
+        raise SizeMismatch(f"{source.location}/{name}", limit, size)
+    return objects.fetch(name, 0, size)
 
 
 def open_objects(url: str, read_limit_s: float) -> Objects:
@@ -123,6 +153,21 @@ class ImagesOf:
         """Let go of what is open."""
         self._objects.close()
 
+    def _used_by_profiles(self, image: bytes) -> set[str]:
+        """Return the names of an image's profiles, where it has some, and of their hot packs."""
+        try:
+            if not self.has(profiles_name(image)):
+                return set()
+            profiles = read_profiles(self, image)
+        except AccessDenied:
+            # Some servers say so of what they do not have, and most images have no profiles.
+            return set()
+        except BootfsError:
+            # Who looks at them finds the same, and says it.
+            profiles = []
+        names = {hot_pack_name(one.hot_pack) for one in profiles if one.hot_pack_size}
+        return names | {profiles_name(image)}
+
     def iter_names(self, prefix: str) -> Iterator[str]:
         """Yield the names below ``prefix`` that the images need, sorted; some may be missing."""
         names: set[str] = set()
@@ -132,5 +177,5 @@ class ImagesOf:
             except BootfsError:
                 # Who looks at manifest and chunk index finds the same, and says it.
                 packs = []
-            names |= needed_names(image, packs)
+            names |= needed_names(image, packs) | self._used_by_profiles(image)
         yield from sorted(name for name in names if name.startswith(prefix))

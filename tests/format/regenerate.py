@@ -29,8 +29,11 @@ from store.format.chunkindex import (
 )
 from store.format.digest import digest_of
 from store.format.packfile import HEADER, PackEntry, encode_header, encode_tail
+from store.format.profile import Profile
+from store.format.trace import ENTRY, encode_trace_head
 from store.write.manifest import encode_manifest
 from store.write.packwriter import compress
+from store.write.profiles import encode_profiles, iter_hot_pack
 from tests.support.stores import StoredImage
 from tests.support.trees import MemoryBlob, make_directory, make_file, make_link
 
@@ -97,6 +100,28 @@ def make_manifest() -> bytes:
     return encode_manifest(digest_of(b"chunk index"), packs)
 
 
+def make_profiles() -> bytes:
+    """Return profiles: one with a hot pack, and one with nothing but a name."""
+    full = Profile("postgres", [b"docker-entrypoint.sh", b"caf\xc3\xa9"])
+    full.origin, full.traces = 1, 3
+    full.reads = [(0, 4), (600, 32), (512, 1)]
+    full.chunks = array("I", [3, 0, 1])
+    full.hot_pack, full.hot_pack_size = hashlib.sha256(b"hot").digest(), 12345
+    return encode_profiles(digest_of(b"chunk index"), [full, Profile("x", [])])
+
+
+def make_hot_pack() -> bytes:
+    """Return a hot pack of `CHUNKS`, the last one first, with a flush in it."""
+    chunks = [CHUNKS[2] * 40, *CHUNKS[:2]]
+    return b"".join(iter_hot_pack(range(3), chunks.__getitem__))
+
+
+def make_trace() -> bytes:
+    """Return a trace of two reads, and the begin of a third."""
+    head = encode_trace_head(digest_of(b"chunk index"), [b"/bin/sh", b"-c", b""], 1_700_000_000)
+    return head + ENTRY.pack(0, 0, 4) + ENTRY.pack(250, 512, 32) + b"\1\2\3"
+
+
 def make_cuts() -> bytes:
     """Return, a line each, the sizes that streams are cut into."""
     lines = []
@@ -151,6 +176,9 @@ FILES = {
     "chunk-index-1.hex": make_chunk_index,
     "boot-config-1.hex": make_boot_config,
     "manifest-1.hex": make_manifest,
+    "profiles-1.hex": make_profiles,
+    "hot-pack-1.hex": make_hot_pack,
+    "trace-1.hex": make_trace,
     "cuts-1.txt": make_cuts,
     "conversion-1.txt": make_conversion,
 }

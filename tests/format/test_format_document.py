@@ -9,7 +9,8 @@ from struct import Struct, calcsize
 import pytest
 
 from boot.lease import journal
-from store.format import bootconfig, chunkindex, erofslayout, packfile
+from store.format import bootconfig, chunkindex, erofslayout, packfile, profile, trace
+from store.format.distribution import PROFILES_TYPE, profiles_tag
 from store.format.names import (
     STORE_MARK_TEXT,
     bootstrap_name,
@@ -17,6 +18,14 @@ from store.format.names import (
     manifest_name,
 )
 from store.write.artifact import artifact_tag, boot_image_tag, encode_artifact, encode_document
+from store.write.profileartifact import (
+    DOCUMENT_TYPE,
+    HOT_PACK_TYPE,
+    encode_profile_artifact,
+    parse_profile_artifact,
+)
+from store.write.profilebuild import PLAIN_LIMIT
+from store.write.profiles import FLUSH
 from store.write.registry.manifest import Descriptor
 from tests.format.regenerate import read
 
@@ -56,6 +65,10 @@ CASES = [
     ("Pack, version 1", 1, packfile.ENTRY),
     ("Pack, version 1", 2, packfile.FOOTER),
     ("Chunk index, version 1", 0, chunkindex.HEADER),
+    ("Profiles, version 1", 0, profile.HEADER),
+    ("Profiles, version 1", 1, profile.PROFILE),
+    ("Trace, version 1", 0, trace.HEADER),
+    ("Trace, version 1", 1, trace.ENTRY),
     ("Boot config, version 1", 0, bootconfig.HEADER),
     ("Boot config, version 1", 1, bootconfig.FIELD),
     ("Journal", 0, journal.HEADER),
@@ -117,6 +130,36 @@ def test_the_example_is_the_golden_file() -> None:
 def test_numbers_in_the_text_are_those_of_the_code(said: str) -> None:
     assert said in TEXT
     assert packfile.CHUNK_LIMIT == 1 << 20
+
+
+def test_limits_of_profiles_are_those_of_the_code() -> None:
+    text = sections()["Profiles, version 1"]
+    assert f"number of profiles, at most {profile.PROFILE_LIMIT} |" in text
+    assert f"reads, at most {profile.READ_LIMIT:,} |" in text
+    assert f"chunks, at most {profile.CHUNK_LIMIT:,} |" in text
+    assert f"size of the name, 1 to {profile.NAME_LIMIT} |" in text
+    assert f"size of the command, at most {trace.COMMAND_LIMIT:,} |" in text
+    assert f"hot pack, at most {profile.HOT_PACK_LIMIT >> 30} GiB;" in text
+    assert f"body, at most {profile.BODY_LIMIT >> 20} MiB |" in text
+    assert f"{profile.DOCUMENT_LIMIT >> 20} MiB at most; it is empty" in text
+    hot = sections()["Hot pack, version 1"]
+    assert f"window of {profile.WINDOW >> 20} MiB at most" in hot
+    assert f"{FLUSH >> 10} KiB or more" in hot
+    assert f"no more than {PLAIN_LIMIT >> 30} GiB" in hot
+    assert f"at most {trace.ENTRY_LIMIT:,} entries" in sections()["Trace, version 1"]
+
+
+def test_the_artifact_of_profiles_is_as_said() -> None:
+    section = sections()["Store in a registry, version 1"]
+    image, blob = b"\1" * 32, (f"sha256:{'02' * 32}", 9)
+    made = encode_profile_artifact(image, blob, [(b"\3" * 32, 7)])
+    assert parse_profile_artifact(made, image, "it") == {
+        f"profiles/{image.hex()}": blob,
+        f"hot/{'03' * 32}": (f"sha256:{'03' * 32}", 7),
+    }
+    for said in (PROFILES_TYPE, DOCUMENT_TYPE, HOT_PACK_TYPE):
+        assert f"`{said}`" in section and said in made.data.decode()
+    assert f"| `{profiles_tag(image).replace(image.hex(), 'HEX')}` |" in section
 
 
 def test_links_lead_somewhere() -> None:

@@ -3,11 +3,14 @@
 import hashlib
 
 import pytest
+from zstandard import ZstdDecompressor
 
 from store.format.bootconfig import parse_boot_config
 from store.format.chunkindex import BLOCK, HOLE, parse_chunk_index
 from store.format.digest import digest_of
 from store.format.packfile import FOOTER, HEADER, parse_footer, parse_header, parse_table
+from store.format.profile import WINDOW, Profile, parse_profiles
+from store.format.trace import parse_trace
 from store.read.fetch import plain_of
 from store.write.manifest import parse_manifest
 from tests.format.regenerate import CHUNKS, FILES, GOLDEN, noise, read
@@ -48,6 +51,34 @@ def test_chunk_index_1() -> None:
     assert list(index.offsets) == [16, 1016, 500, 2000]
     assert list(index.place_chunks) == [0, 1, HOLE, 0, 2, 3]
     assert [at / BLOCK for at in index.starts] == [0, 1, 3, 6, 7, 8 + 100 / BLOCK, 9]
+
+
+def test_profiles_1() -> None:
+    full, empty = parse_profiles(read("profiles-1.hex"), digest_of(b"chunk index"), "it")
+    assert (full.name, full.command) == ("postgres", [b"docker-entrypoint.sh", b"caf\xc3\xa9"])
+    assert (full.origin, full.traces) == (1, 3)
+    assert full.reads == [(0, 4), (600, 32), (512, 1)] and list(full.chunks) == [3, 0, 1]
+    assert (full.hot_pack, full.hot_pack_size) == (hashlib.sha256(b"hot").digest(), 12345)
+    bare = Profile("x", [])
+    assert all(getattr(empty, name) == getattr(bare, name) for name in Profile.__slots__)
+
+
+def test_hot_pack_1() -> None:
+    """What a reader has at the flush is whole chunks."""
+    data, plain = read("hot-pack-1.hex"), CHUNKS[2] * 40 + CHUNKS[0] + CHUNKS[1]
+    assert ZstdDecompressor(max_window_size=WINDOW).decompressobj().decompress(data) == plain
+    sizes = set()
+    for end in range(len(data)):
+        got = ZstdDecompressor(max_window_size=WINDOW).decompressobj().decompress(data[:end])
+        assert plain.startswith(got)
+        sizes.add(len(got))
+    assert len(CHUNKS[2] * 40) in sizes
+
+
+def test_trace_1() -> None:
+    trace = parse_trace(read("trace-1.hex"), "it")
+    assert (trace.image, trace.command) == (digest_of(b"chunk index"), [b"/bin/sh", b"-c", b""])
+    assert (trace.begun_s, trace.reads) == (1_700_000_000, [(0, 0, 4), (250, 512, 32)])
 
 
 def test_boot_config_1() -> None:

@@ -18,7 +18,7 @@ import zstandard
 
 from converter.tarformat import BLOCK as TAR_BLOCK
 from converter.tarformat import FieldError, parse_number
-from store.format import bootconfig, chunkindex, erofslayout, packfile
+from store.format import bootconfig, chunkindex, erofslayout, packfile, profile
 from store.format.crc32c import update_crc32c
 from store.format.digest import digest_of
 from tests.fuzz.registry import Change
@@ -84,7 +84,7 @@ def dress_chunk_index(data: bytes, random: Random) -> bytes:
     if fields[12] != fields[13]:
         # A frame can claim any size.
         with suppress(zstandard.ZstdError, MemoryError):
-            body = zstandard.ZstdDecompressor().decompress(body, max_output_size=1 << 16)
+            body = zstandard.zstandard.ZstdDecompressor().decompress(body, max_output_size=1 << 16)
     if not _does(random):
         return data
     bootstrap = fields[4] % (3 * chunkindex.FRAME) or 1
@@ -174,6 +174,33 @@ class _Columns:
         column: array[int] = array(kind)
         column.frombytes(self.bytes(count * column.itemsize))
         return column
+
+
+def dress_profiles(data: bytes, random: Random) -> bytes:
+    """Change a byte of the body of a document of profiles, or a number; set digests and sizes."""
+    if len(data) < profile.HEADER.size:
+        return data
+    head = bytearray(data[: profile.HEADER.size])
+    stored = data[profile.HEADER.size :]
+    try:
+        # `max_output_size` is for frames that do not say how large they are.
+        body = bytearray(zstandard.ZstdDecompressor().decompress(stored, max_output_size=1 << 20))
+    except zstandard.ZstdError:
+        return data
+    at = 0
+    while at + profile.PROFILE.size <= len(body):
+        fields = list(profile.PROFILE.unpack_from(body, at))
+        if _does(random):
+            number = random.randrange(7)
+            fields[number] = any_number(random, (8, 8, 16, 32, 32, 32, 64)[number])
+            profile.PROFILE.pack_into(body, at, *fields)
+        at += profile.PROFILE.size + fields[0] + fields[2] + 8 * fields[4] + 4 * fields[5]
+    if body and _does(random):
+        body[random.randrange(len(body))] = random.randrange(256)
+    stored = zstandard.ZstdCompressor(write_content_size=False).compress(bytes(body))
+    struct.pack_into("<I", head, 12, len(body))
+    head[48:80] = digest_of(stored)
+    return bytes(head) + stored
 
 
 def dress_boot_config(data: bytes, random: Random) -> bytes:

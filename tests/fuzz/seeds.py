@@ -24,8 +24,10 @@ from boot.lease import journal
 from converter.erofswriter import write_bootstrap
 from converter.tree import Node
 from store.format.chunkindex import encode_chunk_index
+from store.format.digest import digest_of
 from store.format.names import bootstrap_name, chunk_index_name, manifest_name
 from store.write.artifact import encode_artifact
+from store.write.profiles import encode_profiles
 from store.write.registry.manifest import OCI_MANIFEST, Descriptor
 from tests.fuzz.corpus import add_to_corpus
 from tests.fuzz.dressing import join_parts
@@ -236,6 +238,9 @@ def seeds() -> dict[str, list[bytes]]:
     return {
         "pack": [golden("pack-1")],
         "chunk-index": [golden("chunk-index-1"), index, packed],
+        "profiles": [golden("profiles-1"), encode_profiles(digest_of(b"chunk index"), []),
+                     golden("profiles-1")[:-1]],
+        "trace": [golden("trace-1"), golden("trace-1")[:64]],
         "boot-config": [golden("boot-config-1")],
         "zstd-frame": [struct.pack("<I", 45) + frame],
         "store-manifest": [manifest],

@@ -14,7 +14,7 @@ from converter.erofswriter import write_bootstrap
 from converter.structure import check_structure
 from converter.tree import Content, Node, Segment
 from store.errors import FormatError, IntegrityError, UnsupportedEntry
-from store.format import packfile
+from store.format import packfile, profile
 from store.format.bootconfig import encode_boot_config, parse_boot_config
 from store.format.chunkindex import (
     BLOCK,
@@ -25,23 +25,35 @@ from store.format.chunkindex import (
     encode_chunk_index,
     parse_chunk_index,
 )
-from store.format.digest import DIGEST_SIZE
+from store.format.digest import DIGEST_SIZE, digest_of
 from store.format.erofs import Image, Inode
 from store.format.names import bootstrap_name, chunk_index_name, manifest_name, pack_name
 from store.format.packfile import CHUNK_LIMIT
+from store.format.profile import choose_profile, parse_profiles
+from store.format.trace import (
+    COMMAND_LIMIT,
+    ENTRY,
+    encode_command,
+    encode_trace_head,
+    parse_trace,
+)
 from store.format.zstdframe import decompress
 from store.write.artifact import artifact_tag, encode_artifact, parse_artifact
 from store.write.manifest import encode_manifest, parse_manifest
+from store.write.profilebuild import merge_profiles, merge_reads
+from store.write.profiles import encode_profiles
 from store.write.registry.manifest import OCI_MANIFEST, Descriptor, Manifest
 from tests.fuzz.dressing import (
     dress_boot_config,
     dress_bootstrap,
     dress_chunk_index,
     dress_pack,
+    dress_profiles,
     dress_zstd,
     edit_bootstrap,
 )
 from tests.fuzz.registry import target
+from tests.support.stores import make_index
 
 
 @target("pack", dress=dress_pack)
@@ -135,6 +147,66 @@ def check_zstd_frame(data: bytes) -> bool:
         return False
     assert len(plain) == size
     assert decompress(ZstdCompressor().compress(plain), size, "frame") == plain
+    return True
+
+
+IMAGE = digest_of(b"chunk index")
+"""Of the profiles that are fuzzed: that of the golden files."""
+
+
+@target("profiles", dress=dress_profiles, memory=200 << 20, steps=1_000_000)
+def check_profiles(data: bytes) -> bool:
+    try:
+        found = parse_profiles(data, IMAGE, "profiles")
+    except (FormatError, IntegrityError):
+        return False
+    for one in found:
+        assert 0 < len(one.name.encode()) <= profile.NAME_LIMIT
+        assert len(encode_command(one.command)) <= COMMAND_LIMIT
+        assert len(one.reads) <= profile.READ_LIMIT and len(one.chunks) <= profile.CHUNK_LIMIT
+        assert 0 <= one.hot_pack_size <= profile.HOT_PACK_LIMIT
+        assert len(one.hot_pack) == DIGEST_SIZE and one.origin < len(profile.ORIGINS)
+    again = parse_profiles(encode_profiles(IMAGE, found), IMAGE, "profiles")
+    for one, other in zip(found, again, strict=True):
+        for name in profile.Profile.__slots__:
+            assert getattr(one, name) == getattr(other, name), name
+    for name, command in (("", [b"a", b"b"]), ("a", []), ("", [])):
+        chosen = choose_profile(found, name, command)
+        assert chosen is None or chosen in found
+    _check_merged(found)
+    return True
+
+
+def _check_merged(found: list[profile.Profile]) -> None:
+    """Assert that what profiles say is clipped to the image, whatever that is."""
+    index = make_index()
+    end = (index.data_start + index.data_size) // BLOCK
+    for one in found:
+        both = merge_profiles(index, one, found[0])
+        assert all(0 <= first < first + pages <= end for first, pages in both.reads)
+        assert len(both.reads) <= profile.READ_LIMIT
+        assert len(set(both.chunks)) == len(both.chunks) <= index.chunk_count
+        assert all(chunk < index.chunk_count for chunk in both.chunks)
+
+
+@target("trace")
+def check_trace(data: bytes) -> bool:
+    try:
+        found = parse_trace(data, "trace")
+    except FormatError:
+        return False
+    assert len(found.image) == DIGEST_SIZE and len(found.reads) * ENTRY.size <= len(data)
+    head = encode_trace_head(found.image, found.command, found.begun_s)
+    again = head + b"".join(ENTRY.pack(*read) for read in found.reads)
+    # But for a field that means nothing yet.
+    assert data[:12] + again[12:16] + data[16 : len(again)] == again
+    assert len(data) - len(again) < ENTRY.size
+    reads = [(first, pages) for _, first, pages in found.reads]
+    merged = merge_reads([reads], 1 << 20)
+    covered = sorted(merged)
+    assert all(a + n <= b for (a, n), (b, _) in pairwise(covered))
+    asked = {page for first, pages in reads for page in range(first, min(first + pages, 64))}
+    assert {p for a, n in merged for p in range(a, min(a + n, 64))} == asked
     return True
 
 

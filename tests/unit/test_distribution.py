@@ -10,14 +10,18 @@ import pytest
 
 from store.errors import RemoteProtocolError, UsageError
 from store.format.distribution import (
+    PROFILES_TYPE,
     blob_digest,
+    document_digest,
     encode_get,
     encode_query,
     parse_challenges,
     parse_repository_url,
+    profiles_image,
+    profiles_tag,
 )
 from store.format.http1 import parse_url
-from store.format.names import chunk_index_name, pack_name
+from store.format.names import chunk_index_name, hot_pack_name, pack_name, profiles_name
 from store.read.dockerconfig import read_credentials
 
 
@@ -46,6 +50,50 @@ def test_a_url_names_a_repository(url: str, server: str) -> None:
 def test_other_urls_name_none(url: str) -> None:
     with pytest.raises(UsageError, match="give docker://HOST/REPOSITORY"):
         parse_repository_url(url)
+
+
+def test_hot_packs_are_blobs_and_profiles_have_a_tag() -> None:
+    raw = bytes(range(32))
+    assert blob_digest(hot_pack_name(raw)) == f"sha256:{raw.hex()}"
+    assert blob_digest(profiles_name(raw)) == "" and profiles_image(profiles_name(raw)) == raw
+    assert profiles_tag(raw) == f"bootfs-profiles-{raw.hex()}"
+    for other in ("", "profiles/", hot_pack_name(raw), profiles_name(raw).upper()):
+        assert profiles_image(other) == b""
+
+
+def artifact(**changes: object) -> dict[str, object]:
+    """Return the manifest of profiles of image 1, of two layers, with the first one changed."""
+    layer: dict[str, object] = {
+        "digest": f"sha256:{'a' * 64}",
+        "annotations": {"org.opencontainers.image.title": profiles_name(b"\1" * 32)},
+    }
+    title = {"org.opencontainers.image.title": hot_pack_name(b"\2" * 32)}
+    other = {"digest": f"sha256:{'02' * 32}", "annotations": title}
+    return {"artifactType": PROFILES_TYPE, "layers": [other, layer | changes]}
+
+
+def test_the_document_of_profiles_is_found_by_its_title() -> None:
+    assert document_digest(artifact(), b"\1" * 32, "it") == f"sha256:{'a' * 64}"
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        {},
+        artifact() | {"artifactType": "application/vnd.bootfs.profiles.v2"},
+        artifact() | {"layers": None},
+        artifact() | {"layers": [None, 1, []]},
+        artifact(annotations=None),
+        artifact(annotations={"org.opencontainers.image.title": profiles_name(b"\2" * 32)}),
+        artifact(digest=None),
+        artifact(digest=f"sha256:{'a' * 63}/"),
+        artifact(digest=f"sha256:{'a' * 63}"),
+        artifact(digest=f"sha512:{'a' * 64}"),
+    ],
+)
+def test_other_manifests_have_no_profiles(manifest: dict[str, object]) -> None:
+    with pytest.raises(RemoteProtocolError, match="it: not the profiles of an image"):
+        document_digest(manifest, b"\1" * 32, "it")
 
 
 def test_packs_are_blobs_and_nothing_else_is() -> None:

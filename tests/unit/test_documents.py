@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -56,16 +57,25 @@ def test_every_variable_of_the_boot_is_in_the_readme() -> None:
 
 
 def _commands() -> dict[str, argparse.ArgumentParser]:
-    for action in build_parser()._actions:
+    """Return the parsers of all subcommands, and of their own, by their words."""
+    found = dict(_below(build_parser()))
+    assert found, "the command line has no subcommands"
+    return found
+
+
+def _below(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            return dict(action.choices)
-    raise AssertionError("the command line has no subcommands")
+            for name, choice in action.choices.items():
+                yield name, choice
+                yield from ((f"{name} {words}", below) for words, below in _below(choice))
 
 
 def test_every_subcommand_and_its_options_are_in_the_readme() -> None:
     readme = (TOP / "README.md").read_text()
     for name, parser in _commands().items():
-        assert f"bootfs {name} " in readme
+        *_, last = name.split()
+        assert f"bootfs {name} " in readme or (" " in name and f"`{last}`" in readme)
         options = {o for a in parser._actions for o in a.option_strings if o.startswith("--")}
         assert [o for o in sorted(options - {"--help"}) if o not in readme] == []
 

@@ -168,7 +168,9 @@ class DirectoryBackend:
             changed.add(path.parent)
         # Directories stay, also empty ones: somebody may be about to write into them.
         for directory in changed:
-            _sync_directory(directory)
+            # Of a kind that the store has nothing of there may be none.
+            if directory.is_dir():
+                _sync_directory(directory)
 
     @contextmanager
     def hold(self, *, alone: bool) -> Iterator[None]:

@@ -13,13 +13,14 @@ from contextlib import AbstractContextManager, nullcontext
 from threading import Lock
 
 from store.errors import DigestMismatch, NotFound, PackNotFound, SizeMismatch, UsageError
-from store.format.distribution import blob_digest
+from store.format.distribution import blob_digest, profiles_image
 from store.format.names import (
     STORE_MARK,
     STORE_MARK_TEXT,
     bootstrap_name,
     chunk_index_name,
     manifest_name,
+    profiles_name,
 )
 from store.format.shownurl import shown
 from store.write.artifact import (
@@ -33,13 +34,19 @@ from store.write.artifact import (
 from store.write.artifactlist import ArtifactList
 from store.write.artifactremoval import find_boot_image, plan_removal, remove_planned
 from store.write.manifest import parse_manifest
+from store.write.profileartifact import ProfileArtifacts
 from store.write.registry import open_repository
 from store.write.registry.answers import Refused
 from store.write.registry.client import Repository
 from store.write.registry.endpoint import parse_endpoint
 from store.write.registry.manifest import Descriptor
-from store.write.registry.uploads import Held
+from store.write.registry.uploads import Held, Kept
 from store.write.roots import MANIFESTS
+from store.write.temporary import temporary_file
+
+HOT_PACKS = "hot/"
+OF_PROFILES = ("profiles/", HOT_PACKS)
+"""What names of objects begin with that an artifact of profiles has."""
 
 
 class RegistryBackend:
@@ -55,6 +62,7 @@ class RegistryBackend:
         """Whether the boot image will be elsewhere: what others have is then not its own."""
         self.repository = open_repository(url)
         self._list = ArtifactList(self.repository)
+        self._profiles = ProfileArtifacts(self.repository)
         self._others: list[tuple[str, Repository, ArtifactList]] = []
         self._lock = Lock()
         self._is_read = False
@@ -109,6 +117,8 @@ class RegistryBackend:
         digest = blob_digest(name)
         if digest:
             return self.repository.blob_size(digest) is not None
+        if profiles_image(name):
+            return self._profiles.find(name) is not None
         if name in self._written:
             return True
         if self._is_named(name):
@@ -171,6 +181,11 @@ class RegistryBackend:
             return "", len(STORE_MARK_TEXT)
         if name in self._written:
             return self._written[name]
+        if profiles_image(name):
+            document = self._profiles.find(name)
+            if document is None:
+                raise PackNotFound(f"{self.location}: {name} does not exist")
+            return document
         self._artifacts()
         for artifacts in (self._list, *(there for _, _, there in self._others)):
             found = artifacts.find(name)
@@ -209,6 +224,8 @@ class RegistryBackend:
             names |= {name for name in there.names() if blob_digest(name)}
         if self._is_made or self._artifacts():
             names.add(STORE_MARK)
+        if any(kind.startswith(prefix) or prefix.startswith(kind) for kind in OF_PROFILES):
+            names.update(self._profiles.iter_names())
         yield from sorted(name for name in names if name.startswith(prefix))
 
     def _artifacts(self) -> list[Artifact]:
@@ -232,7 +249,13 @@ class RegistryBackend:
 
     def replace(self, name: str, pieces: Iterator[bytes]) -> None:
         """Write an object, and with a store manifest the artifact of its image; see `Backend`."""
+        if name.startswith(HOT_PACKS):
+            self._write_hot_pack(name, pieces)
+            return
         data = b"".join(pieces)
+        if profiles_image(name):
+            self._profiles.write(name, data)
+            return
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
         expected = blob_digest(name)
         if expected and digest != expected:
@@ -242,6 +265,20 @@ class RegistryBackend:
             self._write_artifact(data, (digest, len(data)))
         else:
             self._written[name] = digest, len(data)
+
+    def _write_hot_pack(self, name: str, pieces: Iterator[bytes]) -> None:
+        """Write an object that may be too large for memory."""
+        hashed = hashlib.sha256()
+        with temporary_file() as file:
+            for piece in pieces:
+                hashed.update(piece)
+                file.write(piece)
+            content = Kept(file)
+            digest = f"sha256:{hashed.hexdigest()}"
+            if digest != blob_digest(name):
+                raise DigestMismatch(f"{self.location}: {name}", blob_digest(name), digest)
+            self.repository.push_blob(digest, content)
+        self._written[name] = digest, content.size
 
     def _write_artifact(self, data: bytes, blob: Blob) -> None:
         image, packs = parse_manifest(data)
@@ -302,6 +339,8 @@ class RegistryBackend:
         for name in names:
             if name.startswith(MANIFESTS):
                 self._remove_image(name)
+            elif profiles_image(name):
+                self._profiles.remove(name)
             elif self._written.pop(name, None) is None and self.has(name):
                 raise UsageError(
                     f"{self.location}: {name} is a blob, which only the registry frees: run its "
@@ -314,10 +353,13 @@ class RegistryBackend:
 
     def _remove_artifacts(self, doomed: set[str]) -> list[str]:
         """Remove artifacts, and what goes with them; return the user's tags that went."""
+        images = {a.image for a in self._artifacts() if a.digest in doomed}
         removal = plan_removal(self._list, doomed)
         tags = self._list.tags_of(removal.indexes | removal.boot_images)
         remove_planned(self.repository, removal)
         self._read()
+        for image in images - {a.image for a in self._artifacts()}:
+            self._profiles.remove(profiles_name(image))
         return tags
 
     def find_subject(self, image: bytes, digest: str) -> str:

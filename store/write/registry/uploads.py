@@ -7,11 +7,12 @@ adds to it, PUT ends it and states the digest.  Until then the blob does not exi
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import BinaryIO, Protocol
 from urllib.parse import quote, urljoin
 
 from store.errors import (
@@ -55,6 +56,19 @@ class Held:
     def pread(self, offset: int, size: int) -> bytes:
         """Return exactly ``size`` bytes from ``offset``."""
         return self._data[offset : offset + size]
+
+
+class Kept:
+    """Content that is in a file, which stays the caller's."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        file.flush()
+        self._fd = file.fileno()
+        self.size = os.fstat(self._fd).st_size
+
+    def pread(self, offset: int, size: int) -> bytes:
+        """Return exactly ``size`` bytes from ``offset``."""
+        return os.pread(self._fd, size, offset)
 
 
 @dataclass(frozen=True, slots=True)
