@@ -85,7 +85,8 @@ def add_analysed(
     else:
         print(
             f"{printable(fact['name'])}: {fact['reads']:,} reads told from the image, "
-            f"{fact['chunks']:,} chunks, {fact['plain'] / 1e6:.1f} MB; hot pack of {fact['hot_pack'] / 1e6:.1f} MB"
+            f"{fact['chunks']:,} chunks, {fact['plain'] / 1e6:.1f} MB; "
+            f"hot pack of {fact['hot_pack'] / 1e6:.1f} MB"
         )
     return 0
 

@@ -263,7 +263,14 @@ def parse_count(text: str) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    options = build_parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    words: list[str] = []
+    if given[:1] == ["trace"] and "--" in given:
+        # argparse would take the arguments of the workload for its own.
+        at = given.index("--")
+        given, words = given[:at], given[at + 1 :]
+    options = build_parser().parse_args(given)
+    options.words = words
     with _ended_by_signals():
         return _run(options)
 

@@ -29,9 +29,9 @@ class TraceWish:
 
 
 def add_trace_options(command: argparse.ArgumentParser) -> None:
-    """Give a command the options that `trace_wish` takes."""
+    """Give a command the options that `trace_wish` takes; what follows ``--`` is in ``words``."""
+    command.usage = "bootfs trace [OPTION…] IMAGE [-- CMD…]"
     command.add_argument("image", metavar="IMAGE", help="a boot image that the local engine has")
-    command.add_argument("words", metavar="CMD", nargs="*", help="as of docker run, after --")
     command.add_argument(
         "--store", metavar="URL", help="its store, to be written (default: the one it names)"
     )

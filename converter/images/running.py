@@ -34,6 +34,10 @@ BOOT_OPTIONS: dict[str, list[str]] = {
 """What a boot image needs for mode ``erofs``."""
 
 
+class _Stream(Iterator[bytes], Protocol):
+    def close(self) -> None: ...
+
+
 class _Api(Protocol):
     """What is used of docker-py's ``APIClient``."""
 
@@ -43,7 +47,7 @@ class _Api(Protocol):
 
     def start(self, container: str) -> None: ...
 
-    def attach(self, container: str, **options: Any) -> Iterator[bytes]: ...
+    def attach(self, container: str, **options: Any) -> _Stream: ...
 
     def inspect_container(self, container: str) -> JsonObject: ...
 
@@ -78,8 +82,9 @@ class Recorded:
 class _Output:
     """What a container writes, both streams together; ``text`` is waited for."""
 
-    def __init__(self, pieces: Iterator[bytes], text: bytes) -> None:
+    def __init__(self, pieces: _Stream, text: bytes) -> None:
         self.found = Event()
+        self._pieces = pieces
         self._text = text
         self._kept = b""
         self._thread = Thread(target=self._take, args=(pieces,), daemon=True)
@@ -99,6 +104,11 @@ class _Output:
     def end(self) -> None:
         """Wait for the rest of the output of a container that has ended."""
         self._thread.join(_OUTPUT_S)
+
+    def close(self) -> None:
+        """Give up the connection to the engine; the container has gone."""
+        self._thread.join(_OUTPUT_S)
+        self._pieces.close()
 
     def lines(self) -> list[str]:
         """Return the last lines."""
@@ -137,6 +147,7 @@ def record_run(run: Run, report: Callable[[str], None]) -> Recorded:
 @contextmanager
 def _container(engine: _Api, name: str, run: Run) -> Iterator[_Output]:
     """Give the output of a container that was started; it is removed with its volumes."""
+    output = None
     host = dict(run.options.host)
     for key, values in BOOT_OPTIONS.items():
         host[key] = [*values, *host.get(key, [])]
@@ -156,6 +167,8 @@ def _container(engine: _Api, name: str, run: Run) -> Iterator[_Output]:
     finally:
         with suppress(EngineNotFound):  # it may not have been made
             engine.remove_container(name, v=True, force=True)
+        if output is not None:
+            output.close()
 
 
 def _wait(engine: _Api, name: str, run: Run, output: _Output) -> float:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tests.fuzz import booted, imaged, sshed, stored
+from tests.fuzz import analysed, booted, imaged, sshed, stored
 from tests.fuzz.registry import TARGETS, Target
 
-PARTS = (stored, imaged, booted, sshed)
+PARTS = (stored, imaged, booted, sshed, analysed)
 
 __all__ = ["PARTS", "TARGETS", "Target"]

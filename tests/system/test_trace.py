@@ -156,12 +156,12 @@ def test_output_at_the_very_end_counts(traced: Traced) -> None:
 
 
 def test_options_reach_the_container(traced: Traced) -> None:
-    words = ("--option", "-e WORD=given -u 65534", "--until", "log:given 65534")
+    words = ("--option=-e WORD=given -u 65534", "--until", "log:given 65534")
     assert traced.facts("--name", "options", *words, "--", "sh", "-c", "echo $WORD $(id -u)")
 
 
 def test_an_engine_that_refuses_is_quoted(traced: Traced) -> None:
-    code, _, err = traced.run("--option", "--runtime no-such-runtime", "--", "true")
+    code, _, err = traced.run("--option=--runtime no-such-runtime", "--", "true")
     assert code == 14
     assert "no-such-runtime" in err
 
