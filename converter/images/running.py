@@ -7,11 +7,10 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from threading import Event, Thread
 from typing import Any, Protocol, cast
 
-from docker.errors import DockerException
 from docker.errors import NotFound as EngineNotFound
+from docker.types import LogConfig
 
 from converter.conditions import EXIT, LOG, SECONDS, Condition
 from converter.images.daemon import open_engine
@@ -22,9 +21,8 @@ from store.errors import BootfsError, NotFound, TimedOut, UsageError
 from store.format.trace import Trace
 
 _PAUSE_S = 0.05
-_OUTPUT_S = 5.0
-"""How long the output of a container that has ended may take to arrive."""
-_OUTPUT_KEPT = 64 << 10
+_LINES = 1000
+"""So many of the last lines are looked at, some twenty times a second."""
 _SHOWN_LINES = 8
 BOOT_OPTIONS: dict[str, list[str]] = {
     "cap_add": ["SYS_ADMIN"],
@@ -32,10 +30,6 @@ BOOT_OPTIONS: dict[str, list[str]] = {
     "security_opt": ["apparmor=unconfined"],
 }
 """What a boot image needs for mode ``erofs``."""
-
-
-class _Stream(Iterator[bytes], Protocol):
-    def close(self) -> None: ...
 
 
 class _Api(Protocol):
@@ -47,7 +41,7 @@ class _Api(Protocol):
 
     def start(self, container: str) -> None: ...
 
-    def attach(self, container: str, **options: Any) -> _Stream: ...
+    def logs(self, container: str, **options: Any) -> bytes: ...
 
     def inspect_container(self, container: str) -> JsonObject: ...
 
@@ -80,43 +74,20 @@ class Recorded:
 
 
 class _Output:
-    """What a container writes, both streams together; ``text`` is waited for."""
+    """What a container has written by now, both streams together, as far as it is kept."""
 
-    def __init__(self, pieces: _Stream, text: bytes) -> None:
-        self.found = Event()
-        self._pieces = pieces
-        self._text = text
-        self._kept = b""
-        self._thread = Thread(target=self._take, args=(pieces,), daemon=True)
-        self._thread.start()
+    def __init__(self, engine: _Api, name: str) -> None:
+        self._engine = engine
+        self._name = name
 
-    def _take(self, pieces: Iterator[bytes]) -> None:
-        try:
-            for piece in pieces:
-                # Also what begins in one piece and ends in the next.
-                whole = self._kept + piece
-                if self._text and self._text in whole:
-                    self.found.set()
-                self._kept = whole[-_OUTPUT_KEPT:]
-        except (OSError, DockerException, ValueError) as error:
-            self._kept += f"\n(the engine gave no more output: {error})".encode()
-
-    def end(self) -> None:
-        """Wait for the rest of the output of a container that has ended."""
-        self._thread.join(_OUTPUT_S)
-
-    def close(self) -> None:
-        """Give up the connection to the engine; the container has gone."""
-        self._thread.join(_OUTPUT_S)
-        self._pieces.close()
-
-    def lines(self) -> list[str]:
-        """Return the last lines."""
-        return self._kept.decode("utf-8", "backslashreplace").splitlines()
+    def text(self) -> str:
+        """Return the last lines of it."""
+        said = self._engine.logs(self._name, stdout=True, stderr=True, tail=_LINES)
+        return said.decode("utf-8", "backslashreplace")
 
     def last(self) -> str:
         """Return some of the last lines, for messages."""
-        lines = [f"  {line}" for line in self.lines()[-_SHOWN_LINES:]]
+        lines = [f"  {line}" for line in self.text().splitlines()[-_SHOWN_LINES:]]
         return "\n".join(["; it said last:", *lines]) if lines else "; it said nothing"
 
 
@@ -140,15 +111,15 @@ def record_run(run: Run, report: Callable[[str], None]) -> Recorded:
         with _container(engine, name, run) as output:
             ready_s = _wait(engine, name, run, output)
             traces = _take(name, run, report)
-        said = [line for line in output.lines() if line.startswith("bootfs:")]
+            said = [line for line in output.text().splitlines() if line.startswith("bootfs:")]
     return Recorded(traces, ready_s, [line for line in said if "record" in line])
 
 
 @contextmanager
 def _container(engine: _Api, name: str, run: Run) -> Iterator[_Output]:
     """Give the output of a container that was started; it is removed with its volumes."""
-    output = None
-    host = dict(run.options.host)
+    # One that can be read, whatever the engine does with others.
+    host = {**run.options.host, "log_config": LogConfig(type=LogConfig.types.JSON)}
     for key, values in BOOT_OPTIONS.items():
         host[key] = [*values, *host.get(key, [])]
     try:
@@ -160,15 +131,11 @@ def _container(engine: _Api, name: str, run: Run) -> Iterator[_Output]:
             host_config=engine.create_host_config(**host),
             **run.options.container,
         )
-        text = run.until.text.encode() if run.until.kind == LOG else b""
-        output = _Output(engine.attach(name, stdout=True, stderr=True, stream=True), text)
         engine.start(name)
-        yield output
+        yield _Output(engine, name)
     finally:
         with suppress(EngineNotFound):  # it may not have been made
             engine.remove_container(name, v=True, force=True)
-        if output is not None:
-            output.close()
 
 
 def _wait(engine: _Api, name: str, run: Run, output: _Output) -> float:
@@ -180,9 +147,7 @@ def _wait(engine: _Api, name: str, run: Run, output: _Output) -> float:
         state = engine.inspect_container(name)
         passed_s = time.monotonic() - started
         has_ended = not state["State"]["Running"]
-        if has_ended:
-            output.end()
-        if until.kind == LOG and output.found.is_set():
+        if until.kind == LOG and until.text in output.text():
             return passed_s
         if until.kind == SECONDS and passed_s >= until.seconds:
             return passed_s

@@ -203,5 +203,6 @@ def test_an_analysis_does_not_take_the_place_of_a_trace(traced: Traced) -> None:
     assert main([*add, "--name", "measured"]) == 2
     assert "was recorded" in traced.errors.readouterr().err
     assert main([*add, "--name", "reckoned"]) == 0
+    assert "told from the image" in traced.errors.readouterr().out
     origins = {one["name"]: one["origin"] for one in traced.profiles()}
     assert (origins["measured"], origins["reckoned"]) == ("trace", "analysis")

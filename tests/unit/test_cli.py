@@ -24,6 +24,7 @@ from store.format.digest import digest_of
 from store.write.backends.directory import DirectoryBackend
 from store.write.catalogue import read_catalogue
 from store.write.manifest import parse_manifest
+from tests.support.elves import make_elf
 from tests.support.layers import config_of, directory, docker_archive, file, symlink, tar_of
 from tests.support.require import require
 from tests.support.servers import Nginx
@@ -280,12 +281,47 @@ def test_progress_is_json_lines_when_asked_for(run: Run, source: str, tmp_path: 
     )
     steps = [json.loads(line) for line in err.splitlines()]
     assert [s["step"] for s in steps if s["finished"]] == [
-        *("open", "read", "runtime", "store", "bootstrap", "image")
+        *("open", "read", "runtime", "store", "bootstrap", "image", "profile")
     ]
     read = next(s for s in steps if s["finished"] and s["step"] == "read")
     assert read["done"] == read["total"] == len(LAYER)
     stored = next(s for s in steps if s["finished"] and s["step"] == "store")
     assert stored["done"] == stored["total"] == json.loads(out)["plain_bytes"]
+
+
+def test_a_first_profile_is_made_unless_it_is_not_wanted(run: Run, tmp_path: Path) -> None:
+    root = tmp_path / "root/bin"
+    root.mkdir(parents=True)
+    (root / "tool").write_bytes(make_elf())
+    (root / "tool").chmod(0o755)
+    source, boot, store = f"dir:{tmp_path}/root", f"oci:{tmp_path}/b", tmp_path / "s"
+    convert = ("convert", source, boot, "--store", store, "--entrypoint", "tool", "--json")
+    without = json.loads(run(*convert, "--no-profile")[1])
+    assert without["profile"] is None
+    assert json.loads(run("profile", "list", boot, "--store", store, "--json")[1]) == []
+    made = json.loads(run(*convert, "--force")[1])["profile"]
+    assert (made["name"], made["chunks"], made["problem"]) == ("default", 1, "")
+    (listed,) = json.loads(run("profile", "list", boot, "--store", store, "--json")[1])
+    assert (listed["origin"], listed["command"]) == ("analysis", ["tool"])
+    assert listed["hot_pack"] == made["hot_pack_bytes"] > 0
+    assert json.loads(run(*convert, "--force")[1])["profile"] is None  # there is one
+
+
+def test_a_profile_can_be_told_of_an_image_that_is_there(run: Run, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "tool").write_bytes(make_elf())
+    source, boot, store = f"dir:{root}", f"oci:{tmp_path}/b", tmp_path / "s"
+    convert = ("convert", source, boot, "--store", store, "--no-profile", "--entrypoint")
+    run(*convert, "/tool")
+    add = ("profile", "add", boot, "--store", store, "--analyze")
+    code, out, _ = run(*add)
+    assert (code, out.startswith("default: ")) == (0, True)
+    code, _, err = run(*add, "--trace", "file")
+    assert (code, "--analyze needs neither" in err) == (2, True)
+    run(*convert, "/none", "--force")
+    code, _, err = run(*add)
+    assert (code, "names no program" in err) == (10, True)
 
 
 def test_nothing_is_glued_to_the_bar(run: Run, source: str, tmp_path: Path) -> None:
