@@ -312,15 +312,15 @@ def test_a_profile_can_be_told_of_an_image_that_is_there(run: Run, tmp_path: Pat
     root.mkdir()
     (root / "tool").write_bytes(make_elf())
     source, boot, store = f"dir:{root}", f"oci:{tmp_path}/b", tmp_path / "s"
-    convert = ("convert", source, boot, "--store", store, "--no-profile", "--entrypoint")
-    run(*convert, "/tool")
+    run("convert", source, boot, "--store", store, "--no-profile", "--entrypoint", "/tool")
     add = ("profile", "add", boot, "--store", store, "--analyze")
     code, out, _ = run(*add)
     assert (code, out.startswith("default: ")) == (0, True)
     code, _, err = run(*add, "--trace", "file")
     assert (code, "--analyze needs neither" in err) == (2, True)
-    run(*convert, "/none", "--force")
-    code, _, err = run(*add)
+    other = f"{boot}-of-nothing"
+    run("convert", source, other, "--store", store, "--no-profile", "--entrypoint", "/none")
+    code, _, err = run("profile", "add", other, "--store", store, "--analyze")
     assert (code, "names no program" in err) == (10, True)
 
 
