@@ -77,5 +77,6 @@ def fault(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure, and write bench/results: minutes to hours; not part of the gate."""
-    for what in ("convert", "updates", "registrystore", "filesystem", "startup", "boot", "lease"):
+    quick = ("convert", "updates", "registrystore", "filesystem", "sequential", "boot", "lease")
+    for what in (*quick, "many", "startup"):
         python(session, f"bench.{what}", *session.posargs)

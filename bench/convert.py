@@ -1,7 +1,10 @@
-"""Speed of conversion against `casync make` on the same tree, in turns, into empty stores.
+"""Speed of conversion against `casync make` on the same tree, in turns: twice into one store.
 
-`bootfs convert` reads the image from a docker archive and ends with a boot image in an OCI layout;
-casync reads the unpacked tree and ends with an index. MB/s are of file data, each file once.
+The first conversion is into an empty store.  The second is of a similar image, with a small layer
+more, into the same store.  `bootfs convert` reads the images from docker archives, or from a
+registry on this machine, and ends with a boot image in an OCI layout; casync reads the unpacked
+trees and ends with an index.  MB/s are of file data, each file once.  CPU seconds are the
+processes' own, user and system: where others use the machine, they say more.
 """
 
 from __future__ import annotations
@@ -14,24 +17,42 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from resource import RUSAGE_CHILDREN, getrusage
 
 from bench.conversion import convert
 from bench.images import IMAGES, build_image
-from bench.results import format_table, summarize, write_results
+from bench.report import convert_table
+from bench.results import summarize, write_results
+from converter.runtime import open_runtime
+from tests.support.servers import Registry
 
-MB = 1e6
+ADDED = "RUN mkdir /srv/app && head -c 3000000 /dev/urandom >/srv/app/data && date >/etc/built"
+"""The layer that the second image has more: a file of its own, and one among others."""
+WAYS = ("archive", "registry", "casync")
 
 
 @dataclass(frozen=True)
-class Pair:
-    """One conversion by each."""
+class Taken:
+    """What one conversion took."""
 
-    bootfs_s: float
-    casync_s: float
-    bootfs_bytes: int
-    casync_bytes: int
+    seconds: float
+    cpu_s: float
+    bytes: int
+    """What the store grew by."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Two images, each as an archive, in a registry, and as a tree."""
+
+    archives: tuple[Path, Path]
+    references: tuple[str, str]
+    trees: tuple[Path, Path]
 
 
 def unpack(image: str, home: Path) -> tuple[Path, Path]:
@@ -69,63 +90,120 @@ def measure_store(store: Path) -> int:
     return sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
 
 
-def measure_pair(archive: Path, tree: Path, home: Path) -> Pair:
-    """Convert once with each, into stores that are empty before and removed after."""
-    ours, theirs = home / "bootfs", home / "casync"
-    layout, index = home / "layout", home / "tree.caidx"
+def build_similar(image: str) -> str:
+    """Build the second image on the first one; give its reference."""
+    name = f"bootfs-bench-similar/{uuid.uuid4().hex[:8]}"
+    text = f"FROM {image}\nUSER root\n{ADDED}\n"
+    build = ["docker", "build", "--force-rm", "-q", "-t", name, "-"]
+    subprocess.run(build, input=text, text=True, capture_output=True, check=True)
+    return name
+
+
+def push(image: str, registry: Registry, name: str) -> str:
+    """Push an image; give its reference as bootfs takes it."""
+    remote = f"{registry.host_port}/{name}:latest"
+    subprocess.run(["docker", "tag", image, remote], check=True)
     try:
-        theirs.mkdir()
-        begun = time.monotonic()
-        convert(f"docker-archive:{archive}", f"oci:{layout}:image", ours)
-        between = time.monotonic()
-        making = ["casync", "make", f"--store={theirs}", str(index), str(tree)]
-        subprocess.run(making, stdout=subprocess.DEVNULL, check=True)
-        ended = time.monotonic()
-        return Pair(between - begun, ended - between, measure_store(ours), measure_store(theirs))
+        subprocess.run(["docker", "push", "-q", remote], stdout=subprocess.DEVNULL, check=True)
     finally:
-        for made in (ours, theirs, layout):
-            shutil.rmtree(made, ignore_errors=True)
+        subprocess.run(["docker", "rmi", remote], stdout=subprocess.DEVNULL, check=True)
+    return f"docker+http://{remote}"
+
+
+def prepare(images: tuple[str, str], registry: Registry, home: Path) -> Sources:
+    """Put both images down in all three ways."""
+    places = (home / "first", home / "second")
+    for place in places:
+        place.mkdir()
+    first, second = (unpack(image, place) for image, place in zip(images, places, strict=True))
+    pushed = [push(image, registry, f"image{n}") for n, image in enumerate(images)]
+    return Sources((first[0], second[0]), (pushed[0], pushed[1]), (first[1], second[1]))
+
+
+def measure(store: Path, work: Callable[[], object]) -> Taken:
+    """Measure what a conversion into a store takes, by processes that have ended with it."""
+    before = measure_store(store)
+    usage, begun = getrusage(RUSAGE_CHILDREN), time.monotonic()
+    work()
+    seconds, used = time.monotonic() - begun, getrusage(RUSAGE_CHILDREN)
+    cpu = used.ru_utime + used.ru_stime - usage.ru_utime - usage.ru_stime
+    return Taken(round(seconds, 3), round(cpu, 3), measure_store(store) - before)
+
+
+def measure_way(way: str, sources: Sources, home: Path) -> list[Taken]:
+    """Convert both images, into a store that is empty before and removed after."""
+    home.mkdir()
+    store = home / "store"
+    store.mkdir()
+
+    def work(number: int) -> object:
+        if way == "casync":
+            index, tree = home / f"{number}.caidx", sources.trees[number]
+            making = ["casync", "make", f"--store={store}", str(index), str(tree)]
+            return subprocess.run(making, stdout=subprocess.DEVNULL, check=True)
+        archive, reference = sources.archives[number], sources.references[number]
+        source = f"docker-archive:{archive}" if way == "archive" else reference
+        boot = f"oci:{home}/layout:image{number}"
+        return convert(source, boot, store, records=home / "records")
+
+    try:
+        return [measure(store, partial(work, number)) for number in range(2)]
+    finally:
+        shutil.rmtree(home)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure conversions in pairs; write bench/results/convert.json, print a table."""
+    """Measure conversions in turns; write bench/results/convert.json, print a table."""
     parser = argparse.ArgumentParser(prog="python -m bench.convert", description=main.__doc__)
     parser.add_argument("--image", default="py", choices=sorted(IMAGES))
-    parser.add_argument("--times", type=int, default=3, help="pairs")
+    parser.add_argument("--times", type=int, default=3, help="turns")
     options = parser.parse_args(arguments)
     image = build_image(IMAGES[options.image])
-    with tempfile.TemporaryDirectory(prefix="bootfs-bench-", dir="/var/tmp") as directory:
-        home = Path(directory)
-        archive, tree = unpack(image, home)
-        data = measure_data(tree)
-        # The first one also makes what later ones find: the runtime layer, the page cache.
-        measure_pair(archive, tree, home)
-        pairs = []
+    turns: list[dict[str, list[Taken]]] = []
+    with ExitStack() as stack:
+        directory = tempfile.TemporaryDirectory(prefix="bootfs-bench-", dir="/var/tmp")
+        home = Path(stack.enter_context(directory))
+        registry = stack.enter_context(Registry(home / "blobs"))
+        similar = build_similar(image)
+        stack.callback(subprocess.run, ["docker", "rmi", similar], stdout=subprocess.DEVNULL)
+        sources = prepare((image, similar), registry, home)
+        data = measure_data(sources.trees[0])
+        # Made once a release, not by every conversion.
+        open_runtime()
         for _ in range(options.times):
-            pairs.append(measure_pair(archive, tree, home))
-            print(f"bootfs {pairs[-1].bootfs_s:.1f} s, casync {pairs[-1].casync_s:.1f} s",
-                  file=sys.stderr)  # fmt: skip
-    ours = summarize([pair.bootfs_s for pair in pairs])
-    theirs = summarize([pair.casync_s for pair in pairs])
-    write_results(
-        "convert",
-        {
-            "image": options.image,
-            "data_bytes": data,
-            "bootfs": ours,
-            "casync": theirs,
-            "ratio": theirs["median"] / ours["median"],
-            "pairs": [asdict(pair) for pair in pairs],
+            turns.append({way: measure_way(way, sources, home / "turn") for way in WAYS})
+            print(turns[-1], file=sys.stderr)
+    document: dict[str, object] = {
+        "image": options.image,
+        "data_bytes": data,
+        "bootfs": summarize([turn["archive"][0].seconds for turn in turns]),
+        "casync": summarize([turn["casync"][0].seconds for turn in turns]),
+        "pairs": [
+            {
+                "bootfs_bytes": turn["archive"][0].bytes,
+                "casync_bytes": turn["casync"][0].bytes,
+                "bootfs_s": turn["archive"][0].seconds,
+                "casync_s": turn["casync"][0].seconds,
+            }
+            for turn in turns
+        ],
+        "ways": {
+            way: [
+                {
+                    "seconds": summarize([turn[way][number].seconds for turn in turns]),
+                    "cpu_s": summarize([turn[way][number].cpu_s for turn in turns]),
+                    "bytes": turns[0][way][number].bytes,
+                }
+                for number in range(2)
+            ]
+            for way in WAYS
         },
-    )
-    rows = []
-    for name, taken, stored in (
-        ("bootfs convert", ours, pairs[0].bootfs_bytes),
-        ("casync make", theirs, pairs[0].casync_bytes),
-    ):
-        times = (f"{taken['min']:.1f}", f"{taken['median']:.1f}")
-        rows.append((name, *times, f"{data / MB / taken['median']:.0f}", f"{stored / MB:.0f}"))
-    print(format_table(("conversion", "min s", "median s", "MB/s", "stored MB"), rows))
+        "turns": [
+            {way: [asdict(taken) for taken in both] for way, both in turn.items()} for turn in turns
+        ],
+    }
+    write_results("convert", document)
+    print(convert_table(document))
     return 0
 
 

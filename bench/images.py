@@ -41,6 +41,52 @@ echo READY
 "$bin"/pg_ctl -D "$data" -m immediate stop >/dev/null
 """
 
+# Two servers, on Unix sockets: containers of the benchmarks share the host's network.
+_PHP = """\
+set -e
+run=$(mktemp -d)
+chmod 755 "$run"
+printf '%s' '<?php if (extension_loaded("intl") && extension_loaded("gd")) echo "READY\\n";' \
+  >"$run/index.php"
+cat >"$run/fpm.conf" <<END
+[global]
+pid = $run/fpm.pid
+error_log = $run/fpm.log
+[www]
+user = www-data
+listen = $run/fpm
+listen.mode = 0666
+pm = static
+pm.max_children = 2
+END
+cat >"$run/nginx.conf" <<END
+pid $run/nginx.pid;
+error_log $run/nginx.log;
+events {}
+http {
+  access_log off;
+  server {
+    listen unix:$run/http;
+    location / {
+      include /etc/nginx/fastcgi_params;
+      fastcgi_param SCRIPT_FILENAME $run/index.php;
+      fastcgi_pass unix:$run/fpm;
+    }
+  }
+}
+END
+/usr/sbin/php-fpm* --fpm-config "$run/fpm.conf"
+nginx -c "$run/nginx.conf"
+curl -sS --fail --unix-socket "$run/http" http://localhost/
+kill "$(cat "$run/nginx.pid")" "$(cat "$run/fpm.pid")"
+"""
+
+_GO = """\
+set -e
+printf 'package main\\nimport "fmt"\\nfunc main() { fmt.Println("READY") }\\n' >/tmp/hello.go
+HOME=/tmp go run /tmp/hello.go
+"""
+
 _PY = "import numpy, scipy, pandas, matplotlib.pyplot; print('READY')"
 
 
@@ -99,23 +145,40 @@ IMAGES = {
             ("java", "-cp", "/srv", "Ready"),
             setup=_JAVA_SETUP,
         ),
+        Image("go", ("golang-go",), ("sh", "-c", _GO)),
+        Image(
+            "php",
+            ("nginx-light", "php-fpm", "php-intl", "php-gd", "php-mysql", "php-mbstring", "curl"),
+            ("sh", "-c", _PHP),
+        ),
+        Image("ruby", ("ruby-rails",), ("ruby", "-e", "require 'rails/all'; puts 'READY'")),
     )
 }
 
 
-def has_image(reference: str) -> bool:
-    """Say whether the engine holds an image of this reference."""
-    command = ["docker", "image", "inspect", reference]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+FAMILY = ("deb", "node", "gcc", "py", "pg", "java")
+"""The images that bench/updates.py keeps in one store: fixed, so that its figures compare."""
+
+
+def command_of(reference: str) -> list[str] | None:
+    """Return the command of an image that the engine holds; None: it holds none."""
+    asking = ["docker", "image", "inspect", "--format", "{{json .Config.Cmd}}", reference]
+    asked = subprocess.run(asking, capture_output=True, check=False)
+    if asked.returncode != 0:
+        return None
+    command: list[str] = json.loads(asked.stdout) or []
+    return command
 
 
 def build_image(image: Image, *, rebuild: bool = False) -> str:
     """Build the image unless the engine holds it already, and give its reference.
 
+    One that has another command is of an earlier version of this file, and is built anew.
+
     Raises:
         SystemExit: the build failed; the last lines of its output are the message.
     """
-    if not rebuild and has_image(image.reference):
+    if not rebuild and command_of(image.reference) == list(image.command):
         return image.reference
     built = subprocess.run(
         ["docker", "build", "--force-rm", "-t", image.reference, "-"],

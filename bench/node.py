@@ -15,25 +15,16 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
+
+from bench.ready import Run, run_until_ready
 
 START_S = 60.0
 BRIDGE = "bootfs-node"
 # From the range set aside for benchmarks (RFC 2544). Containers use the host's network, not this.
 BRIDGE_ADDRESS = "198.18.231.1/24"
-
-
-@dataclass(frozen=True)
-class Run:
-    """A container run up to its first `READY`."""
-
-    seconds: float
-    """From the start of `docker run` until the line had arrived here."""
-    at: float
-    """time.monotonic() of that moment."""
 
 
 class Node:
@@ -114,29 +105,20 @@ class Node:
         return done
 
     def run_until_ready(
-        self, image: str, *, options: Sequence[str] = (), command: Sequence[str] = ()
+        self,
+        image: str,
+        *,
+        options: Sequence[str] = (),
+        command: Sequence[str] = (),
+        on_ready: Callable[[], object] = lambda: None,
     ) -> Run:
         """Run a container until it prints READY, and let it end.
 
         Raises:
-            RuntimeError: it ended without having printed READY.
+            RuntimeError: it ended without having printed READY, or failed.
         """
         line = ["docker", "--host", self.host, "run", "--rm", "--network", "host"]
-        begun = time.monotonic()
-        with subprocess.Popen(
-            [*line, *options, image, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        ) as process:
-            assert process.stdout and process.stderr
-            for printed in process.stdout:
-                if printed.strip() == b"READY":
-                    ready = time.monotonic()
-                    process.stdout.read()
-                    break
-            else:
-                said = process.stderr.read().decode(errors="replace")
-                raise RuntimeError(f"{image} ended before it was READY:\n{said}")
-            process.stderr.read()
-        return Run(ready - begun, ready)
+        return run_until_ready([*line, *options, image, *command], image, on_ready)
 
     def forget_images(self) -> None:
         """Remove every image, so that the next pull finds no layer here."""
@@ -155,18 +137,20 @@ def run_ip(*arguments: str) -> None:
         raise RuntimeError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
 
 
-def drop_caches(keep: Sequence[Path] = ()) -> None:
-    """Empty the page cache, then read the directories to `keep`: servers are not the node.
+def drop_caches(keep: Iterable[Path] = (), client: str = "docker") -> None:
+    """Empty the page cache, then read what to `keep`, files and directories of servers.
+
+    And the `client`: the command that starts are begun with, which knows `--version`.
 
     Raises:
         PermissionError: not root.
     """
     os.sync()
     Path("/proc/sys/vm/drop_caches").write_text("3")
-    for directory in keep:
-        for path in directory.rglob("*"):
+    for place in keep:
+        for path in place.rglob("*") if place.is_dir() else (place,):
             if path.is_file():
                 with path.open("rb", buffering=0) as file:
                     while file.read(1 << 20):
                         pass
-    subprocess.run(["docker", "--version"], stdout=subprocess.DEVNULL, check=True)
+    subprocess.run([client, "--version"], stdout=subprocess.DEVNULL, check=True)

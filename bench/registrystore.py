@@ -20,13 +20,14 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from bench.bootimages import import_seed
 from bench.conversion import bootfs
+from bench.far import run_docker
 from bench.images import IMAGES, PREFIX, build_image
 from bench.link import Link, parse_rate, parse_time
 from bench.node import Node, drop_caches
 from bench.report import registry_table
 from bench.results import summarize, write_results
-from bench.startup import import_seed, run_docker
 from tests.support.engine import BOOT_OPTIONS
 from tests.support.servers import Nginx, Registry
 

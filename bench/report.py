@@ -14,11 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from bench.results import RESULTS, format_table
+from bench.starttables import seconds_table, start_part, warm_table
 
 TOP = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- figures:begin -->", "<!-- figures:end -->"
 MB = 1e6
-KINDS = ("startup", "boot", "lease", "convert", "updates", "registrystore", "filesystem")
+KINDS = (
+    *("startup", "many", "boot", "lease", "convert", "updates", "registrystore"),
+    *("filesystem", "sequential"),
+)
 BOOT_PARTS = ("path_ms", "totals_ms", "beside_ms")
 WALLS = ("docker run", "bootfs", "bootfs, with stamps")
 
@@ -34,71 +38,6 @@ def read_results(directory: Path) -> dict[str, Figures]:
         if path.exists():
             found[kind] = json.loads(path.read_text())
     return found
-
-
-SHOWN = ("docker", "bootfs", "bootfs, runtime there", "lease, runtime there")
-"""Ways to READY that README has."""
-
-
-def cold_table(figures: Figures, ways: tuple[str, ...] | None = None) -> str:
-    """Return cold starts as a table; all ways, or only those named."""
-    docker = {(c["link"], c["image"]): c for c in figures["cold"] if c["way"] == "docker"}
-    rows = []
-    for cold in figures["cold"]:
-        if ways is not None and cold["way"] not in ways:
-            continue
-        base = docker[cold["link"], cold["image"]]["seconds"]["min"]
-        image_bytes = figures["source_bytes"][cold["image"]]
-        rows.append(
-            (
-                cold["link"],
-                cold["image"],
-                cold["way"],
-                f"{cold['seconds']['min']:.2f}",
-                f"{cold['seconds']['median']:.2f}",
-                f"{base / cold['seconds']['min']:.1f}",
-                f"{cold['received'] / MB:.1f}",
-                f"{cold['received'] / image_bytes:.1%}",
-                str(cold["requests"]),
-            )
-        )
-    header = ("link", "image", "way", "min s", "median s", "x faster", "MB", "of image", "requests")
-    return format_table(header, rows, texts=3)
-
-
-def warm_table(figures: Figures) -> str:
-    """Return warm starts as a table."""
-    rows = [
-        (
-            name,
-            f"{warm['docker']['median']:.3f}",
-            f"{warm['bootfs']['median']:.3f}",
-            f"{warm['bootfs']['median'] / warm['docker']['median']:.2f}",
-        )
-        for name, warm in figures["warm"].items()
-    ]
-    return format_table(("warm start", "docker run s", "bootfs s", "ratio"), rows)
-
-
-def size_table(figures: Figures) -> str:
-    """Return what each boot image weighs, against its source image."""
-    rows = []
-    for name, made in figures["conversions"].items():
-        if name not in figures["source_bytes"]:
-            continue
-        source = figures["source_bytes"][name]
-        rows.append(
-            (
-                name,
-                f"{source / MB:.1f}",
-                f"{made['own_layer_bytes'] / MB:.2f}",
-                f"{made['own_layer_bytes'] / source:.2%}",
-                f"{made['runtime_layer_bytes'] / MB:.2f}",
-                f"{made['stored_bytes'] / MB:.1f}",
-            )
-        )
-    header = ("image", "layers gz MB", "own layer MB", "of it", "runtime layer MB", "in store MB")
-    return format_table(header, rows)
 
 
 def boot_table(figures: Figures) -> str:
@@ -137,7 +76,7 @@ def lease_table(figures: Figures) -> str:
 
 
 def convert_table(figures: Figures) -> str:
-    """Return conversion against casync as a table."""
+    """Return conversion against casync as a table, and below it what a second one takes."""
     data = figures["data_bytes"]
     rows = []
     for name, key in (("bootfs convert", "bootfs"), ("casync make", "casync")):
@@ -152,7 +91,33 @@ def convert_table(figures: Figures) -> str:
                 f"{stored / MB:.0f}",
             )
         )
-    return format_table(("conversion", "min s", "median s", "MB/s", "stored MB"), rows)
+    table = format_table(("conversion", "min s", "median s", "MB/s", "stored MB"), rows)
+    # Figures from before there were records have no second conversions.
+    return f"{table}\n\n{_second_table(figures['ways'])}" if "ways" in figures else table
+
+
+def _second_table(ways: Figures) -> str:
+    """Return the first conversion and one of a similar image; CPU time, medians."""
+    rows = []
+    for name, way in (
+        ("bootfs, docker archive", "archive"),
+        ("bootfs, registry", "registry"),
+        ("casync make", "casync"),
+    ):
+        first, second = ways[way]
+        before, after = first["cpu_s"]["median"], second["cpu_s"]["median"]
+        rows.append(
+            (
+                name,
+                f"{before:.1f}",
+                f"{after:.1f}",
+                f"{before / after:.1f}",
+                f"{second['seconds']['median']:.1f}",
+                f"{second['bytes'] / MB:.1f}",
+            )
+        )
+    header = ("similar image", "first CPU s", "second CPU s", "ratio", "second s", "new MB")
+    return format_table(header, rows)
 
 
 def updates_table(figures: Figures) -> str:
@@ -201,6 +166,36 @@ def filesystem_table(figures: Figures) -> str:
     return format_table(("CPU s", *cpu), rows)
 
 
+def many_table(figures: Figures) -> str:
+    """Return when the first, half and the last of the containers were READY."""
+    rows = []
+    for link, ways in figures["links"].items():
+        base = ways["docker"]["last_s"]["min"]
+        for way, taken in ways.items():
+            rows.append(
+                (
+                    link,
+                    way,
+                    *(f"{taken[key]['min']:.2f}" for key in ("first_s", "half_s", "last_s")),
+                    f"{base / taken['last_s']['min']:.1f}",
+                    f"{taken['received'] / MB:.1f}",
+                    str(taken["requests"]),
+                )
+            )
+    header = ("link", "way", "first s", "half s", "last s", "x docker", "MB", "requests")
+    return format_table(header, rows, texts=2)
+
+
+def sequential_table(figures: Figures) -> str:
+    """Return MB/s of each mode, of the best reads."""
+    size = figures["file_bytes"]
+    rows = [
+        (mode, *(f"{size / MB / seconds['min']:.0f}" for seconds in taken.values()))
+        for mode, taken in figures["seconds"].items()
+    ]
+    return format_table(("MB/s", "from the store", "from the cache", "from the page cache"), rows)
+
+
 def machine_line(figures: Figures) -> str:
     """Say where figures were taken."""
     machine = figures["machine"]
@@ -215,8 +210,8 @@ def readme_part(results: Mapping[str, Figures]) -> str:
     parts = []
     if "startup" in results:
         parts += [
-            "Cold start, from `docker pull` to the workload's line READY, all over one link:",
-            cold_table(results["startup"], SHOWN),
+            "Cold start, least seconds from the start of the pull to READY, all over one link:",
+            seconds_table(results["startup"]),
             "Warm start, everything on the node:",
             warm_table(results["startup"]),
         ]
@@ -238,19 +233,26 @@ def performance_part(results: Mapping[str, Figures]) -> str:
     parts = []
     titles = {
         "startup": "Start",
+        "many": "Many containers at once",
         "boot": "Steps of a warm boot",
         "lease": "Mode lease",
         "convert": "Conversion",
         "updates": "Updates",
         "registrystore": "The registry as the store",
         "filesystem": "File system",
+        "sequential": "Sequential reads",
     }
     for kind, figures in results.items():
         parts += [f"## {titles[kind]}", machine_line(figures)]
         if kind == "startup":
-            parts += [cold_table(figures), warm_table(figures), size_table(figures)]
+            parts += [start_part(figures)]
             if (RESULTS / "startup.png").exists():
                 parts += ["![Seconds to READY](../bench/results/startup.png)"]
+        elif kind == "many":
+            what = f"{figures['containers']} containers of {', '.join(figures['images'])}."
+            parts += [what, many_table(figures)]
+        elif kind == "sequential":
+            parts += [f"File of {figures['file_bytes'] / MB:.0f} MB.", sequential_table(figures)]
         elif kind == "boot":
             parts += [boot_table(figures)]
         elif kind == "lease":

@@ -1,176 +1,53 @@
-"""Time from nothing to READY: `docker pull` and run against bootfs, over one emulated link.
+"""Time from nothing to READY: every way there in turns, over one emulated link.
 
-A registry and a store stand at the far end of the same link; the engine is one of the benchmark's
-own (bench.node) and starts cold: no image, no layer, an empty page cache. Clock: from the start of
-`docker pull` until the workload's line READY has arrived. Three ways there:
+A registry and a web server stand at the far end of the link; the node starts cold: no image, no
+layer, an empty page cache. Clock: from the start of the pull, or mount, until the workload's line
+READY has arrived. The ways are in bench/ways; `--ways` takes their keys.
 
-* `docker`: the source image is pulled and run.
-* `bootfs`: the boot image is pulled and run; nothing of ours is on the node before.
-* `bootfs, runtime there`: the shared runtime layer is on the node already, as a peer's plug-in is.
-* `lease, runtime there`, `eager, runtime there`: the same, and `docker run` gives no privilege.
-
-Then warm: image and cache are on the node, `docker run` alone, in turns with the plain image.
+Then warm: image and cache are on the node, `docker run` alone, in turns with the plain image. And
+the floor: what a start touches of an image, which has to cross the link whatever is done.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
-import json
-import subprocess
+import signal
 import sys
-import tarfile
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
-from bench.conversion import Conversion, convert
-from bench.images import IMAGES, PREFIX, build_image
-from bench.link import Link, parse_rate, parse_time
+from bench.bootimages import BootImages
+from bench.conversion import Conversion
+from bench.far import Far, Traffic
+from bench.floor import Touched
+from bench.images import IMAGES, Image, build_image
+from bench.link import parse_rate, parse_time
 from bench.node import Node, drop_caches
-from bench.results import RESULTS, format_table, summarize, write_results
-from tests.support.engine import BOOT_OPTIONS
-from tests.support.servers import Nginx, Registry
+from bench.results import RESULTS, summarize, write_results
+from bench.starttables import draw, start_part
+from bench.touched import measure_touched
+from bench.warm import Warm, measure_warm
+from bench.ways import Place, Unavailable, Way
+from bench.ways.casync import Casync
+from bench.ways.engine import Bare, Docker, Eager, Lazy, Lease
+from bench.ways.estargz import Estargz, Traced
+from bench.ways.profile import Profile
 
-LINKS = ("100M/10ms", "1G/1ms")
-WAYS = (
-    "docker",
-    "bootfs",
-    "bootfs, runtime there",
-    "lease, runtime there",
-    "eager, runtime there",
-)
-UNPRIVILEGED = ("lease", "eager")
-"""First words of the ways that are modes without privileges."""
-LINK_PARTS = (parse_rate, parse_time)
-MB = 1e6
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One cold start."""
-
-    seconds: float
-    received: int
-    """Bytes that crossed the link towards the node until READY."""
-    requests: int
-
-
-def run_docker(*arguments: str, stdin: bytes = b"") -> None:
-    """Run a docker command on the machine's engine."""
-    subprocess.run(["docker", *arguments], input=stdin, capture_output=True, check=True)
-
-
-def import_seed() -> str:
-    """Make an image of one empty file: converted, it brings the runtime layer and nothing else."""
-    reference = f"{PREFIX}/seed:latest"
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        tar.addfile(tarfile.TarInfo("seed"))
-    run_docker("import", "-", reference, stdin=archive.getvalue())
-    return reference
-
-
-class Bench:
-    """The far end of the link (registry, store), the node at this end, and what they hold."""
-
-    def __init__(self, names: Sequence[str], home: Path, stack: ExitStack) -> None:
-        """Build, convert and push the images; `stack` ends the servers and the engine."""
-        self.names = tuple(names)
-        self._store = home / "store"
-        self._store.mkdir()
-        self._blobs = home / "blobs"
-        self._registry = stack.enter_context(Registry(self._blobs))
-        self._nginx = stack.enter_context(Nginx(self._store))
-        self.conversions: dict[str, Conversion] = {}
-        self.source_bytes: dict[str, int] = {}
-        for name in names:
-            source = build_image(IMAGES[name])
-            self._push(source, name)
-            self.source_bytes[name] = self._layer_bytes(name)
-            self.conversions[name] = self._convert(source, name)
-        seed = import_seed()
-        self._convert(seed, "seed")
-        run_docker("rmi", seed)
-        self.node = stack.enter_context(Node())
-
-    def _convert(self, source: str, name: str) -> Conversion:
-        boot = f"{PREFIX}/{name}-boot:latest"
-        conversion = convert(source, boot, self._store)
-        self._push(boot, f"{name}-boot")
-        run_docker("rmi", boot)
-        progress(f"{name}: converted in {conversion.seconds:.1f} s")
-        return conversion
-
-    def _push(self, image: str, name: str) -> None:
-        remote = f"{self._registry.host_port}/{name}:latest"
-        for command in (["tag", image, remote], ["push", "-q", remote], ["rmi", remote]):
-            run_docker(*command)
-
-    def _layer_bytes(self, name: str) -> int:
-        wanted = urllib.request.Request(
-            f"{self._registry.url}v2/{name}/manifests/latest",
-            headers={"Accept": "application/vnd.docker.distribution.manifest.v2+json"},
-        )
-        with urllib.request.urlopen(wanted) as answer:
-            return sum(layer["size"] for layer in json.load(answer)["layers"])
-
-    def _options(self, store: str, way: str = WAYS[1]) -> list[str]:
-        if way == WAYS[0]:
-            return []
-        mode = way.partition(",")[0]
-        given = ["-e", f"BOOTFS_MODE={mode}"] if mode in UNPRIVILEGED else [*BOOT_OPTIONS]
-        return [*given, "-e", f"BLOB_STORE=http://{store}/"]
-
-    def start_cold(self, name: str, way: str, rate: float, rtt_s: float) -> Sample:
-        """Pull and run one image on a cold node, over a fresh link."""
-        node = self.node
-        node.forget_images()
-        if way.endswith("runtime there"):
-            node.docker("pull", "-q", f"{self._registry.host_port}/seed-boot")
-        drop_caches(keep=(self._store, self._blobs))
-        with (
-            Link(self._address(self._registry.port), rate=rate, rtt_s=rtt_s) as registry,
-            Link(self._address(self._nginx.port), beside=registry) as store,
-        ):
-            self._nginx.forget()
-            answered = self._registry.answered()
-            image = f"{registry.host_port}/{name}{'' if way == 'docker' else '-boot'}"
-            options = self._options(store.host_port, way)
-            begun = time.monotonic()
-            node.docker("pull", "-q", image)
-            run = node.run_until_ready(image, options=options)
-            requests = self._registry.answered() - answered + len(self._nginx.requests())
-            return Sample(run.at - begun, registry.down.bytes, requests)
-
-    def start_warm(self, name: str, times: int) -> Iterator[tuple[float, float]]:
-        """Time plain and lazy starts in turns, with everything on the node."""
-        node = self.node
-        node.forget_images()
-        plain = f"{self._registry.host_port}/{name}"
-        boot = f"{plain}-boot"
-        for image in (plain, boot):
-            node.docker("pull", "-q", image)
-        node.docker("volume", "create", "bench-cache")
-        options = [*self._options(self._nginx.host_port), "-v", "bench-cache:/.bootfs/cache"]
-        try:
-            for image, given in ((plain, []), (boot, options)):
-                node.run_until_ready(image, options=given)
-            for _ in range(times):
-                yield (
-                    node.run_until_ready(plain).seconds,
-                    node.run_until_ready(boot, options=options).seconds,
-                )
-        finally:
-            node.docker("volume", "rm", "-f", "bench-cache", check=False)
-
-    @staticmethod
-    def _address(port: int) -> tuple[str, int]:
-        return "127.0.0.1", port
+WAYS: dict[str, type[Way]] = {
+    way.key: way for way in (Docker, Casync, Estargz, Traced, Bare, Lazy, Profile, Lease, Eager)
+}
+LINKS: dict[str, Sequence[str]] = {
+    "100M/10ms": tuple(WAYS),
+    "1G/1ms": tuple(WAYS),
+    "100M/200ms": ("docker", "bare", "lazy", "profile", "lease"),
+}
+"""Links, and the ways that are measured over them if no others are asked for."""
+FLOOR_TIMES = 3
 
 
 @dataclass(frozen=True)
@@ -180,65 +57,70 @@ class Cold:
     link: str
     image: str
     way: str
+    """Its label."""
     seconds: dict[str, float]
     received: int
+    """Bytes that were put on the link towards the node until READY, the least of all starts."""
     requests: int
 
 
-@dataclass(frozen=True)
-class Warm:
-    """Warm starts of one image."""
-
-    docker: dict[str, float]
-    bootfs: dict[str, float]
-
-
-@dataclass(frozen=True)
+@dataclass
 class Figures:
-    """Everything that one run of this benchmark measured."""
+    """Everything that one run of this benchmark has measured so far."""
 
-    cold: list[Cold]
-    warm: dict[str, Warm]
-    source_bytes: dict[str, int]
+    cold: list[Cold] = field(default_factory=list)
+    warm: dict[str, Warm] = field(default_factory=dict)
+    source_bytes: dict[str, int] = field(default_factory=dict)
     """Bytes of each source image's layers as a registry stores them."""
-    conversions: dict[str, Conversion]
+    conversions: dict[str, Conversion] = field(default_factory=dict)
+    touched: dict[str, Touched] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    """Starts that did not get to READY, and why; no figure of theirs is counted."""
 
 
-def measure(bench: Bench, links: Sequence[str], times: int) -> list[Cold]:
-    """Take every cold figure, the ways in turns, so that a disturbance meets all of them."""
-    figures = []
-    for link in links:
-        rate, rtt_s = (parse(text) for parse, text in zip(LINK_PARTS, link.split("/"), strict=True))
-        for name in bench.names:
-            samples: dict[str, list[Sample]] = {way: [] for way in WAYS}
-            for _ in range(times):
-                for way in WAYS:
-                    sample = bench.start_cold(name, way, rate, rtt_s)
-                    samples[way].append(sample)
-                    progress(f"{link} {name}, {way}: {sample.seconds:.2f} s")
-            figures += [
-                Cold(
-                    link,
-                    name,
-                    way,
-                    summarize([sample.seconds for sample in samples[way]]),
-                    min(sample.received for sample in samples[way]),
-                    min(sample.requests for sample in samples[way]),
-                )
-                for way in WAYS
-            ]
-    return figures
+def start_cold(way: Way, image: Image, rate: float, rtt_s: float) -> tuple[float, Traffic]:
+    """Start one image on a cold node, over a fresh link: the seconds to READY, what crossed.
+
+    Raises:
+        RuntimeError: it did not get there.
+    """
+    with way.place.far.reached(rate, rtt_s) as near, way.cold(image, near):
+        drop_caches(way.kept(image), way.client)
+        near.begin()
+        begun = time.monotonic()
+        run = way.start(image, near)
+        assert near.traffic
+        return run.at - begun, near.traffic
 
 
-def measure_warm(bench: Bench, times: int) -> dict[str, Warm]:
-    """Take the warm figures of every image."""
-    warm = {}
-    for name in bench.names:
-        pairs = list(bench.start_warm(name, times))
-        plain, lazy = (summarize(list(values)) for values in zip(*pairs, strict=True))
-        warm[name] = Warm(plain, lazy)
-        progress(f"{name}, warm: {lazy['median']:.3f} s, docker {plain['median']:.3f} s")
-    return warm
+def measure(
+    ways: Sequence[Way], link: str, image: Image, times: int, failures: list[str]
+) -> Iterator[Cold]:
+    """Take the ways in turns, so that a disturbance meets all of them."""
+    rate, rtt = link.split("/")
+    samples: dict[str, list[tuple[float, Traffic]]] = {way.label: [] for way in ways}
+    for _ in range(times):
+        for way in ways:
+            what = f"{link} {image.name}, {way.label}"
+            try:
+                sample = start_cold(way, image, parse_rate(rate), parse_time(rtt))
+            except RuntimeError as error:
+                # The others are worth measuring all the same: a run takes hours.
+                failures.append(f"{what}: {error}")
+                progress(failures[-1])
+                continue
+            samples[way.label].append(sample)
+            progress(f"{what}: {sample[0]:.2f} s, {sample[1].received / 1e6:.1f} MB")
+    for label, taken in samples.items():
+        if taken:
+            yield Cold(
+                link,
+                image.name,
+                label,
+                summarize([seconds for seconds, _ in taken]),
+                min(traffic.received for _, traffic in taken),
+                min(traffic.requests for _, traffic in taken),
+            )
 
 
 def progress(text: str) -> None:
@@ -246,89 +128,94 @@ def progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def tabulate(figures: Figures) -> str:
-    """Show cold starts as one table: seconds, times faster than docker, bytes, requests."""
-    best = {(cold.link, cold.image, cold.way): cold for cold in figures.cold}
-    rows = []
-    for cold in figures.cold:
-        docker = best[cold.link, cold.image, WAYS[0]]
-        rows.append(
-            (
-                f"{cold.link} {cold.image}",
-                cold.way,
-                f"{cold.seconds['min']:.2f}",
-                f"{cold.seconds['median']:.2f}",
-                f"{docker.seconds['min'] / cold.seconds['min']:.1f}",
-                f"{cold.received / MB:.1f}",
-                f"{cold.received / figures.source_bytes[cold.image]:.1%}",
-                str(cold.requests),
-            )
-        )
-    header = ("cold start", "way", "min s", "median s", "faster", "MB", "of image", "requests")
-    warm = [
-        (
-            name,
-            f"{row.docker['median']:.3f}",
-            f"{row.bootfs['median']:.3f}",
-            f"{row.bootfs['median'] / row.docker['median']:.2f}",
-        )
-        for name, row in figures.warm.items()
-    ]
-    warm_header = ("warm start", "docker run s", "bootfs s", "ratio")
-    return format_table(header, rows, texts=2) + "\n\n" + format_table(warm_header, warm)
+def choose_ways(wanted: Sequence[str] | None) -> dict[str, type[Way]]:
+    """Return the ways that are wanted, or else all that this machine can go, by key.
+
+    Raises:
+        Unavailable: one that is wanted by name is not to be had here.
+    """
+    chosen = {}
+    for key in wanted or WAYS:
+        try:
+            WAYS[key].check()
+        except Unavailable as missing:
+            if wanted:
+                raise
+            progress(f"left out: {WAYS[key].label}: {missing}")
+            continue
+        chosen[key] = WAYS[key]
+    return chosen
 
 
-def draw(figures: Figures, path: Path) -> None:
-    """Draw seconds to READY, one panel a link, one group an image."""
-    # Drawing is the last step of a long run, and the only one that needs matplotlib.
-    import matplotlib as mpl  # noqa: PLC0415
+def prepare(place: Place, ways: Sequence[Way], names: Sequence[str], figures: Figures) -> None:
+    """Bring every image to the far end in every form."""
+    for name in names:
+        build_image(IMAGES[name])
+        place.far.push(IMAGES[name].reference, name)
+        figures.source_bytes[name] = place.far.layer_bytes(name)
+        for way in ways:
+            begun = time.monotonic()
+            way.add(IMAGES[name])
+            progress(f"{name}, {way.label}: ready to be measured, {time.monotonic() - begun:.1f} s")
+    figures.conversions = place.boots.conversions
 
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt  # noqa: PLC0415
 
-    links = list(dict.fromkeys(cold.link for cold in figures.cold))
-    images = list(dict.fromkeys(cold.image for cold in figures.cold))
-    figure, panels = plt.subplots(1, len(links), figsize=(8 * len(links), 4), squeeze=False)
-    for panel, link in zip(panels[0], links, strict=True):
-        for at, way in enumerate(WAYS):
-            seconds = [
-                cold.seconds["min"]
-                for image in images
-                for cold in figures.cold
-                if (cold.link, cold.image, cold.way) == (link, image, way)
-            ]
-            places = [place + (at - (len(WAYS) - 1) / 2) * 0.17 for place in range(len(images))]
-            bars = panel.bar(places, seconds, 0.16, label=way)
-            panel.bar_label(bars, fmt="%.1f", fontsize=7)
-        panel.set_xticks(range(len(images)), images)
-        panel.set_title(f"cold start to READY, {link}")
-        panel.set_ylabel("seconds")
-        panel.legend(fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
+def run(options: argparse.Namespace, figures: Figures) -> None:
+    """Measure what is asked for; figures are written after each image, since a run takes hours."""
+    chosen = choose_ways(options.ways)
+    images = [IMAGES[name] for name in options.images]
+    with ExitStack() as stack:
+        temporary = tempfile.TemporaryDirectory(prefix="bootfs-bench-", dir="/var/tmp")
+        home = Path(stack.enter_context(temporary))
+        far = Far(home, stack)
+        place = Place(far, stack.enter_context(Node()), BootImages(far), home)
+        ways = {key: way(place) for key, way in chosen.items()}
+        prepare(place, list(ways.values()), options.images, figures)
+        for image in images:
+            if options.floor:
+                # How far the kernel reads ahead is not always the same: the least is the floor.
+                taken = [measure_touched(place, image) for _ in range(FLOOR_TIMES)]
+                figures.touched[image.name] = min(taken, key=lambda touched: touched.bytes)
+            if options.warm_times:
+                warm = measure_warm(place, image, options.warm_times)
+                figures.warm[image.name] = warm
+                progress(f"{image.name}, warm: {warm.bootfs}, docker {warm.docker}")
+        for link in options.links:
+            keys = options.ways or LINKS.get(link, WAYS)
+            for image in images:
+                going = [ways[key] for key in keys if key in ways]
+                figures.cold += measure(going, link, image, options.times, figures.failures)
+                write_results("startup", asdict(figures))
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure cold and warm starts; write bench/results/startup.json and .png, print a table."""
+    """Measure cold and warm starts; write bench/results/startup.json and .png, print tables."""
     parser = argparse.ArgumentParser(prog="python -m bench.startup", description=main.__doc__)
-    parser.add_argument("--images", nargs="+", default=["deb", "node", "gcc", "py"])
+    parser.add_argument("--images", nargs="+", default=list(IMAGES), choices=list(IMAGES))
     parser.add_argument("--links", nargs="+", default=list(LINKS), metavar="RATE/RTT")
-    parser.add_argument("--times", type=int, default=3, help="cold starts of each kind")
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), help="default: what is here")
+    parser.add_argument("--times", type=int, default=5, help="cold starts of each kind")
     parser.add_argument("--warm-times", type=int, default=15, help="pairs of warm starts")
+    parser.add_argument(
+        "--floor",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="measure what starts touch, too",
+    )
     options = parser.parse_args(arguments)
-    with ExitStack() as stack:
-        home = tempfile.TemporaryDirectory(prefix="bootfs-bench-", dir="/var/tmp")
-        bench = Bench(options.images, Path(stack.enter_context(home)), stack)
-        figures = Figures(
-            cold=measure(bench, options.links, options.times),
-            warm=measure_warm(bench, options.warm_times),
-            source_bytes=bench.source_bytes,
-            conversions=bench.conversions,
-        )
-    write_results("startup", asdict(figures))
-    draw(figures, RESULTS / "startup.png")
-    print(tabulate(figures))
-    return 0
+    if not find_spec("matplotlib"):
+        parser.error("matplotlib is missing: scripts/setup bench")
+    # Servers, daemons and mounts end with the run, however it ends.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    figures = Figures()
+    try:
+        run(options, figures)
+    except Unavailable as missing:
+        parser.error(str(missing))
+    document = asdict(figures)
+    draw(document, RESULTS / "startup.png")
+    print(start_part(document))
+    return 1 if figures.failures else 0
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from bench.conversion import convert
 from bench.convert import measure_store, unpack
-from bench.images import BASE, IMAGES, build_image
+from bench.images import BASE, FAMILY, IMAGES, build_image
 from bench.report import updates_table
 from bench.results import write_results
 from converter.convert import DEFAULT_LEVEL
@@ -162,12 +162,13 @@ def measure_update(update: Update, home: Path) -> Stored:
 
 
 def measure_family(home: Path, level: int) -> Stored:
-    """Convert every image of bench/images.py into one store, at a zstd level."""
+    """Convert all images of the family into one store, at a zstd level."""
     layers: dict[str, int] = {}
     own = 0
-    for name, image in IMAGES.items():
+    for name in FAMILY:
         archive = home / f"{name}.tar"
-        subprocess.run(["docker", "save", "-o", str(archive), build_image(image)], check=True)
+        image = build_image(IMAGES[name])
+        subprocess.run(["docker", "save", "-o", str(archive), image], check=True)
         layers.update(layer_sizes(archive))
         source, boot = f"docker-archive:{archive}", f"oci:{home}/{name}:image"
         own += convert(source, boot, home / "store", "--level", str(level)).own_layer_bytes
@@ -187,7 +188,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{what}: {measured[what]}", file=sys.stderr)
         for level in LEVELS:
             place = tempfile.TemporaryDirectory(prefix="bootfs-bench-", dir="/var/tmp")
-            family = f"family of {len(IMAGES)} images, level {level}"
+            family = f"family of {len(FAMILY)} images, level {level}"
             measured[family] = measure_family(Path(stack.enter_context(place)), level)
             print(f"{family}: {measured[family]}", file=sys.stderr)
     document = {"stored": {what: asdict(stored) for what, stored in measured.items()}}

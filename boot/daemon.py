@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import sys
 from _signal import SIG_UNBLOCK, SIGUSR1, pthread_sigmask, signal
-from _thread import start_new_thread
+from _thread import get_ident, start_new_thread
 
 from boot.config import AUTH, AUTHORITIES, NO_PROFILE, Settings, read_boot_config
-from boot.fuse import OneFile
+from boot.fuse import IN_HEADER, READ_IN, OneFile
 from boot.image import open_bootstrap, open_index
 from boot.log import log
 from boot.readahead import ReadAhead
@@ -21,6 +21,7 @@ from boot.syscalls import Residency, keep_freed_memory
 from store.errors import BootfsError
 from store.format.sshurl import is_ssh_url
 from store.read.cache import Cache, CacheUnusable
+from store.read.counts import Counts
 from store.read.fetch import ChunkReader
 from store.read.image import ImageReader
 from store.read.order import Pages, StartOrder
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from boot.recording import Recording
     from store.interfaces import Streaming
+    from store.read.counts import Asked
     from store.read.hotpack import HotPack
 
 
@@ -62,10 +64,12 @@ class Opened:
         self.recording = recording
 
 
-def open_image(settings: Settings, command: list[bytes]) -> Opened:
+def open_image(settings: Settings, command: list[bytes], memory: mmap) -> Opened:
     """Return the image, bootstrap, cache and store put together, for a start of ``command``.
 
     What can be fetched ahead is on its way then.
+
+    What is done is counted in ``memory``.
 
     Raises:
         BootfsError: the boot image is damaged, or the store's URL is none.
@@ -94,7 +98,10 @@ def open_image(settings: Settings, command: list[bytes]) -> Opened:
     except OSError as error:
         log(f"cache: {error.strerror}; starting without an order of reads")
     limit_s = settings.read_limit_s
-    chunks = ChunkReader(index, source, cache, log, read_limit_s=limit_s)
+    counts = Counts(memory)
+    counts.counters.chunks = index.chunk_count
+    counts.counters.data_bytes = index.data_size
+    chunks = ChunkReader(index, source, cache, log, read_limit_s=limit_s, counts=counts)
     hot = recording = None
     if settings.record_s and cache is not None:
         recording = _begin_recording(settings, cache.path, command)
@@ -129,27 +136,27 @@ def _begin_hot_pack(
     return hot
 
 
-class AnswerCount:
-    """Number of reads answered, in memory that init and daemons share."""
-
-    def __init__(self, shared: mmap) -> None:
-        self._shared = shared
-
-    def add(self) -> None:
-        """Count one more; a race loses a count, and only whether it grows matters."""
-        count = int.from_bytes(self._shared[:8], "little") + 1
-        self._shared[:8] = count.to_bytes(8, "little")
-
-    def value(self) -> int:
-        """Return the count so far."""
-        return int.from_bytes(self._shared[:8], "little")
+def name_of(process: int) -> bytes:
+    """Return the name that a process gives itself now, empty where there is none any more."""
+    try:
+        fd = os.open(b"/proc/%d/comm" % process, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(fd, 16).rstrip(b"\n")
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
 
 
 class Service:
     """``image.erofs`` on an open FUSE device, and what is done beside answering reads of it."""
 
-    def __init__(self, environment: dict[bytes, bytes], fuse: int, answers: AnswerCount) -> None:
+    def __init__(self, environment: dict[bytes, bytes], fuse: int, memory: mmap) -> None:
         """Open the image; ``environment`` is the one that the engine gave to the init.
+
+        What is done is counted in ``memory``.
 
         Raises:
             BootfsError: the image cannot be served at all.
@@ -158,7 +165,7 @@ class Service:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         settings = Settings(read_boot_config(), environment)
         command = [*settings.entrypoint, *map(os.fsencode, sys.argv[1:])]
-        opened = open_image(settings, command)
+        opened = open_image(settings, command, memory)
         image, order = opened.image, opened.order
         reads = RepeatedReads(image.read)
         self.file = OneFile(fuse, b"image.erofs", image.size, reads.read, log)
@@ -166,7 +173,8 @@ class Service:
         self._order = order
         self._read_ahead: ReadAhead | None = None
         self._replay: Replay | None = None
-        self._answers = answers
+        self._counts = image.chunks.counts
+        self._counts.whose = self._whose
         self._hot = opened.hot
         self._recording = opened.recording
         self.reads_exactly = opened.hot is not None or opened.recording is not None
@@ -174,14 +182,12 @@ class Service:
         self.file.answered = self._answered
         image.chunks.begin_wait = self.file.workers.begin_wait
 
-    def watch_reads(self, fetched: Callable[[], None], started: Callable[[], None]) -> None:
+    def watch_reads(self, started: Callable[[], None]) -> None:
         """Note from now on what is read, for `read_ahead`, and settle on SIGUSR1.
 
-        That ends this process when the next start has all that it may want.  ``fetched``
-        is called for each chunk that is fetched, ``started`` when a start seems to be over.
-        To be called by the main thread.
+        That ends this process when the next start has all that it may want.  ``started``
+        is called when a start seems to be over.  To be called by the main thread.
         """
-        self._image.chunks.fetched = fetched
         read_ahead = ReadAhead(self._image, self._order, Pages(self._image.size), started)
         if self._hot is not None:
             read_ahead.follow_profile(self._hot)
@@ -222,15 +228,35 @@ class Service:
             replay = Replay(self._image, self._order, advise, step, read_ahead.advised)
             self._replay = replay
             self.file.between_requests(replay.advise_next, then=read_ahead.resume)
+        if self._hot is not None:
+            from boot.hotadvice import HotAdvice
+
+            advised = read_ahead.advised
+            self._hot.landed = HotAdvice(self._image, self._hot, advise, step, advised).landed
         read_ahead.advise_by(advise, step)
         read_ahead.run()
 
+    def _whose(self) -> Asked | None:
+        request = self.file.asked.pop(get_ident(), None)
+        if request is None:
+            return None  # a thread that answers nobody
+        process = IN_HEADER.unpack_from(request)[6]
+        _, offset, size, *_ = READ_IN.unpack_from(request, IN_HEADER.size)
+        return offset, size, process, name_of(process)
+
     def _answered(self, offset: int, size: int) -> None:
-        self._answers.add()
+        counts = self._counts
+        # A race loses a count, and only whether it grows matters.
+        counts.counters.answered += 1
+        # None where it has waited: then it is listed.
+        request = self.file.asked.pop(get_ident(), None)
         if self._recording is not None:
             self._recording.saw(offset, size)
         if self._replay is not None:
             self._replay.answered(size)
+        elif self._hot is None and request is not None and counts.lists_at_hand():
+            # In a start without advice, which would have this process read.
+            counts.note_at_hand((offset, size, IN_HEADER.unpack_from(request)[6], b""))
         if self._read_ahead is not None:
             self._read_ahead.saw(offset, size)
 

@@ -144,6 +144,8 @@ class OneFile:
         self._read = read
         self.answered: Callable[[int, int], None] = lambda offset, size: None
         """Called after each read that was answered, with its offset and size."""
+        self.asked: dict[int, bytes] = {}
+        """The READ that a thread answers, by its number, until somebody takes it out."""
         self._log = log
         self.workers = Workers(self._work_aside)
         self._pause = allocate_lock()
@@ -252,6 +254,7 @@ class OneFile:
 
     def _answer_read(self, request: bytes, unique: int) -> None:
         _, offset, size, *_ = READ_IN.unpack_from(request, IN_HEADER.size)
+        self.asked[get_ident()] = request
         try:
             pieces = self._read(offset, size)
         except Exception as error:

@@ -12,17 +12,19 @@ import sys
 
 from boot.environment import read_environment
 from boot.modes import erofs
+from boot.status import Status
 from store.errors import BootError
 
 
 def main(arguments: list[bytes]) -> int:
     """Boot the workload with ``arguments`` after its entrypoint; return the exit code."""
+    status = Status()
     environment = read_environment()
     attempt = problem = None
     mode = environment.get(b"BOOTFS_MODE") or b"auto"
     if mode in (b"auto", b"erofs"):
         try:
-            attempt = erofs.Attempt(environment)
+            attempt = erofs.Attempt(environment, status)
         except BootError as error:
             if mode == b"erofs":
                 raise
@@ -30,7 +32,7 @@ def main(arguments: list[bytes]) -> int:
 
     from boot.sequence import boot
 
-    return boot(arguments, environment, attempt, problem)
+    return boot(arguments, environment, status, attempt, problem)
 
 
 def run() -> None:

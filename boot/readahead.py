@@ -25,6 +25,8 @@ MARGIN = 256 << 10
 """Plain bytes after a page: a window of EROFS's read-ahead, and the next one."""
 QUIET_S = 0.5
 """A start is over when nothing was read for so long."""
+UNHEARD_S = 5.0
+"""The same where the kernel has what its profile names: one does not hear of that."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ class ReadAhead:
         self.advised = advised
         self._started = started
         self._hot: HotPack | None = None
+        self._quiet_s = QUIET_S
         self._image = image
         self._order = order
         self._advise: Callable[[int, int], int] = lambda *_: 0
@@ -102,7 +105,7 @@ class ReadAhead:
         while not self._ends:
             try:
                 # Without a limit when there is nothing to do after it.
-                seen = self._queue.get(timeout=None if self._is_quiet else QUIET_S)
+                seen = self._queue.get(timeout=None if self._is_quiet else self._quiet_s)
             except Empty:
                 self._settle()
             else:
@@ -152,9 +155,12 @@ class ReadAhead:
     def follow_profile(self, hot: HotPack) -> None:
         """Take what ``hot`` brings for what this start reads."""
         self._hot = hot
+        self._quiet_s = UNHEARD_S
+        self._is_quiet = False
 
     def _take_profile(self) -> None:
         hot, self._hot = self._hot, None
+        self._quiet_s = QUIET_S
         if hot is None or hot.profile is None:
             return
         index = self._image.index

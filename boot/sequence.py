@@ -26,6 +26,7 @@ from boot.rights import (
     options,
 )
 from boot.spawn import NEEDS, detach_stdio
+from boot.status import Status
 from boot.supervise import Daemon, open_processes, supervise
 from boot.syscalls import (
     CLONE_NEWNS,
@@ -40,6 +41,7 @@ from boot.syscalls import (
 )
 from boot.workload import Identity, become_workload
 from store.errors import BootError, MountFailed
+from store.format.status import ENDED, HANDED, MOUNTED, ROOTED
 
 PR_GET_SECCOMP = 21
 CAP_SYS_MODULE, CAP_SYS_BOOT = 16, 22
@@ -48,14 +50,15 @@ CAP_SYS_MODULE, CAP_SYS_BOOT = 16, 22
 def boot(
     arguments: list[bytes],
     given: dict[bytes, bytes],
+    status: Status,
     attempt: erofs.Attempt | None,
     problem: BootError | None = None,
 ) -> int:
     """Boot the workload with ``arguments`` after its entrypoint; return the exit code.
 
-    ``given`` is the environment from the engine, ``attempt`` the daemon of mode
-    ``erofs`` where that mode is wanted; in mode ``auto``, ``problem`` may say why there
-    is none.
+    ``given`` is the environment from the engine, ``status`` what is counted, ``attempt`` the
+    daemon of mode ``erofs`` where that mode is wanted; in mode ``auto``, ``problem`` may say
+    why there is none.
 
     Raises:
         BootfsError: there is no workload; the message says why.
@@ -95,7 +98,7 @@ def boot(
 
         if problem is not None:
             log(f"mode lease: {problem}")
-        return lease.boot(settings, command, environment, directory, identity, mounts)
+        return lease.boot(settings, command, environment, directory, identity, mounts, status)
 
     if problem is not None or settings.mode in ("lease", "eager"):
         if attempt is not None:
@@ -120,7 +123,9 @@ def boot(
             if not joining.wait_for_image():
                 os._exit(BootError.exit_code)  # PID 1 says why
             _make_root(erofs.LOWER, writable, mounts, directory)
+            status.step(ROOTED)
             joining.wait_for_parent()
+            status.step(HANDED)
             become_workload(command, environment, directory, identity, mounts)
         except Exception as error:
             os._exit(report(error))
@@ -130,7 +135,7 @@ def boot(
 
     # The image, lazily.  The daemon mounts it, in this first mount namespace, where it stays.
     try:
-        daemon = _mount_image(settings, attempt)
+        mode, daemon = _mount_image(settings, attempt, status)
     except MountFailed as error:
         if not is_auto:
             raise
@@ -138,6 +143,9 @@ def boot(
         joining.abandon(workload)
         return boot_without_mounts()
     joining.tell_of_image()
+    status.step(MOUNTED)
+    # While the child makes the root.
+    status.watch(mode, settings.chunk_index, root.container_name(mounts))
     if not root.is_kept(settings.cache, mounts, settings.chunk_index.hex()):
         # No start to come would find what it fetches in the end.
         daemon.settles = lambda: False
@@ -146,7 +154,16 @@ def boot(
     detach_stdio()
 
     # 7. Until it ends.
-    return supervise(workload, daemon, lambda: joining.follow(workload), open_processes())
+    code = supervise(
+        workload,
+        daemon,
+        lambda: joining.follow(workload),
+        open_processes(),
+        tell=status.answer,
+    )
+    status.step(ENDED)
+    status.write(has_ended=True)
+    return code
 
 
 def _make_root(
@@ -236,11 +253,13 @@ def _check_rights(identity: Identity) -> None:
         ) from None
 
 
-def _mount_image(settings: Settings, attempt: erofs.Attempt | None) -> Daemon:
-    """Mount the image at `erofs.LOWER` in the first mode that works; return its daemon."""
+def _mount_image(
+    settings: Settings, attempt: erofs.Attempt | None, status: Status
+) -> tuple[str, Daemon]:
+    """Mount the image at `erofs.LOWER` in the first mode that works; return it and its daemon."""
     if attempt is not None:
         try:
-            return attempt.finish()
+            return "erofs", attempt.finish()
         except MountFailed as error:
             if settings.mode == "erofs":
                 raise MountFailed(
@@ -249,4 +268,4 @@ def _mount_image(settings: Settings, attempt: erofs.Attempt | None) -> Daemon:
             log(f"mode fuse: {error}")
     from boot.modes import fusetree
 
-    return fusetree.start(settings)
+    return "fuse", fusetree.start(settings, status)

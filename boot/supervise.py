@@ -18,6 +18,7 @@ from errno import ENOENT, ESRCH
 from time import monotonic
 
 from boot.log import log
+from boot.status import ASKED
 from boot.syscalls import set_real_uid
 
 IDLE_DEATHS = 10
@@ -162,12 +163,14 @@ def supervise(
     processes: int,
     signals: frozenset[int] = ALL_SIGNALS,
     has_begun: Callable[[], bool] | None = None,
+    tell: Callable[[], None] = lambda: None,
 ) -> int:
     """Serve as PID 1 until the workload ends; return the container's exit code.
 
     ``told`` is called at each SIGIO until it returns True.  One that somebody sent
     is the workload's all the same, like any of ``signals``.  ``processes`` is an open /proc.
-    ``has_begun`` is for a workload that is in this PID namespace: see `forward`.
+    ``has_begun`` is for a workload that is in this PID namespace: see `forward`.  ``tell`` is
+    called when the kernel sends `ASKED`.
     """
     joined = False
     asked = False
@@ -180,16 +183,20 @@ def supervise(
         else:
             information = sigwaitinfo(signals)
         number = information.si_signo
+        if number == ASKED and information.si_code > 0:
+            tell()
+            continue
         if number == SIGCONT and information.si_pid == daemon.pid:
             continue  # for this process alone, which had been stopped
-        if number == SIGIO and not joined:
-            # Also at one that somebody sent: the kernel adds none to one that is pending.
-            joined = told()
+        if number == SIGIO:
+            if not joined:
+                # Also at one that somebody sent: the kernel adds none to one that is pending.
+                joined = told()
             if information.si_code > 0:
+                # One more, or `ASKED`, for which there was no room: not for the workload.
                 continue
         # Of the kernel's own kind it tells about our children, else somebody sent it.
         if number != SIGCHLD or information.si_code <= 0:
-            # Of SIGIO there may be one more, from the kernel.
             asked = asked or information.si_code <= 0
             forward(workload, number, processes, has_begun)
         if number != SIGCHLD:

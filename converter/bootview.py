@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 from converter.bootimage import LABEL
+from converter.images.skopeodir import is_skopeo_directory
+from converter.images.transports import open_image
 from converter.images.view import ImageView, JsonObject
 from converter.layers import merge_layers
 from converter.plainlayer import read_layer
+from converter.platforms import Platform
+from converter.reference import ROOT_ALONE, Reference, parse_reference
 from converter.spool import Spool
 from converter.structure import check_structure
 from converter.tree import Node
-from store.errors import FormatError, UsageError
+from store.errors import FormatError, NotFound, UsageError
 from store.format.bootconfig import BootConfig, parse_boot_config
 from store.format.chunkindex import ChunkIndex, parse_chunk_index
 from store.format.digest import check_digest
@@ -126,7 +131,7 @@ def read_boot_image(image: ImageView, spool: Spool) -> BootView:
     home = tree.children.get(b".bootfs")
     files = None if home is None else home.children.get(b"image")
     if files is None or len(image.layers) < 2:
-        raise UsageError(f"{image.name} is not a boot image; convert it first")
+        raise _no_boot_image(image.name)
     config = parse_boot_config(_file(files, b"config"))
     encoded = _file(files, b"chunk-index")
     check_digest(encoded, config.chunk_index, f"chunk index of {image.name}")
@@ -140,6 +145,47 @@ def read_boot_image(image: ImageView, spool: Spool) -> BootView:
         own_layer_size=read_layer(image.layers[-1], spool).size,
         runtime_layer_size=sum(read_layer(layer, spool).size for layer in image.layers[:-1]),
     )
+
+
+def open_boot_images(
+    names: Sequence[str], spool: Spool, platform: Platform | None = None
+) -> list[BootView]:
+    """Return the boot images that references name; files stay open as long as ``spool``.
+
+    None is opened, which may copy all of it, where one of them cannot be a boot image.
+
+    Raises:
+        UsageError: one is no reference, or no boot image.
+        NotFound, AccessDenied, RemoteError: as `open_image`.
+        FormatError, IntegrityError: one is damaged.
+
+    """
+    references = [parse_reference(name) for name in names]
+    for reference in references:
+        refuse_root(reference)
+    return [
+        read_boot_image(open_image(reference, spool, platform), spool) for reference in references
+    ]
+
+
+def refuse_root(reference: Reference) -> None:
+    """Return when a reference may be that of a boot image, by its transport.
+
+    Raises:
+        UsageError: it is a root file system alone.
+        NotFound: it would be, and there is nothing.
+
+    """
+    path = Path(reference.name)
+    if reference.transport not in ROOT_ALONE or is_skopeo_directory(path):
+        return
+    if not path.exists():
+        raise NotFound(f"{reference}: {path} is missing")
+    raise _no_boot_image(str(reference))
+
+
+def _no_boot_image(name: str) -> UsageError:
+    return UsageError(f"{name} is not a boot image; convert it first")
 
 
 def _file(directory: Node, name: bytes) -> bytes:

@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from signal import SIGHUP, SIGTERM
+from typing import NoReturn
 
 from converter import RELEASE
-from converter.bootview import read_boot_image
+from converter.bootview import open_boot_images
 from converter.check import Comparison
 from converter.convert import DEFAULT_LEVEL, Report, convert
 from converter.diffing import diff_images
@@ -30,6 +31,7 @@ from converter.platforms import Platform, parse_platform
 from converter.preflight import ask_mirrors
 from converter.profileoptions import add_profile_actions, run_profile_action
 from converter.progress import Progress, shown_progress
+from converter.records.directory import Records
 from converter.reference import ROOT_ALONE, Reference, parse_reference
 from converter.settings import add_options as add_settings
 from converter.settings import settings_of
@@ -47,13 +49,12 @@ from store.write.backends import (
     open_backend,
 )
 from store.write.collecting import GRACE_S
-from store.write.hostsource import open_host_source
+from store.write.hostsource import READ_LIMIT_S, open_host_source
 from store.write.registry.endpoint import normalised_url
 
 DEFAULT_STORE = "bootfs-store"
 REGISTRY_STORE = "registry"
 """For ``--store``: the repository of DEST."""
-READ_LIMIT_S = 60.0
 DIFFERENT = 4
 INTERRUPTED = 130
 
@@ -70,9 +71,19 @@ bytes, 12 unknown or damaged format, 13 access denied, 14 store, registry or eng
 """
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as all others are."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the arguments, and end."""
+        command = self.prog.removeprefix("bootfs").strip()
+        what = f"{command}: {message}" if command else message
+        self.exit(UsageError.exit_code, f"bootfs: {what}; see `{self.prog} --help`\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="bootfs",
         description="Turn container images into ones that boot lazily on any engine.",
         epilog=EXIT_STATUS,
@@ -125,7 +136,8 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     command.add_argument(
         "--level", metavar="N", type=int, default=DEFAULT_LEVEL,
-        help=f"zstd level of chunks, 1 to 22 (default: {DEFAULT_LEVEL})",
+        help="zstd level of chunks, 1 to 22; from 10 on code is filtered"
+        f" (default: {DEFAULT_LEVEL})",
     )  # fmt: skip
     command.add_argument(
         "--force", action="store_true",
@@ -134,6 +146,11 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--no-profile", action="store_true",
         help="leave out the first profile, which is told from the image's command",
+    )  # fmt: skip
+    command.add_argument(
+        "--read-all", action="store_true",
+        help="read every layer of SOURCE, also those of which a record is kept since an earlier "
+        "conversion",
     )  # fmt: skip
     command.add_argument(
         "--report", metavar="FILE", help="write what is in the image as a page of HTML"
@@ -161,7 +178,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--store", metavar="URL",
         help="compare the bytes of files whose chunks alone do not tell; "
-        "a directory or http(s)://, mirrors 'URL|URL'",
+        "a directory, http(s)://, s3://, ssh:// or docker://, mirrors 'URL|URL'",
     )  # fmt: skip
     command.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -170,8 +187,8 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("destination", metavar="DEST")
     command.add_argument(
         "--store", metavar="URL", default=DEFAULT_STORE,
-        help="store to read, a directory or http(s)://, mirrors 'URL|URL' "
-        f"(default: {DEFAULT_STORE})",
+        help="store to read, a directory, http(s)://, s3://, ssh:// or docker://, "
+        f"mirrors 'URL|URL' (default: {DEFAULT_STORE})",
     )  # fmt: skip
     command.add_argument(
         "--sparse", action="store_true",
@@ -206,7 +223,8 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     command.add_argument(
         "--repair", metavar="URL",
-        help="get what is damaged or missing from this store, a directory, http(s):// or s3://",
+        help="get what is damaged or missing from this store, of any kind: a directory, "
+        "http(s)://, s3://, ssh:// or docker://",
     )  # fmt: skip
     command.add_argument(
         "--fetchable", metavar="IMAGE",
@@ -222,8 +240,38 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.add_argument("--progress", choices=("bar", "json", "none"))
 
+    command = add("status", "show how containers of boot images do")
+    command.add_argument(
+        "containers", metavar="CONTAINER", nargs="*", help="by name or id; also one that has ended"
+    )
+    command.add_argument(
+        "--all", action="store_true", help="all containers of boot images that run"
+    )
+    command.add_argument(
+        "--files", action="store_true",
+        help="list the files that came over the network, and who read each first",
+    )  # fmt: skip
+    command.add_argument(
+        "--follow", action="store_true", help="print a line each second, until they have ended"
+    )
+    command.add_argument(
+        "--metrics", metavar="FILE.prom",
+        help="write metrics for Prometheus, as the node exporter's textfile collector reads them",
+    )  # fmt: skip
+    command.add_argument("--json", action="store_true", help="print a line of JSON a container")
+
+    command = add("report", "write a page of HTML about a container's start")
+    command.add_argument("container", metavar="CONTAINER", help="by name or id")
+    command.add_argument(
+        "-o", "--output", metavar="FILE.html", required=True, help="the page to write"
+    )
+
     command = add("forget", "remove an image from a store; bootfs collect frees its space")
-    command.add_argument("store", metavar="STORE", help="a directory or docker://HOST/REPOSITORY")
+    command.add_argument(
+        "store",
+        metavar="STORE",
+        help="a directory, s3://BUCKET[/PREFIX] or docker://HOST/REPOSITORY",
+    )
     command.add_argument(
         "image", metavar="IMAGE",
         help="a boot image, or the digest of its chunk index, blake3:…, from bootfs inspect: "
@@ -237,7 +285,11 @@ def build_parser() -> argparse.ArgumentParser:
     add_trace_options(command)
 
     command = add("collect", "remove from a store what none of its images needs")
-    command.add_argument("store", metavar="STORE", help="a directory or docker://HOST/REPOSITORY")
+    command.add_argument(
+        "store", metavar="STORE",
+        help="a directory, s3://BUCKET[/PREFIX] or docker://HOST/REPOSITORY; "
+        "without --delete also ssh://[USER@]HOST/PATH",
+    )  # fmt: skip
     command.add_argument(
         "--delete", action="store_true", help="remove; without it, only say what would be removed"
     )
@@ -325,6 +377,12 @@ def _run(options: argparse.Namespace) -> int:
                 sparse=options.sparse,
                 as_json=options.json,
             )
+        if options.command == "status":
+            return _status(options)
+        if options.command == "report":
+            from converter.startreport import report_start
+
+            return report_start(options.container, Path(options.output))
         if options.command == "forget":
             return forget_image(options.store, options.image)
         if options.command == "collect":
@@ -367,6 +425,8 @@ def _convert(options: argparse.Namespace) -> int:
             f"{source} has settings of its own, which are kept; "
             "--entrypoint, --cmd, --env, --user, --workdir are for a SOURCE dir: or tar:"
         )
+    if options.report == "":
+        raise UsageError("--report: its name is empty; name a file")
     if options.report is not None:
         check_report(Path(options.report))
     if options.blob_store:
@@ -377,7 +437,7 @@ def _convert(options: argparse.Namespace) -> int:
         _check_mounted(store)
     blob_store = options.blob_store or (store if is_in_registry(store) else "")
     with (
-        closing(open_backend(store)) as backend,
+        closing(open_backend(store, _warn)) as backend,
         shown_progress(options.progress) as progress,
     ):
         for url in options.mount_from:
@@ -394,6 +454,8 @@ def _convert(options: argparse.Namespace) -> int:
             settings=settings,
             force=options.force,
             makes_profile=not options.no_profile,
+            records=Records.of_user(_reporter(progress)),
+            read_all=options.read_all,
         )
         if options.report is not None:
             write_report(Path(options.report), report, destination, backend)
@@ -490,6 +552,8 @@ def summary(report: Report) -> str:
             f"{report.boot_image.reference}: made of the same source by the same release and "
             "options, and whole in the store: nothing to do; --force converts again"
         )
+    layers = len(report.source_layer_bytes)
+    known = f"{report.unread_layers} of {layers} layers known; " if report.unread_layers else ""
     own = report.boot_image.own_layer_bytes / 1e6
     shared = report.boot_image.runtime_layer_bytes / 1e6
     hot = report.profile.hot_pack_bytes / 1e6 if report.profile is not None else 0
@@ -497,8 +561,12 @@ def summary(report: Report) -> str:
         f"{report.boot_image.reference}: {report.chunks} chunks, {report.new_chunks} new, "
         f"{report.new_stored_bytes / 1e6:.1f} MB stored; "
         f"{f'profile {hot:.1f} MB; ' if hot else ''}"
-        f"boot image {own:.2f} MB + {shared:.1f} MB shared; {report.seconds:.1f} s"
+        f"boot image {own:.2f} MB + {shared:.1f} MB shared; {known}{report.seconds:.1f} s"
     )
+
+
+def _warn(message: str) -> None:
+    print(f"bootfs: {message}", file=sys.stderr)
 
 
 def _reporter(progress: Progress) -> Callable[[str], None]:
@@ -537,6 +605,25 @@ def _check(options: argparse.Namespace) -> int:
     return _compare(options)
 
 
+def _status(options: argparse.Namespace) -> int:
+    if bool(options.containers) == options.all:
+        raise UsageError("status: give CONTAINER, or --all for all that run")
+    from converter.showing import show_status, write_metrics
+
+    if options.metrics is not None:
+        if options.files or options.follow or options.json:
+            raise UsageError("status: --metrics goes with CONTAINER or --all alone")
+        return write_metrics(Path(options.metrics), options.containers)
+    if options.files and options.follow:
+        raise UsageError("status: --files and --follow do not go together; give one of them")
+    return show_status(
+        options.containers,
+        has_files=options.files,
+        follows=options.follow,
+        as_json=options.json,
+    )
+
+
 def _check_fetchable(options: argparse.Namespace) -> int:
     """Print what each mirror answers; return 0, or the exit code of the first problem.
 
@@ -549,7 +636,7 @@ def _check_fetchable(options: argparse.Namespace) -> int:
         raise NotFound(f"--auth {options.auth}: there is no such directory; check the path")
     image = parse_reference(options.fetchable)
     with Spool() as spool:
-        view = read_boot_image(open_image(image, spool), spool)
+        (view,) = open_boot_images((options.fetchable,), spool)
     named = view.config.blob_store if options.store is None else os.fsencode(options.store)
     urls = _named_store(os.fsdecode(named), image)
     answers = []
@@ -574,9 +661,9 @@ def _compare(options: argparse.Namespace) -> int:
         Spool(advance=progress.advance) as spool,
     ):
         progress.step("open")
+        (view,) = open_boot_images((options.destination,), spool)
         original = open_image(parse_reference(options.source), spool, _platform(options))
-        view = read_boot_image(open_image(destination, spool), spool)
-        if not is_in_registry(store):
+        if not any(map(is_in_registry, store.split("|"))):
             # Or else everything would be missing, which is no difference of the image.
             source.fetch(STORE_MARK, 0, len(STORE_MARK_TEXT))
         progress.step("read", sum(layer.size for layer in original.layers))

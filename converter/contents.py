@@ -84,7 +84,7 @@ def _share(files: list[HeldFile], index: ChunkIndex) -> None:
         if chunk != HOLE:
             uses[chunk] += index.plain_sizes[chunk]
     given = [0] * index.chunk_count
-    for file, chunk, size in _iter_pieces(files, index):
+    for file, chunk, size in iter_pieces(files, index):
         # What is given so far, rounded down: nothing is lost or given twice.
         stored, whole = index.stored_sizes[chunk], uses[chunk]
         before = stored * given[chunk] // whole
@@ -92,7 +92,7 @@ def _share(files: list[HeldFile], index: ChunkIndex) -> None:
         file.stored += stored * given[chunk] // whole - before
 
 
-def _iter_pieces(files: list[HeldFile], index: ChunkIndex) -> Iterator[tuple[HeldFile, int, int]]:
+def iter_pieces(files: list[HeldFile], index: ChunkIndex) -> Iterator[tuple[HeldFile, int, int]]:
     """Yield file, chunk and bytes of each piece that a file has of a chunk, in order.
 
     What fills a file's last block up is the file's.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from converter.bootimage import (
@@ -14,7 +14,7 @@ from converter.bootimage import (
 )
 from converter.earlier import Earlier, Kept, read_earlier
 from converter.erofswriter import write_bootstrap
-from converter.firstprofile import NAME, SourceContents, analyse_image
+from converter.firstprofile import ProfileReport, SourceContents, make_first_profile
 from converter.images.rootfs import with_settings
 from converter.images.transports import (
     check_destination,
@@ -30,21 +30,21 @@ from converter.order import lay_out
 from converter.origins import encode_origins
 from converter.platforms import Platform
 from converter.progress import Progress
+from converter.records.directory import Records
+from converter.records.known import Known
 from converter.reference import Reference
 from converter.runtime import RuntimeLayer
 from converter.settings import Settings
 from converter.spool import Spool
 from converter.storing import add_bootstrap, store_region
 from converter.structure import check_structure
-from store.errors import BootfsError, UsageError
-from store.format.chunkindex import ChunkIndex, encode_chunk_index
+from store.errors import UsageError
+from store.format.chunkindex import encode_chunk_index
 from store.format.digest import digest_of
 from store.format.erofs import Image
 from store.format.names import bootstrap_name, chunk_index_name
-from store.format.profile import Profile
 from store.format.sshurl import is_ssh_url
 from store.interfaces import Backend
-from store.write.profilestore import add_profile, read_profiles
 from store.write.roots import commit
 
 DEFAULT_LEVEL = 5
@@ -62,19 +62,6 @@ class BootImageReport:
 
 
 @dataclass(frozen=True, slots=True)
-class ProfileReport:
-    """The first profile, told from the image; sizes are bytes."""
-
-    name: str
-    reads: int
-    chunks: int
-    hot_pack_bytes: int
-    """Written beside the packs; 0 where it was not written."""
-    problem: str = ""
-    """Why the store has none of it; the image is whole without."""
-
-
-@dataclass(frozen=True, slots=True)
 class Report:
     """What a conversion did; sizes are bytes."""
 
@@ -89,6 +76,10 @@ class Report:
     source_layer_bytes: list[int]
     """Size of each layer of the source as it was read, lowest first: compressed, or as
     the engine gives it; none where the source need not be read."""
+    unread_layers: int
+    """Number of those whose bytes were not needed: an earlier conversion had read them."""
+    known_bytes: int
+    """Bytes of the data region whose chunks were known from earlier conversions."""
     boot_image: BootImageReport
     seconds: float
     unchanged: bool = False
@@ -114,6 +105,8 @@ def convert(
     settings: Settings | None = None,
     force: bool = False,
     makes_profile: bool = False,
+    records: Records | None = None,
+    read_all: bool = False,
 ) -> Report:
     """Convert ``source`` into a boot image at ``destination``, its data into ``backend``.
 
@@ -128,6 +121,9 @@ def convert(
     what it needs, nothing is done, unless ``force``.  Where the store has no profile of the
     image yet, ``makes_profile`` has one made of what its command tells; what goes
     wrong with that is in the report.
+
+    What is found out is kept in ``records``, and what is there is not found out again, unless
+    ``read_all``.
 
     Raises:
         UsageError: the boot image would take the place of its source.
@@ -157,15 +153,23 @@ def convert(
             if earlier.is_of(image.name, image.manifest_digest, kept):
                 return _unchanged(earlier, image.layers, destination, kept, progress, started)
             check_destination(destination)
-        progress.step("read", sum(layer.size for layer in image.layers))
-        tree = merge_layers(image.layers, spool, advance=progress.advance)
+        known = Known(records, image.layers, spool, read_all=read_all)
+        to_read = [layer.size for layer in image.layers if layer.diff_id not in known.layers]
+        progress.step("read", sum(to_read))
+        tree = merge_layers(
+            image.layers,
+            spool,
+            advance=progress.advance,
+            known=known.layers,
+            keep=known.keep_layer,
+        )
         region = lay_out(tree)
         # Only for a source that can be converted: this may go over the network.
         progress.step("runtime")
         shared = [_as_layer(layer) for layer in kept.shared()]
         backend.create()
         progress.step("store", region.size)
-        stored = store_region(region, backend, level, progress.advance)
+        stored = store_region(region, backend, level, progress.advance, known)
         index = stored.index
 
         progress.step("bootstrap")
@@ -186,14 +190,20 @@ def convert(
         joined = join_store(destination, config, layers, backend, digest)
         commit(backend, digest, list(zip(index.pack_digests, index.pack_sizes, strict=True)))
         image_digest = joined.write() if joined else write_image(destination, config, layers)
+        known.keep_image(region, index)
         profile = None
         if makes_profile:
             progress.step("profile")
-            contents = SourceContents(region.extents, bootstrap.data_start)
-            found = analyse_image(
-                Image(bootstrap.plain), index, contents.read, image.config.get("config") or {}, NAME
+            # What nobody has read of the source is nearer in the store, some megabytes of it.
+            at_hand = SourceContents(region.extents, bootstrap.data_start)
+            profile = make_first_profile(
+                backend,
+                digest,
+                index,
+                bootstrap.plain,
+                image.config.get("config") or {},
+                None if known.unread else at_hand,
             )
-            profile = _add_profile(backend, digest, index, found, contents.chunk_reader(index))
     progress.end()
     return Report(
         chunks=index.chunk_count,
@@ -202,34 +212,13 @@ def convert(
         stored_bytes=stored.referenced_bytes,
         new_stored_bytes=stored.new_bytes,
         source_layer_bytes=[layer.size for layer in image.layers],
+        unread_layers=known.unread,
+        known_bytes=known.bytes,
         boot_image=BootImageReport(
             str(destination), image_digest, own.size, sum(layer.size for layer in shared)
         ),
         seconds=round(time.monotonic() - started, 3),
         profile=profile,
-    )
-
-
-def _add_profile(
-    backend: Backend,
-    digest: bytes,
-    index: ChunkIndex,
-    profile: Profile | None,
-    read: Callable[[int], bytes],
-) -> ProfileReport | None:
-    """Write a first profile where the store has none of the image."""
-    if profile is None:
-        return None
-    problem = ""
-    try:
-        if read_profiles(backend, digest):
-            return None
-        add_profile(backend, digest, index, profile, read=read)
-    except BootfsError as error:
-        # The image is converted, and whoever is told can add one at any time.
-        problem = str(error)
-    return ProfileReport(
-        profile.name, len(profile.reads), len(profile.chunks), profile.hot_pack_size, problem
     )
 
 
@@ -260,6 +249,8 @@ def _unchanged(
         stored_bytes=sum(index.stored_sizes),
         new_stored_bytes=0,
         source_layer_bytes=[layer.size for layer in layers],
+        unread_layers=len(layers),
+        known_bytes=index.data_size,
         boot_image=BootImageReport(
             str(destination),
             earlier.digest,

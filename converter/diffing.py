@@ -7,16 +7,13 @@ import sys
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 
-from converter.bootview import BootView, read_boot_image
+from converter.bootview import BootView, open_boot_images
 from converter.comparing import Change, TreeDiff
-from converter.images.transports import open_image
-from converter.reference import parse_reference
 from converter.restoring import restore_config
 from converter.sharing import stored_chunks
 from converter.spool import Spool
-from store.write.hostsource import open_host_source
+from store.write.hostsource import READ_LIMIT_S, open_host_source
 
-READ_LIMIT_S = 60.0
 _OF_LAYERS = ("config", "created", "docker_version", "history", "rootfs")
 """Fields of a config that say how and when an image was made."""
 _OF_THE_BUILD = ("Image",)
@@ -39,10 +36,7 @@ def diff_images(first: str, second: str, store: str | None, *, as_json: bool) ->
     """
     with ExitStack() as stack:
         spool = stack.enter_context(Spool())
-        old, new = (
-            read_boot_image(open_image(parse_reference(name), spool), spool)
-            for name in (first, second)
-        )
+        old, new = open_boot_images((first, second), spool)
         readers = None
         if store is not None:
             source = stack.enter_context(closing(open_host_source(store, READ_LIMIT_S, _warn)))

@@ -7,17 +7,16 @@ import sys
 from contextlib import closing
 
 from converter.boottree import read_tree
-from converter.bootview import read_boot_image
+from converter.bootview import open_boot_images
 from converter.images.layerfile import spool_layer
-from converter.images.transports import check_destination, open_image, write_image
+from converter.images.transports import check_destination, write_image
 from converter.layertar import iter_layer
 from converter.progress import iter_counted, shown_progress
 from converter.reference import DOCKER_ARCHIVE, DOCKER_DAEMON, parse_reference
 from converter.restoring import restore_config
 from converter.spool import Spool
-from store.write.hostsource import open_host_source
+from store.write.hostsource import READ_LIMIT_S, open_host_source
 
-READ_LIMIT_S = 60.0
 _PLAIN = (DOCKER_DAEMON, DOCKER_ARCHIVE)
 """Destinations that take layers plain: nothing need be compressed for them."""
 
@@ -54,7 +53,7 @@ def export_image(
         Spool() as spool,
     ):
         progress.step("open")
-        view = read_boot_image(open_image(parse_reference(image), spool), spool)
+        (view,) = open_boot_images((image,), spool)
         config = restore_config(view)
         with closing(view.open_reader(source)) as reader:
             tree = read_tree(view.open_tree(reader), reader)

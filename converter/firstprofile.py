@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from typing import Any
 
 from converter.analysis import analyse
 from converter.bootview import BootView
 from converter.sourceconfig import encode_text
 from converter.tree import Node
-from store.format.chunkindex import ChunkIndex
+from store.errors import BootfsError
+from store.format.chunkindex import BLOCK, ChunkIndex
 from store.format.digest import check_digest
 from store.format.erofs import Image
 from store.format.profile import Profile
 from store.format.trace import Trace
+from store.interfaces import Backend
+from store.read.fetch import ChunkReader
+from store.read.image import Bootstrap, ImageReader
 from store.write.profilebuild import ANALYSIS, build_profile
+from store.write.profilestore import add_profile, read_profiles
 
 NAME = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileReport:
+    """The first profile, told from the image; sizes are bytes."""
+
+    name: str
+    reads: int
+    chunks: int
+    hot_pack_bytes: int
+    """Written beside the packs; 0 where it was not written."""
+    problem: str = ""
+    """Why the store has none of it; the image is whole without."""
+
 
 Contents = Callable[[int, int], bytes]
 """Returns bytes of ``image.erofs`` by offset and number."""
@@ -38,7 +60,7 @@ def analyse_image(
         environment[key] = value
     cwd = encode_text(settings.get("WorkingDir") or "/")
     reads = analyse(image, contents, command, environment, cwd)
-    if not any(first * 4096 >= index.data_start for first, _ in reads):
+    if not any(first * BLOCK >= index.data_start for first, _ in reads):
         return None
     trace = Trace(b"", command, 0, [(0, first, pages) for first, pages in reads])
     profile = build_profile(index, name, command, [trace], ANALYSIS)
@@ -58,6 +80,52 @@ def settings_of_boot_image(view: BootView) -> dict[str, Any]:
         word.decode("utf-8", "surrogateescape") for word in view.config.entrypoint
     ]
     return settings
+
+
+def make_first_profile(
+    backend: Backend,
+    digest: bytes,
+    index: ChunkIndex,
+    bootstrap: bytes,
+    settings: Mapping[str, Any],
+    source: SourceContents | None,
+) -> ProfileReport | None:
+    """Add the first profile of a converted image to its store, where that has none of it.
+
+    Contents are read from ``source``, or without one from ``backend``.  An image is whole
+    without its profile: what goes wrong is in the report.  None where there is one already,
+    or the command tells nothing.
+    """
+    profile = None
+    try:
+        if read_profiles(backend, digest):
+            return None
+        with ExitStack() as stack:
+            read_chunk = None
+            if source is None:
+                reader = stack.enter_context(closing(_open_reader(backend, index, bootstrap)))
+                contents: Contents = _joined(reader)
+            else:
+                contents, read_chunk = source.read, source.chunk_reader(index)
+            profile = analyse_image(Image(bootstrap), index, contents, settings, NAME)
+            if profile is None:
+                return None
+            add_profile(backend, digest, index, profile, read=read_chunk)
+    except BootfsError as error:
+        if profile is None:
+            return ProfileReport(NAME, 0, 0, 0, str(error))
+        return ProfileReport(NAME, len(profile.reads), len(profile.chunks), 0, str(error))
+    return ProfileReport(NAME, len(profile.reads), len(profile.chunks), profile.hot_pack_size)
+
+
+def _open_reader(backend: Backend, index: ChunkIndex, bootstrap: bytes) -> ImageReader:
+    fd = os.memfd_create("bootstrap", os.MFD_CLOEXEC)
+    os.write(fd, bootstrap)
+    return ImageReader(Bootstrap(fd, index), ChunkReader(index, backend, None, lambda _: None))
+
+
+def _joined(reader: ImageReader) -> Contents:
+    return lambda at, size: b"".join(reader.read(at, size))
 
 
 class SourceContents:

@@ -33,8 +33,10 @@ from store.errors import NotFound, UsageError
 from store.interfaces import Backend
 
 
-def check_report(path: Path) -> None:
+def check_report(path: Path, option: str = "--report") -> None:
     """Return when nothing that can be seen now keeps a report from being written to ``path``.
+
+    ``option`` is the one that names it, for messages.
 
     Raises:
         NotFound: the directory that it would be in does not exist.
@@ -43,9 +45,9 @@ def check_report(path: Path) -> None:
     """
     with os_errors_at(path, "cannot be written"):
         if path.is_dir():
-            raise UsageError(f"--report {path}: a directory; name a file")
+            raise UsageError(f"{option} {path}: a directory; name a file")
         if not path.parent.is_dir():
-            raise NotFound(f"--report {path}: {path.parent} is not a directory; make it first")
+            raise NotFound(f"{option} {path}: {path.parent} is not a directory; make it first")
 
 
 def write_report(path: Path, report: Report, destination: Reference, backend: Backend) -> None:

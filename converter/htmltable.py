@@ -32,8 +32,17 @@ class Code:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of time on an axis, all in the same unit; shown as a bar at its place."""
+
+    start: float
+    length: float
+    whole: float
+
+
 _SPACE = "\N{NO-BREAK SPACE}"
-Cell = str | int | Bytes | Share | Code
+Cell = str | int | Bytes | Share | Code | Span
 
 
 def shown_size(size: int) -> str:
@@ -71,6 +80,8 @@ def iter_table(caption: str, head: Sequence[str], rows: Sequence[Sequence[Cell]]
 def _class(cell: Cell) -> str:
     if isinstance(cell, int | Bytes):
         return ' class="n"'
+    if isinstance(cell, Span):
+        return ' class="span"'
     return ' class="share"' if isinstance(cell, Share) else ""
 
 
@@ -83,6 +94,11 @@ def _inner(cell: Cell) -> str:
         width = 100 * cell.part / cell.whole if cell.whole else 0
         bar = f'<b aria-hidden="true"><i style="width:{width:.1f}%"></i></b>'
         return f"{bar}<span>{percent(cell.part, cell.whole)}</span>"
+    if isinstance(cell, Span):
+        left = min(max(100 * cell.start / cell.whole, 0.0), 100.0) if cell.whole else 0.0
+        width = min(max(100 * cell.length / cell.whole, 0.0), 100.0 - left) if cell.whole else 0.0
+        place = f"left:{left:.2f}%;width:{width:.2f}%"
+        return f'<b aria-hidden="true"><i style="{place}"></i></b>'
     if isinstance(cell, Code):
         return f"<code>{escape(cell.text)}</code>"
     return escape(f"{cell:,}" if isinstance(cell, int) else str(cell))

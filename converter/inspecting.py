@@ -8,11 +8,9 @@ from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
-from converter.bootview import BootView, read_boot_image
+from converter.bootview import BootView, open_boot_images
 from converter.contents import by_directory, by_layer, read_files
-from converter.images.transports import open_image
 from converter.platforms import Platform
-from converter.reference import parse_reference
 from converter.sharing import Sharing, check_listable, count_repeats, read_sharing
 from converter.spool import Spool
 from converter.tables import iter_table
@@ -43,7 +41,7 @@ def inspect_image(
 
     """
     with Spool() as spool:
-        view = read_boot_image(open_image(parse_reference(image), spool, platform), spool)
+        (view,) = open_boot_images((image,), spool, platform)
     facts = describe(view)
     facts |= describe_contents(view, depth)
     if store is not None:

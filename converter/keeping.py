@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 
-from converter.bootview import read_boot_image
+from converter.bootview import read_boot_image, refuse_root
 from converter.images.transports import forget_image_in, open_image
 from converter.progress import Progress, shown_progress
 from converter.reference import Reference, parse_reference
@@ -21,11 +22,9 @@ from store.interfaces import Backend, Listing
 from store.write.backends import is_in_registry, open_backend
 from store.write.checking import Problem, StoreCheck
 from store.write.collecting import Garbage, collect
+from store.write.hostsource import READ_LIMIT_S
 from store.write.repairing import iter_repaired
 from store.write.served import ImagesOf, is_served, open_objects
-
-READ_LIMIT_S = 60.0
-"""How long a piece of an object may take to come from a server."""
 
 _CHUNK_INDEX = re.compile(r"blake3:([0-9a-f]{64})")
 _DURATION = re.compile(r"(\d{1,9})([smhd]?)", re.ASCII)
@@ -45,12 +44,16 @@ def parse_duration(text: str) -> float:
     return float(match[1]) * _SECONDS[match[2]]
 
 
+def _warn(message: str) -> None:
+    print(f"bootfs: {message}", file=sys.stderr)
+
+
 def _open_writable(url: str) -> Backend:
     if is_served(url):
         raise UsageError(
             f"{shown(url)}: a web server cannot be written to; give the directory it serves"
         )
-    return open_backend(url)
+    return open_backend(url, _warn)
 
 
 def _open_listing(url: str, images: Sequence[str]) -> Listing:
@@ -63,7 +66,7 @@ def _open_listing(url: str, images: Sequence[str]) -> Listing:
             f"{shown(url)}: a web server does not say what a store holds; name images of it with "
             "--image IMAGE, or give the directory it serves"
         )
-    return open_backend(url)
+    return open_backend(url, _warn)
 
 
 def _parse_image(image: str) -> bytes:
@@ -74,9 +77,15 @@ def _parse_image(image: str) -> bytes:
 def _parse_named(image: str) -> tuple[bytes, tuple[Reference, str] | None]:
     """Return the chunk index digest, and of a boot image its reference and own digest."""
     match = _CHUNK_INDEX.fullmatch(image)
+    if match is None and image.startswith("blake3:"):
+        raise UsageError(
+            f"{image}: no digest of a chunk index; that is blake3: and 64 digits from 0 to f, as "
+            "bootfs inspect shows it"
+        )
     if match:
         return bytes.fromhex(match[1]), None
     reference = parse_reference(image)
+    refuse_root(reference)
     with Spool() as spool:
         view = open_image(reference, spool)
         chunk_index = read_boot_image(view, spool).config.chunk_index

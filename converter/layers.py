@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
+from types import MappingProxyType
 
 from converter.images.view import LayerSource
 from converter.layertree import AUFS_PREFIX, LayerTree, is_whiteout
 from converter.plainlayer import is_plain, plain_blob, read_layer, verify_plain
 from converter.spool import FileBlob, GivenUp, Spool
 from converter.tarreader import Budget, iter_entries
-from converter.tree import Node, empty_root
+from converter.tree import NamedBlob, Node, empty_root
 from store.errors import BootfsError
 
 
@@ -21,6 +23,8 @@ def merge_layers(
     spool: Spool,
     budget: Budget | None = None,
     advance: Callable[[int], None] = lambda _: None,
+    known: Mapping[str, NamedBlob] = MappingProxyType({}),
+    keep: Callable[[str, FileBlob, array[int]], None] | None = None,
 ) -> Node:
     """Return the merged tree of ``layers``, lowest first, as a container would see it.
 
@@ -28,6 +32,10 @@ def merge_layers(
     Times are those of the layers, also where an engine cannot set them (before
     1970); a directory that no entry describes has that of the first entry in it.
     ``advance`` is told stored bytes as they are read, in another thread.
+
+    Layers in ``known``, by diff id to their plain tars, are not read.  ``keep`` is called in
+    the end for each that was, and so is verified: with its diff id, its plain tar, and offset
+    and size there of each run of a file's bytes.
 
     Raises:
         DigestMismatch: a layer's bytes are not what its digest or diff id says.
@@ -42,11 +50,14 @@ def merge_layers(
         budget = Budget()
     root = empty_root()
     verified: list[Future[None]] = []
+    read: list[tuple[str, FileBlob, array[int]]] = []
     with ThreadPoolExecutor(1, thread_name_prefix="verify") as pool:
         try:
-            plain = _iter_plain_layers(layers, spool, advance, pool, verified)
+            plain = _iter_plain_layers(layers, spool, advance, pool, verified, known)
             for number, blob in enumerate(plain):
-                _merge_layer(root, blob, budget, number)
+                runs = _merge_layer(root, blob, budget, number)
+                if isinstance(blob, FileBlob):
+                    read.append((layers[number].diff_id, blob, runs))
             _await(verified)
         except BootfsError:
             # That the bytes were damaged on their way is the better explanation.
@@ -55,14 +66,23 @@ def merge_layers(
             raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+    if keep is not None:
+        for one in read:
+            keep(*one)
     return root
 
 
-def _merge_layer(root: Node, blob: FileBlob, budget: Budget, number: int = 0) -> None:
+def _merge_layer(root: Node, blob: NamedBlob, budget: Budget, number: int = 0) -> array[int]:
+    """Lay a layer over ``root``; return offset and size of each run of a file's bytes in it."""
     layer = LayerTree(blob.name, root, budget, number)
+    runs: array[int] = array("Q")
     for entry in iter_entries(blob, budget):
         layer.add(entry)
+        for segment in entry.content.segments:
+            runs.append(segment.blob_offset)
+            runs.append(segment.size)
     _lay_over(root, layer)
+    return runs
 
 
 def _await(verified: list[Future[None]]) -> None:
@@ -76,17 +96,23 @@ def _iter_plain_layers(
     advance: Callable[[int], None],
     verifiers: Executor,
     verified: list[Future[None]],
-) -> Iterator[FileBlob]:
+    known: Mapping[str, NamedBlob],
+) -> Iterator[NamedBlob]:
     """Yield plain layers in order; while one is in use the next is read.
 
     Those that lie there plain are yielded before they are verified: what is going on
     in ``verifiers`` is added to ``verified``.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="layer") as pool:
-        waiting: deque[Future[FileBlob]] = deque()
+        waiting: deque[Future[NamedBlob]] = deque()
         try:
             for layer in layers:
-                if is_plain(layer):
+                if layer.diff_id not in known:
+                    layer.stored.want()
+            for layer in layers:
+                if layer.diff_id in known:
+                    waiting.append(pool.submit(known.__getitem__, layer.diff_id))
+                elif is_plain(layer):
                     waiting.append(pool.submit(plain_blob, layer))
                     verified.append(verifiers.submit(verify_plain, layer, advance))
                 else:

@@ -91,7 +91,7 @@ def verify_plain(layer: LayerSource, advance: Callable[[int], None]) -> None:
 
 
 def _name_of(layer: LayerSource) -> str:
-    return f"layer {layer.diff_id}"
+    return layer.name or f"layer {layer.diff_id}"
 
 
 class _Hashed:

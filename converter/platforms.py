@@ -90,8 +90,10 @@ def choose_entry(
     for place, entry in enumerate(stated):
         if wanted.fits(entry):
             return place
+    # Of what is no image, such as attestations, nobody can choose one.
+    images = [one for one, entry in zip(held, stated, strict=True) if entry.get("os") != _UNKNOWN]
     raise ImageNotFound(
-        f"{where}: no image for {wanted}; the index has {', '.join(held) or 'none'}; "
+        f"{where}: no image for {wanted}; the index has {', '.join(images) or 'none'}; "
         "choose one of those with --platform, or another image"
     )
 

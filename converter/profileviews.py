@@ -18,6 +18,9 @@ from store.format.profile import ORIGINS, Profile
 from store.format.shownurl import shown
 from store.write.profilestore import read_profiles
 
+COMMAND_LIMIT = 60
+"""Of a command, the characters that a table shows."""
+
 
 def list_profiles(image: str, store: str | None, *, as_json: bool) -> int:
     """Show which profiles the store has of a boot image; return 0.
@@ -35,7 +38,7 @@ def list_profiles(image: str, store: str | None, *, as_json: bool) -> int:
     elif facts:
         columns = ("traces", "reads", "chunks", "plain", "stored", "hot_pack", "origin")
         rows = [
-            (*(fact[name] for name in columns), printable(fact["name"]), _command(fact))
+            (*(fact[name] for name in columns), printable(fact["name"]), _shortened(_command(fact)))
             for fact in facts
         ]
         head = (*(name.replace("_", " ") for name in columns), "name", "command")
@@ -110,6 +113,10 @@ def _iter_shown(facts: dict[str, Any], files: list[Touched]) -> Iterator[str]:
 
 def _command(facts: dict[str, Any]) -> str:
     return printable(shlex.join(facts["command"]))
+
+
+def _shortened(command: str) -> str:
+    return command if len(command) <= COMMAND_LIMIT else f"{command[: COMMAND_LIMIT - 1]}…"
 
 
 def _file_json(file: Touched) -> dict[str, object]:

@@ -21,7 +21,7 @@ from store.format.profile import ORIGINS, Profile
 from store.format.shownurl import shown
 from store.format.trace import Trace
 from store.write.backends import open_backend
-from store.write.profilebuild import build_profile, check_name, merge_profiles
+from store.write.profilebuild import NO_PROFILE, build_profile, check_name, merge_profiles
 from store.write.profilestore import add_profile, has_damage, read_profiles, remove_profiles
 
 RECORDING = ORIGINS.index("recording")
@@ -134,6 +134,8 @@ def _free_name(command: tuple[bytes, ...], taken: set[str]) -> str:
     # So short that a number fits behind.
     base = program.encode()[:48].decode("utf-8", "ignore")
     base = "".join(c if c.isprintable() else "?" for c in base)
+    if base == NO_PROFILE:
+        base += "-1"
     name, number = base, 1
     while name in taken:
         number += 1

@@ -96,6 +96,9 @@ class FileBlob:
             raise SizeMismatch(name, size, max(0, self.size - offset))
         return FileBlob(self._fd, name, self.offset + offset, size)
 
+    def want(self) -> None:
+        """Have bytes come that come only when they are wanted; here all have."""
+
     def abandon(self) -> None:
         """Let nobody wait any more for bytes that have not come; here all have."""
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
 from converter.chunker import cut
 from converter.order import Region
-from store.format.chunkindex import FRAME, HOLE, ChunkIndex
+from converter.records.known import Known, Place
+from store.format.chunkindex import FRAME, HOLE, WITH_FILTERED, ChunkIndex
 from store.format.digest import digest_of
 from store.format.names import pack_name
 from store.interfaces import Backend
@@ -52,9 +53,9 @@ class _Chunks:
         number = len(self.numbers)
         self.numbers[digest] = number
         self.plain_sizes.append(size)
-        return number, not self._is_stored(digest)
+        return number, not self.is_stored(digest)
 
-    def _is_stored(self, digest: bytes) -> bool:
+    def is_stored(self, digest: bytes) -> bool:
         """Whether a pack holds the chunk, and no collection takes that before the commit.
 
         A pack that no manifest names is made young when it is first used; until then it
@@ -73,12 +74,17 @@ class _Chunks:
 
 
 def store_region(
-    region: Region, backend: Backend, level: int, advance: Callable[[int], None]
+    region: Region,
+    backend: Backend,
+    level: int,
+    advance: Callable[[int], None],
+    known: Known | None = None,
 ) -> Stored:
     """Store every chunk of ``region`` that the store lacks; return the chunk index.
 
-    The index still lacks the bootstrap's part (`add_bootstrap`).  ``advance`` is
-    told plain bytes as they are done.
+    What is ``known`` to be cut into chunks that the store has is not read.  The index
+    still lacks the bootstrap's part (`add_bootstrap`).  ``advance`` is told plain bytes
+    as they are done.
 
     Raises:
         StorageFull, AccessDenied, RemoteError: as the backend does; what was
@@ -90,8 +96,20 @@ def store_region(
     index = ChunkIndex()
     new_chunks = 0
     workers = os.cpu_count() or 1
+    found: Sequence[Place | None] = [None] * len(region.streams)
+    if known is not None:
+        found = known.find_places(region, backend, catalogue, chunks.is_stored)
     with PackWriter(backend, level, workers) as packs:
-        for stream in region.streams:
+        for stream, place in zip(region.streams, found, strict=True):
+            if place is not None:
+                record, places = place
+                for size, known_digest in record.iter_pieces(places):
+                    index.starts.append(index.starts[-1] + size)
+                    index.place_chunks.append(
+                        HOLE if known_digest is None else chunks.number_of(known_digest, size)[0]
+                    )
+                advance(stream.size)
+                continue
             for piece in cut(stream):
                 index.starts.append(index.starts[-1] + piece.size)
                 if piece.plain is None:
@@ -124,9 +142,13 @@ def _place_chunks(index: ChunkIndex, chunks: _Chunks, packs: PackWriter) -> None
         if number in packs.places:
             place, entry = packs.places[number]
             pack, size = packs.packs[place]
+            has_filtered = place in packs.with_filtered
         else:
             place, entry = chunks.catalogue.places[digest]
             pack, size = chunks.catalogue.packs[place]
+            has_filtered = place in chunks.catalogue.with_filtered
+        if has_filtered:
+            index.version = WITH_FILTERED
         if pack not in numbers:
             numbers[pack] = len(numbers)
             index.pack_digests.append(pack)

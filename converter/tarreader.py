@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from zlib import adler32
 
-from converter.spool import FileBlob
 from converter.tarformat import (
     BLOCK,
     HEADER,
@@ -26,7 +25,7 @@ from converter.tarformat import (
     parse_time_ns,
     pax_sparse_map,
 )
-from converter.tree import EMPTY, Content, Segment
+from converter.tree import EMPTY, Content, NamedBlob, Segment
 from store.errors import ConvertError, FormatError, SizeMismatch, UnsupportedEntry
 
 REGULAR = b"0"
@@ -116,7 +115,7 @@ class Entry:
     xattrs: dict[bytes, bytes] = field(default_factory=dict)
 
 
-def iter_entries(blob: FileBlob, budget: Budget) -> Iterator[Entry]:
+def iter_entries(blob: NamedBlob, budget: Budget) -> Iterator[Entry]:
     """Yield the entries of the plain tar ``blob``, in order.
 
     Contents refer to ``blob``, which must stay open as long as they are read.
@@ -133,7 +132,7 @@ def iter_entries(blob: FileBlob, budget: Budget) -> Iterator[Entry]:
 class _Reader:
     __slots__ = ("_blob", "_budget", "_next", "_what")
 
-    def __init__(self, blob: FileBlob, budget: Budget) -> None:
+    def __init__(self, blob: NamedBlob, budget: Budget) -> None:
         self._blob = blob
         self._budget = budget
         self._what = blob.name

@@ -21,6 +21,13 @@ class Blob(Protocol):
         """
 
 
+class NamedBlob(Blob, Protocol):
+    """A blob that messages can name."""
+
+    name: str
+    size: int
+
+
 # Not frozen: that triples the time of making one, and there is one for each file.
 @dataclass(slots=True, unsafe_hash=True)
 class Segment:

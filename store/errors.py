@@ -104,6 +104,10 @@ class Unreachable(RemoteError):
     retryable = True
 
 
+class NotReached(Unreachable):
+    """Nobody answers there at all: no such name, no one who listens, or no one who speaks TLS."""
+
+
 class TimedOut(RemoteError):
     """No answer came within the limit."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from converter.records.directory import VARIABLE as RECORDS
 from converter.runtime.layer import cache_directory
 from tests.support import faultlog
 from tests.support.engine import BASE_IMAGE, Engine, has_image
@@ -31,7 +32,8 @@ TRACEBACK = "Traceback (most recent call last)"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the markers."""
+    """Register the markers; keep what one test converts from being known to another."""
+    os.environ[RECORDS] = "none"
     config.addinivalue_line("markers", "system: needs a Docker engine, a kernel or real servers")
     config.addinivalue_line(
         "markers", "requires(*names): what must be there (tests.support.require)"

@@ -8,7 +8,9 @@ class FUSEError(Exception):
     errno: int
     def __init__(self, errno: int) -> None: ...
 
-class RequestContext: ...
+class RequestContext:
+    pid: int
+
 class ReaddirToken: ...
 
 class FileInfo:

@@ -19,6 +19,8 @@ from boot.rights import set_mode
 from store.errors import BootError, BootfsError
 from store.read.image import ZEROS
 
+READ_SIZE = (1 << 32) - 1
+"""The longest that a status has room for."""
 PIECE = 1 << 20
 """Bytes read and written at once."""
 AHEAD_SHARE = 6
@@ -87,6 +89,8 @@ class Filler:
         """
         files.sort(key=lambda file: file.offset)
         self._image = image
+        self._counts = image.chunks.counts
+        self._counters = self._counts.counters
         self._journal = journal
         self._files = files
         self._places = {file.fd: at for at, file in enumerate(files)}
@@ -128,6 +132,8 @@ class Filler:
                 return
             file.wanted_s = self._last_wanted_s = monotonic()
             self._wanted.add(file)
+            self._counters.waits += 1
+            self._counters.waiting += 1
             if file.is_gate and self._left:
                 self._hurry = True
                 return
@@ -276,6 +282,9 @@ class Filler:
                 )
             del self._places[file.fd]
             self._wanted.discard(file)
+            self._counters.waiting = len(self._wanted)
+            self._counters.answered += 1
+            self._counters.filled += file.size
             self._left -= not file.is_gate
             gates = []
             if not self._left and not file.is_gate:
@@ -287,6 +296,9 @@ class Filler:
         if is_filled:
             self._journal.set_filled(file.row, os.fstat(file.fd).st_ctime_ns)
         self._filled.put(file.fd)
+        if wanted_s:
+            # The kernel does not say who opens it.
+            self._counts.note_wait(wanted_s, (file.offset, min(file.size, READ_SIZE), 0, b""))
         for gate in gates:
             self._enqueue(gate)
 

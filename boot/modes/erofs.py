@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 from _thread import allocate_lock, start_new_thread
-from mmap import mmap
 
 from boot.mounts import read_mounts
 from boot.spawn import NEEDS, open_fuse, respawn_daemon, spawn_daemon
+from boot.status import Status
 from boot.supervise import Daemon
 from boot.syscalls import (
     CLONE_FILES,
@@ -26,11 +26,10 @@ from boot.syscalls import (
     unshare,
 )
 from store.errors import MountFailed
+from store.format.status import SERVED
 
 FUSE = b"/.bootfs/mnt/fuse"
 LOWER = b"/.bootfs/mnt/image"
-FETCHED = 8
-"""Place in the memory that init and daemon share: 1 when the daemon has fetched something."""
 FILES = 1024
 """More than a daemon that begins has open."""
 
@@ -44,10 +43,12 @@ if TYPE_CHECKING:
 class Attempt:
     """A daemon on its way to serve the image and mount it at `LOWER`."""
 
-    __slots__ = ("_environment", "_fuse", "_namespace", "_shared", "_spawned")
+    __slots__ = ("_environment", "_fuse", "_namespace", "_spawned", "_status")
 
-    def __init__(self, environment: dict[bytes, bytes]) -> None:
+    def __init__(self, environment: dict[bytes, bytes], status: Status) -> None:
         """Start the daemon; it imports, parses and mounts while the caller goes on.
+
+        It counts in ``status``.
 
         Raises:
             BootError: the container has no /dev/fuse.
@@ -55,8 +56,7 @@ class Attempt:
         """
         self._environment = environment
         self._fuse = open_fuse()
-        self._shared = mmap(-1, 4096)
-        """Number of reads answered, in its first 8 bytes, and `FETCHED`."""
+        self._status = status
         self._namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         self._spawned = spawn_daemon(self._serve_first)
 
@@ -89,26 +89,28 @@ class Attempt:
             raise
         return Daemon(
             self._spawned.pid,
-            respawn=lambda: respawn_daemon(self._namespace, self._serve_again),
+            respawn=self._respawn,
             give_up=lambda: os.close(self._fuse),
-            answers=lambda: int.from_bytes(self._shared[:8], "little"),
-            settles=lambda: self._shared[FETCHED] != 0,
+            answers=lambda: self._status.number("answered"),
+            settles=lambda: self._status.number("fetched_chunks") != 0,
         )
 
-    def _note_fetch(self) -> None:
-        self._shared[FETCHED] = 1
+    def _respawn(self) -> int:
+        self._status.count_daemon()
+        return respawn_daemon(self._namespace, self._serve_again)
 
     def _open_service(self) -> Service:
-        from boot.daemon import AnswerCount, Service
+        from boot.daemon import Service
 
-        return Service(self._environment, self._fuse, AnswerCount(self._shared))
+        return Service(self._environment, self._fuse, self._status.memory)
 
     def _serve_first(self, told: Callable[[BaseException | None], None]) -> None:
         from boot.kernelreads import KernelReads
 
         kernel = KernelReads()
         service = self._open_service()
-        service.watch_reads(self._note_fetch, kernel.restore)
+        service.watch_reads(kernel.restore)
+        self._status.step(SERVED)
         _mount_file(self._fuse)
         kernel.wait_until_open()
         gate = allocate_lock()

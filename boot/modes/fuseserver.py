@@ -6,13 +6,14 @@ import errno
 import os
 import stat
 import sys
+from _thread import get_ident
 
 import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, Operations, ReaddirToken, RequestContext
 
 from boot.config import Settings
-from boot.daemon import open_image
+from boot.daemon import name_of, open_image
 from boot.log import log
 from boot.repeats import RepeatedReads
 from store.errors import BootfsError, MountFailed
@@ -28,7 +29,10 @@ INODES_KEPT = 4096
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from mmap import mmap
     from types import TracebackType
+
+    from store.read.counts import Asked
 
 
 class Answering:
@@ -66,6 +70,12 @@ class Tree(Operations):
 
     def __init__(self, image: Image, reader: ImageReader) -> None:
         super().__init__()
+        self._counts = reader.chunks.counts
+        self._counts.whose = self._whose
+        self._asked: dict[int, Asked] = {}
+        """What a thread reads, by its number, until it is listed."""
+        self._openers: dict[int, int] = {}
+        """The process that opened an inode last."""
         self._image = image
         self._reads = RepeatedReads(reader.read)
         self._limiter = trio.CapacityLimiter(READERS)
@@ -158,6 +168,10 @@ class Tree(Operations):
 
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         """Return a handle: the inode itself; the kernel keeps its pages between opens."""
+        if len(self._openers) >= INODES_KEPT:
+            self._openers.clear()
+        # A read does not say whose it is.
+        self._openers[inode] = ctx.pid
         with ANSWERING:
             if not stat.S_ISREG(self._inode(inode).mode):
                 raise FUSEError(errno.EINVAL)
@@ -171,16 +185,29 @@ class Tree(Operations):
             if size <= 0:
                 return b""
             offset = inode.data_offset + off
+            opener = self._openers.get(fh, 0)
             try:
                 return await trio.to_thread.run_sync(
-                    self._read, offset, size, limiter=self._limiter
+                    self._read, offset, size, opener, limiter=self._limiter
                 )
             except RuntimeError:
                 # The container may have no more threads (--pids-limit): others wait for this.
-                return self._read(offset, size)
+                return self._read(offset, size, opener)
 
-    def _read(self, offset: int, size: int) -> bytes:
-        return b"".join(self._reads.read(offset, size))
+    def _read(self, offset: int, size: int, opener: int) -> bytes:
+        me = get_ident()
+        self._asked[me] = (offset, size, opener, b"")
+        data = b"".join(self._reads.read(offset, size))
+        counts = self._counts
+        counts.counters.answered += 1
+        asked = self._asked.pop(me, None)
+        if asked is not None and counts.lists_at_hand():
+            counts.note_at_hand(asked)
+        return data
+
+    def _whose(self) -> Asked | None:
+        asked = self._asked.pop(get_ident(), None)
+        return None if asked is None else (*asked[:3], name_of(asked[2]))
 
     async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
         """Return the size of the image; nothing is free."""
@@ -192,8 +219,10 @@ class Tree(Operations):
         return data
 
 
-def serve_tree(settings: Settings, place: bytes, mounted: Callable[[], None]) -> None:
+def serve_tree(settings: Settings, place: bytes, memory: mmap, mounted: Callable[[], None]) -> None:
     """Mount the image's tree at ``place``, tell ``mounted``, and serve it until unmounted.
+
+    What is done is counted in ``memory``.
 
     Raises:
         MountFailed: libfuse could not mount it.
@@ -201,7 +230,7 @@ def serve_tree(settings: Settings, place: bytes, mounted: Callable[[], None]) ->
 
     """
     command = [*settings.entrypoint, *map(os.fsencode, sys.argv[1:])]
-    reader = open_image(settings, command).image
+    reader = open_image(settings, command, memory).image
     tree = Tree(Image(reader.bootstrap.read_all()), reader)
     options = {"fsname=bootfs", "ro", "allow_other", "default_permissions", "dev", "suid"}
     try:

@@ -16,15 +16,17 @@ import os
 from boot.config import Settings
 from boot.modes.erofs import LOWER
 from boot.spawn import open_fuse, spawn_daemon
+from boot.status import Status
 from boot.supervise import Daemon
+from store.format.status import SERVED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def start(settings: Settings) -> Daemon:
-    """Mount the tree read-only at `LOWER`, served by a new daemon.
+def start(settings: Settings, status: Status) -> Daemon:
+    """Mount the tree read-only at `LOWER`, served by a new daemon, which counts in ``status``.
 
     Raises:
         MountFailed, BootError: the daemon could not mount it.
@@ -34,7 +36,11 @@ def start(settings: Settings) -> Daemon:
     def act(told: Callable[[BaseException | None], None]) -> None:
         from boot.modes.fuseserver import serve_tree
 
-        serve_tree(settings, LOWER, lambda: told(None))
+        def mounted() -> None:
+            status.step(SERVED)
+            told(None)
+
+        serve_tree(settings, LOWER, status.memory, mounted)
 
     # libfuse does not say that this is what it lacks.
     os.close(open_fuse())

@@ -34,13 +34,16 @@ from boot.log import log
 from boot.mounts import Mount
 from boot.root import container_name, is_kept
 from boot.spawn import detach_stdio
+from boot.status import Status
 from boot.supervise import ALL_SIGNALS, forward, open_processes, supervise
 from boot.syscalls import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, keep_freed_memory, prctl
 from boot.workload import Identity, take_identity
 from store.errors import BootError
 from store.format.erofs import Image
+from store.format.status import ENDED, HANDED, ROOTED, SERVED
 from store.read.cache import Cache, CacheUnusable
 from store.read.children import PIDS
+from store.read.counts import Counts
 from store.read.fetch import ChunkReader
 from store.read.image import ImageReader
 from store.read.source import open_source
@@ -68,6 +71,7 @@ def boot(
     directory: bytes,
     identity: Identity,
     mounts: list[Mount],
+    status: Status,
 ) -> int:
     """Boot the workload; return the exit code.  The caller is root by every id.
 
@@ -116,10 +120,16 @@ def boot(
     start_new_thread(source.dial, ())
     memory = min(CHUNK_MEMORY, memory_limit() // CHUNK_MEMORY_SHARE)
     cache = _shared_cache(settings, index, mounts)
-    chunks = ChunkReader(index, source, cache, log, memory, settings.fill_limit_s)
+    counts = Counts(status.memory)
+    # Those who wait for a fetch here fill files, for somebody or ahead.
+    counts.are_fetches_waits = False
+    counts.counters.chunks = index.chunk_count
+    counts.counters.data_bytes = index.data_size
+    chunks = ChunkReader(index, source, cache, log, memory, settings.fill_limit_s, counts)
     bootstrap = open_bootstrap(index)
     reader = ImageReader(bootstrap, chunks)
     image = Image(bootstrap.read_all())
+    status.step(SERVED)
 
     # The tree.
     hidden = {m.target.strip(b"/") for m in mounts} - {b""} | {HOME.strip("/").encode()}
@@ -133,6 +143,7 @@ def boot(
         return 128 + interrupted.number
     journal.set_built()
     os.makedirs(directory, 0o755, exist_ok=True)
+    status.step(ROOTED)
 
     # Who fills it, and who keeps it closed until then.
     pids = PIDS
@@ -140,6 +151,9 @@ def boot(
     freezer = Freezer(processes, pids)
     limit_s = break_time_s()
     keeper = Keeper(pids, workload, processes, limit_s)
+    # By this name: it is another one where this process goes next.
+    mode = "lease" if files else "eager"
+    status.watch(mode, settings.chunk_index, container_name(mounts))
     _enter_home()
 
     failures: list[int] = []
@@ -149,6 +163,7 @@ def boot(
         failures.append(report(error) if isinstance(error, Exception) else BootError.exit_code)
         # Nobody may live to read what is not there.
         freezer.kill()
+        status.write(has_ended=True)
         os._exit(failures[0])
 
     signals = ALL_SIGNALS
@@ -157,6 +172,8 @@ def boot(
         signals -= {SIGNAL}
         start_new_thread(_listen, (filler, workload, processes, has_begun, fail))
         filler.start()
+    counts.counters.to_fill = sum(file.size for file in files)
+    status.step(HANDED)
     os.write(tells, b"1")
     os.close(tells)
 
@@ -164,8 +181,10 @@ def boot(
         filler.want_all_lost()
         return not files
 
-    code = supervise(workload, keeper, lost, processes, signals, has_begun)
+    code = supervise(workload, keeper, lost, processes, signals, has_begun, status.answer)
     freezer.kill()
+    status.step(ENDED)
+    status.write(has_ended=True)
     return failures[0] if failures else code
 
 

@@ -1,4 +1,4 @@
-"""Layers that are read while they still arrive."""
+"""Layers that are fetched when they are wanted, and read while they still arrive."""
 
 from __future__ import annotations
 
@@ -18,10 +18,21 @@ _AT_ONCE = 3
 class _Arrival:
     """How far a file has come: one thread writes it, others wait."""
 
-    def __init__(self) -> None:
+    def __init__(self, begin: Callable[[_Arrival], None]) -> None:
+        """``begin`` starts the thread that writes; it is called once, when bytes are wanted."""
         self._changed = threading.Condition()
+        self._begin = begin
+        self._is_begun = False
         self._size = 0
         self._error: BaseException | None = None
+
+    def want(self) -> None:
+        """Have the file written, if it is not yet."""
+        with self._changed:
+            if self._is_begun or self._error is not None:
+                return
+            self._is_begun = True
+        self._begin(self)
 
     def reach(self, size: int) -> None:
         """Let those read who wait for ``size`` bytes or fewer."""
@@ -47,6 +58,7 @@ class _Arrival:
             BootfsError: they will not come, for the reason that was given.
 
         """
+        self.want()
         with self._changed:
             while self._size < size:
                 if self._error is not None:
@@ -86,6 +98,10 @@ class ArrivingBlob(FileBlob):
             raise SizeMismatch(name, size, max(0, self.size - offset))
         return type(self)(self._fd, name, self.offset + offset, size, self._arrival)
 
+    def want(self) -> None:
+        """Have the bytes fetched, if they are not yet."""
+        self._arrival.want()
+
     def abandon(self) -> None:
         """Let nobody wait any more for bytes that have not come; they are not fetched either."""
         self._arrival.fail(GivenUp(f"{self.name}: given up; nobody wants it any more"))
@@ -100,11 +116,17 @@ class Arrivals:
         self._stopped = threading.Event()
         self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="arrival")
 
-    def start(self, name: str, size: int, fetch: Callable[[], Iterator[bytes]]) -> ArrivingBlob:
-        """Return a blob of ``size`` bytes that ``fetch`` yields, in a thread, from now on."""
+    def expect(self, name: str, size: int, fetch: Callable[[], Iterator[bytes]]) -> ArrivingBlob:
+        """Return a blob of ``size`` bytes that ``fetch`` yields, in a thread, once it is wanted."""
         file = self._files.enter_context(self._spool.writing(name))
-        arrival = _Arrival()
-        self._pool.submit(self._write, file, size, fetch, arrival)
+
+        def begin(arrival: _Arrival) -> None:
+            if self._stopped.is_set():
+                arrival.fail(GivenUp(f"{name}: given up; nobody wants it any more"))
+                return
+            self._pool.submit(self._write, file, size, fetch, arrival)
+
+        arrival = _Arrival(begin)
         return ArrivingBlob(file.fileno(), name, 0, size, arrival)
 
     def pause(self, seconds: float) -> None:

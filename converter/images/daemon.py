@@ -50,10 +50,6 @@ class _Api(Protocol):
 
     def load_image(self, data: Iterator[bytes]) -> Iterator[object]: ...
 
-    def inspect_container(self, container: str) -> JsonObject: ...
-
-    def get_archive(self, container: str, path: str) -> tuple[Iterator[bytes], JsonObject]: ...
-
 
 def open_daemon_image(reference: Reference, spool: Spool) -> ImageView:
     """Return an image of the engine, copied into ``spool``.
@@ -66,7 +62,7 @@ def open_daemon_image(reference: Reference, spool: Spool) -> ImageView:
 
     """
     name = str(reference)
-    with open_engine(name) as engine:
+    with _engine(name) as engine:
         image_id = _image_id(engine, reference)
         # By id, so that the image stays the same if the tag moves meanwhile.
         with spool.writing(name) as file:
@@ -84,7 +80,7 @@ def read_image_id(reference: Reference) -> str:
         Unreachable, AccessDenied, RemoteError: the engine cannot be asked.
 
     """
-    with open_engine(str(reference)) as engine:
+    with _engine(str(reference)) as engine:
         return _image_id(engine, reference)
 
 
@@ -95,7 +91,7 @@ def has_label(reference: Reference, label: str) -> bool:
         Unreachable, AccessDenied, RemoteError: the engine cannot be asked.
 
     """
-    with open_engine(str(reference)) as engine:
+    with _engine(str(reference)) as engine:
         try:
             found = engine.inspect_image(reference.engine_name)
         except EngineImageNotFound:
@@ -128,7 +124,7 @@ def write_daemon_image(reference: Reference, config: JsonObject, layers: Sequenc
     """
     check_engine_name(reference)
     name = str(reference)
-    with open_engine(name) as engine:
+    with _engine(name) as engine:
         archive = iter_docker_archive(config, layers, [reference.engine_name])
         # docker-py passes ``data`` on to requests, which streams an iterator.
         for line in _iter_answers(engine, archive):
@@ -168,20 +164,33 @@ def _iter_answers(engine: _Api, archive: Iterator[bytes]) -> Iterator[JsonObject
 
 
 @contextmanager
-def open_engine(name: str) -> Iterator[_Api]:
-    """Give a client of the engine, and translate what goes wrong with it; ``name`` is for that."""
+def _engine(name: str) -> Iterator[_Api]:
+    with open_engine(name) as engine:
+        yield cast("_Api", engine)
+
+
+@contextmanager
+def open_engine(name: str, timeout_s: int = _TIMEOUT_S) -> Iterator[object]:
+    """Give a client of the engine, docker-py's ``APIClient``.
+
+    ``name`` is what messages begin with.
+
+    Raises:
+        Unreachable, AccessDenied, TimedOut, RemoteError: what goes wrong with it, whenever.
+
+    """
     _check_socket(name)
     try:
-        engine = docker.from_env(timeout=_TIMEOUT_S)
+        engine = docker.from_env(timeout=timeout_s)
         try:
-            yield cast("_Api", engine.api)
+            yield engine.api
         finally:
             engine.close()
     except BootfsError:
         raise
     except requests.Timeout as error:
         raise TimedOut(
-            f"{name}: the engine gave no answer in {_TIMEOUT_S} s; see its log"
+            f"{name}: the engine gave no answer in {timeout_s} s; see its log"
         ) from error
     except APIError as error:
         raise RemoteError(

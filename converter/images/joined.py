@@ -6,12 +6,14 @@ docs/format.md, "Store in a registry, version 1".
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import sleep
 
 from converter.images.ociimage import MANIFEST, OciImage
 from converter.images.registry import push_image
 from converter.images.view import JsonObject, Layer
 from converter.reference import Reference
 from store.interfaces import Backend
+from store.read.retry import jittered
 from store.write.artifact import (
     ARTIFACT_TYPE,
     Artifact,
@@ -23,6 +25,9 @@ from store.write.registry.client import referrers_tag
 from store.write.registry.endpoint import parse_endpoint
 from store.write.registry.manifest import OCI_INDEX, Descriptor, Manifest
 
+LISTING_TRIES = 5
+LISTING_PAUSE_S = 0.2
+"""Time for who writes the same tag: he looks again after as much, and finds one another's entry."""
 _NO_PLATFORM = {"architecture": "unknown", "os": "unknown"}
 """So that no engine takes the entry for an image."""
 
@@ -82,13 +87,17 @@ class JoinedImage:
     def _list_referrer(self, artifact: Artifact) -> None:
         """See that the artifact is among the boot image's referrers, by API or by tag."""
         repository = self._backend.repository
-        listed = repository.fetch_referrers(artifact.subject)
-        if any(referrer.digest == artifact.digest for referrer in listed):
-            return
-        entries = [referrer.as_json() for referrer in listed]
-        repository.push_manifest(
-            referrers_tag(artifact.subject), _index_of([*entries, _entry(artifact)])
-        )
+        for _ in range(LISTING_TRIES):
+            listed = repository.fetch_referrers(artifact.subject)
+            if any(referrer.digest == artifact.digest for referrer in listed):
+                return
+            entries = [referrer.as_json() for referrer in listed]
+            # By tag there is no adding: who writes it at the same moment may not have seen this.
+            repository.push_manifest(
+                referrers_tag(artifact.subject), _index_of([*entries, _entry(artifact)])
+            )
+            sleep(jittered(LISTING_PAUSE_S))
+        # A registry whose API answers, and lists nothing, has it by the artifact's own tag.
 
 
 def _entry(artifact: Artifact) -> JsonObject:

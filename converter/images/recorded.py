@@ -6,11 +6,12 @@ import io
 import re
 import tarfile
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, cast
 
 from docker.errors import NotFound as EngineNotFound
 
 from converter.images.daemon import open_engine
+from converter.images.view import JsonObject
 from converter.traces import parse_trace_of
 from store.errors import FormatError, IntegrityError, NotFound, RemoteProtocolError
 from store.format.names import CACHE_LAYOUT
@@ -18,6 +19,15 @@ from store.format.trace import LIMIT, Trace
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
+
+
+class _Api(Protocol):
+    """What is used of docker-py's ``APIClient``, whose own types leave gaps."""
+
+    def inspect_container(self, container: str) -> JsonObject: ...
+
+    def get_archive(self, container: str, path: str) -> tuple[Iterator[bytes], JsonObject]: ...
+
 
 _NAME = re.compile(r"(?:.*/)?(trace-[0-9a-f]{16})")
 
@@ -39,7 +49,8 @@ def read_container_traces(
     directory = f"/.bootfs/cache/{CACHE_LAYOUT}/{image.hex()}"
     name = f"container {container}"
     traces: list[Trace] = []
-    with open_engine(name) as engine:
+    with open_engine(name) as opened:
+        engine = cast("_Api", opened)
         try:
             engine.inspect_container(container)
         except EngineNotFound:

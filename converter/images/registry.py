@@ -1,7 +1,7 @@
 """docker://: images in registries, without an engine.
 
-Reading streams the layers into the spool, several at once, while they are merged; writing
-sends what the repository lacks, and the manifest last.
+Reading streams the layers that are wanted into the spool, several at once, while they are
+merged; writing sends what the repository lacks, and the manifest last.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from store.write.registry.uploads import Content, Held
 def open_registry_image(
     reference: Reference, spool: Spool, platform: Platform | None = None
 ) -> ImageView:
-    """Return an image of a registry, its layers on their way into ``spool``.
+    """Return an image of a registry, its layers to come into ``spool`` when they are wanted.
 
     They can be read at once, and whoever does waits for the bytes that have not come yet.
     What goes wrong with them is raised there.
@@ -154,13 +154,13 @@ class _RegistryBlobs:
         return self.known[descriptor.digest]
 
     def layers(self, descriptors: list[Descriptor]) -> list[FileBlob]:
-        """Return the stored bytes of layers, which begin to arrive; each is fetched once."""
+        """Return the stored bytes of layers; each is fetched once, when it is wanted."""
         wanted = {descriptor.digest: descriptor for descriptor in descriptors}
-        found = {digest: self._start(descriptor) for digest, descriptor in wanted.items()}
+        found = {digest: self._expect(descriptor) for digest, descriptor in wanted.items()}
         return [found[descriptor.digest] for descriptor in descriptors]
 
-    def _start(self, descriptor: Descriptor) -> FileBlob:
-        return self._arrivals.start(
+    def _expect(self, descriptor: Descriptor) -> FileBlob:
+        return self._arrivals.expect(
             f"{self.name}: layer {descriptor.digest}",
             descriptor.size,
             lambda: self._repository.iter_blob(

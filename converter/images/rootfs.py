@@ -86,7 +86,7 @@ def _image_of(reference: Reference, plain: FileBlob, diff_id: str) -> ImageView:
         "rootfs": {"type": "layers", "diff_ids": [diff_id]},
         "history": [{"created_by": f"bootfs: {reference.transport}"}],
     }
-    layer = LayerSource(diff_id, diff_id, "", plain)
+    layer = LayerSource(diff_id, diff_id, "", plain, str(reference))
     return _with_config(ImageView(str(reference), config, "", (layer,)), config)
 
 

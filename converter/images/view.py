@@ -27,6 +27,8 @@ class LayerSource:
     """As stated, which need not be true; empty where the image does not say."""
     stored: FileBlob
     """The stored bytes, not yet verified; open as long as the spool it was opened with."""
+    name: str = ""
+    """What messages call it; empty where its digest is all that the user could know."""
 
     @property
     def size(self) -> int:

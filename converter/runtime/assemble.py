@@ -73,7 +73,10 @@ def assemble(lock: Lock, inputs: Mapping[str, bytes], own: Mapping[str, bytes]) 
 
 
 def _is_on_boot_path(path: str) -> bool:
-    if path.startswith(("boot/", "store/")) or path.endswith(".so"):
+    if path.startswith(("boot/", "store/")):
+        # Our own machine code is no extension module.
+        return not path.endswith(".so")
+    if path.endswith(".so"):
         return True
     return path.partition(".")[0].removesuffix("/__init__").replace("/", ".") in contents.AT_BOOT
 

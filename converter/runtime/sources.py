@@ -13,11 +13,11 @@ _CARRIED = ("boot/", "store/__init__.py", "store/errors.py", "store/format/", "s
 
 
 def read_own_sources() -> dict[str, bytes]:
-    """Return the text of each of our modules that runs in the container, by its path."""
+    """Return each of our modules that runs in the container, and machine code, by its path."""
     sources: dict[str, bytes] = {}
     for package in ("boot", "store"):
         root = _directory_of(package)
-        for path in sorted(root.rglob("*.py")):
+        for path in sorted((*root.rglob("*.py"), *root.rglob("*.so"))):
             name = f"{package}/{path.relative_to(root).as_posix()}"
             if name.startswith(_CARRIED):
                 sources[name] = path.read_bytes()

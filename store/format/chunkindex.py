@@ -1,6 +1,6 @@
 """The chunk index: place in the data region -> chunk -> place in a pack.
 
-Implements docs/format.md, "Chunk index, version 1".  Columns, not rows: what is
+Implements docs/format.md, "Chunk index, versions 1 and 2".  Columns, not rows: what is
 regular (offsets of neighbours, order of chunks) becomes runs of a few bytes, and
 the digests, which nothing can shrink, stand alone.  Parsed whole or refused:
 every number a caller gets from a `ChunkIndex` has been checked, so a reader
@@ -20,6 +20,8 @@ from store.format.packfile import HEADER as PACK_HEADER
 
 MAGIC = b"bootfsCI"
 VERSION = 1
+WITH_FILTERED = 2
+"""Version of the index of an image with a pack of that version: the same layout."""
 HOLE = 0xFFFFFFFF
 """Chunk number of a place that no chunk fills: it reads as zeros, by intent."""
 BLOCK = 4096
@@ -41,7 +43,7 @@ FRAME_STORED_LIMIT = FRAME + (FRAME >> 8) + 64
 # offset  size  header field (little-endian)
 # ------  ----  ------------------------------------------------
 #      0     8  magic "bootfsCI"
-#      8     2  version, 1
+#      8     2  version, 1 or 2
 #     10     2  zero
 #     12     4  plain bytes of a bootstrap frame
 #     16     8  plain size of the bootstrap
@@ -88,9 +90,11 @@ class ChunkIndex:
         "plain_sizes",
         "starts",
         "stored_sizes",
+        "version",
     )
 
     def __init__(self) -> None:
+        self.version = VERSION
         self.bootstrap_size = 0
         self.data_start = 0
         self.data_size = 0
@@ -199,10 +203,10 @@ def parse_chunk_index(data: bytes) -> ChunkIndex:
         _, version, zero, frame_size, bootstrap_size, data_start, data_size,
         frames, packs, chunks, pack_runs, place_runs, plain, stored, zero2, digest,
     ) = HEADER.unpack_from(data)  # fmt: skip
-    if version != VERSION:
-        raise UnsupportedVersion("chunk index", 8, f"version {version}, this reads {VERSION}")
+    if version not in (VERSION, WITH_FILTERED):
+        raise UnsupportedVersion("chunk index", 8, f"version {version}, this reads 1 and 2")
     if zero or zero2 or frame_size != FRAME:
-        raise _refuse(10, "a field that version 1 fixes has another value")
+        raise _refuse(10, "a field that the version fixes has another value")
     if frames != -(-bootstrap_size // FRAME) or not frames:
         raise _refuse(40, f"{frames} frames for a bootstrap of {bootstrap_size} bytes")
     if data_start != -(-bootstrap_size // REGION_ALIGNMENT) * REGION_ALIGNMENT or data_size % BLOCK:
@@ -229,6 +233,7 @@ def parse_chunk_index(data: bytes) -> ChunkIndex:
 
     columns = _Columns(body)
     index = ChunkIndex()
+    index.version = version
     index.bootstrap_size = bootstrap_size
     index.data_start = data_start
     index.data_size = data_size
@@ -370,7 +375,7 @@ def encode_chunk_index(index: ChunkIndex, compressed: CompressBody | None = None
     )
     stored = compressed(body) if compressed is not None else body
     header = HEADER.pack(
-        MAGIC, VERSION, 0, FRAME, index.bootstrap_size, index.data_start, index.data_size,
+        MAGIC, index.version, 0, FRAME, index.bootstrap_size, index.data_start, index.data_size,
         len(index.frame_digests), len(index.pack_digests), index.chunk_count,
         len(pack_firsts), len(place_firsts), len(body), len(stored), 0, digest_of(stored),
     )  # fmt: skip

@@ -16,6 +16,7 @@ _UNRESERVED = frozenset(
     b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 )  # RFC 3986, 2.3
 _TOKEN_ENDS = frozenset(" \t,=")
+_SPACES = frozenset(" \t")
 PROFILES_TYPE = "application/vnd.bootfs.profiles.v1"
 """Type of the artifact that has an image's profiles."""
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
@@ -105,7 +106,7 @@ def document_digest(manifest: dict[str, object], image: bytes, where: str) -> st
 def parse_challenges(value: str) -> list[Challenge]:
     """Return the challenges of a WWW-Authenticate field (RFC 9110, 11.6.1), in their order.
 
-    Schemes and names of fields are lower case.
+    Several fields are one with commas between.  Schemes and names of fields are lower case.
 
     Raises:
         RemoteProtocolError: a text in quotes does not end.
@@ -121,10 +122,17 @@ def parse_challenges(value: str) -> list[Challenge]:
         while at < len(value) and value[at] not in _TOKEN_ENDS:
             at += 1
         word = value[begin:at].lower()
+        end = at
+        while value[at : at + 1] in _SPACES:
+            at += 1
         if value[at : at + 1] != "=":
+            at = end
             found.append(Challenge(word, {}))
             continue
-        text, at = _parse_text(value, at + 1)
+        at += 1
+        while value[at : at + 1] in _SPACES:
+            at += 1
+        text, at = _parse_text(value, at)
         if found:
             found[-1].fields[word] = text
     return found
@@ -165,9 +173,15 @@ def token_place(endpoint: Endpoint, repository: str, challenge: Challenge) -> tu
         raise RemoteProtocolError(
             f"{endpoint}: names a token server that cannot be asked: {named!r}"
         ) from None
-    scope = fields.get("scope", "") or f"repository:{repository}:pull"
-    query = encode_query({"service": fields.get("service", ""), "scope": scope})
+    query = encode_query(token_fields(repository, challenge))
     return f"{target}{'&' if '?' in target else '?'}{query}", server
+
+
+def token_fields(repository: str, challenge: Challenge) -> dict[str, str]:
+    """Return what a token server is told of a token for reading a repository."""
+    fields = challenge.fields
+    scope = fields.get("scope", "") or f"repository:{repository}:pull"
+    return {"service": fields.get("service", ""), "scope": scope}
 
 
 def encode_query(fields: dict[str, str]) -> str:

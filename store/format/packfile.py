@@ -1,4 +1,4 @@
-"""Packs: which chunks one holds, and where (docs/format.md, "Pack, version 1").
+"""Packs: which chunks one holds, and where (docs/format.md, "Pack, versions 1 and 2").
 
 A pack is a header, chunk bodies back to back, a table of them, a fixed footer.
 Table and footer come last so that a pack is written in one pass, and can be
@@ -15,14 +15,20 @@ from store.format.digest import digest_of
 CHUNK_LIMIT = 1 << 20
 """No chunk is larger than this, plain or stored; a parser refuses one that claims to be."""
 
+FILTERED = b"\1"
+"""What a body of code that went through the branch filter begins with; a zstd frame follows."""
+
 MAGIC = b"bootfsPK"
 VERSION = 1
+WITH_FILTERED = 2
+"""Version of a pack with filtered bodies: the same layout, which older releases must refuse."""
+READABLE = (VERSION, WITH_FILTERED)
 
 # ------  ----  ---------------------------------------
 # offset  size  header field (little-endian)
 # ------  ----  ---------------------------------------
 #      0     8  magic "bootfsPK"
-#      8     2  version, 1
+#      8     2  version, 1 or 2
 #     10     6  zero
 # ------  ----  ---------------------------------------
 HEADER = Struct("<8sH6x")
@@ -41,7 +47,7 @@ ENTRY = Struct("<32sII")
 # ------  ----  ---------------------------------------
 #      0     8  offset of the table in the pack
 #      8     4  number of entries
-#     12     2  version, 1
+#     12     2  version, 1 or 2
 #     14     2  zero
 #     16    32  BLAKE3 digest of the table
 #     48     8  zero
@@ -75,17 +81,17 @@ class PackEntry:
         )
 
 
-def encode_header() -> bytes:
-    """Return the first bytes of every pack."""
-    return HEADER.pack(MAGIC, VERSION)
+def encode_header(version: int = VERSION) -> bytes:
+    """Return the first bytes of every pack of a version."""
+    return HEADER.pack(MAGIC, version)
 
 
-def encode_tail(entries: list[PackEntry]) -> bytes:
+def encode_tail(entries: list[PackEntry], version: int = VERSION) -> bytes:
     """Return table and footer of a pack whose bodies are ``entries``, in body order."""
     table = b"".join(ENTRY.pack(e.digest, e.stored_size, e.plain_size) for e in entries)
     last = entries[-1]
     table_at = last.offset + last.stored_size
-    return table + FOOTER.pack(table_at, len(entries), VERSION, 0, digest_of(table), 0, MAGIC)
+    return table + FOOTER.pack(table_at, len(entries), version, 0, digest_of(table), 0, MAGIC)
 
 
 def parse_footer(footer: bytes, pack_size: int) -> tuple[int, int, bytes]:
@@ -102,12 +108,18 @@ def parse_footer(footer: bytes, pack_size: int) -> tuple[int, int, bytes]:
     table_at, count, version, zero, digest, zero2, magic = FOOTER.unpack(footer)
     if magic != MAGIC:
         raise FormatError("pack footer", at + 56, "no magic; not a pack, or cut short")
-    if version != VERSION:
-        raise UnsupportedVersion("pack footer", at + 12, f"version {version}, this reads {VERSION}")
+    if version not in READABLE:
+        raise UnsupportedVersion("pack footer", at + 12, f"version {version}, this reads 1 and 2")
     size = count * ENTRY.size
     if zero or zero2 or not count or table_at < HEADER.size or table_at + size != at:
         raise FormatError("pack footer", at, f"table of {count} entries misplaced at {table_at}")
     return table_at, size, digest
+
+
+def version_of(footer: bytes) -> int:
+    """Return the version of a pack whose footer `parse_footer` has taken."""
+    version: int = FOOTER.unpack(footer)[2]
+    return version
 
 
 def parse_table(table: bytes, digest: bytes, table_at: int) -> list[PackEntry]:
@@ -150,5 +162,5 @@ def parse_header(header: bytes) -> None:
     if len(header) != HEADER.size or header[:8] != MAGIC or any(header[10:]):
         raise FormatError("pack header", 0, "no magic; not a pack")
     (_, version) = HEADER.unpack(header)
-    if version != VERSION:
-        raise UnsupportedVersion("pack header", 8, f"version {version}, this reads {VERSION}")
+    if version not in READABLE:
+        raise UnsupportedVersion("pack header", 8, f"version {version}, this reads 1 and 2")

@@ -25,7 +25,8 @@ CHUNK_LIMIT = 1 << 16
 """Chunks of one hot pack: 4 GB of data at the average size."""
 NAME_LIMIT = 64
 HOT_PACK_LIMIT = 1 << 32
-BODY_LIMIT = 16 << 20
+BODY_LIMIT = 4 << 20
+"""Parsed, a body takes up to 15 times as much memory, and a few bytes may say they are so many."""
 DOCUMENT_LIMIT = 4 << 20
 """No document is larger; who fetches one stops there."""
 WINDOW = 8 << 20

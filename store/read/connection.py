@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from time import monotonic
 
-from store.errors import AccessDenied, RemoteProtocolError, TimedOut, Unreachable
+from store.errors import AccessDenied, NotReached, RemoteProtocolError, TimedOut, Unreachable
 from store.format.http1 import HEAD_LIMIT, Endpoint, ResponseHead, encode_request, parse_head
 from store.read.dialling import connect
 
@@ -58,7 +58,7 @@ class Connection:
         except TimeoutError as error:
             raise TimedOut(f"{endpoint}{self._way()}: no connection in time: {error}") from None
         except OSError as error:
-            raise Unreachable(
+            raise NotReached(
                 f"cannot connect to {endpoint}{self._way()}: {error.strerror or error}; "
                 "is the store's address right, and does the server run?"
             ) from None
@@ -78,12 +78,16 @@ class Connection:
 
     def ask(self, target: str, offset: int, size: int) -> tuple[ResponseHead, bytes]:
         """Ask for a range of ``target``; return as `request` does."""
-        fields = ""
-        if self._access is not None:
-            self.told = self._access.generation
-            fields = self._access.fields(self.endpoint, target, offset, size)
+        fields = self.own_fields(target, offset, size)
         target, more = self.route(target)
         return self.request(encode_request(self.endpoint, target, offset, size, fields + more))
+
+    def own_fields(self, target: str, offset: int = 0, size: int = 0) -> str:
+        """Return the header fields that tell this server who asks, each with its line's end."""
+        if self._access is None:
+            return ""
+        self.told = self._access.generation
+        return self._access.fields(self.endpoint, target, offset, size)
 
     def route(self, target: str) -> tuple[str, str]:
         """Return ``target`` as it is asked for on this way, and the header fields that takes."""

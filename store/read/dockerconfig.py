@@ -22,18 +22,41 @@ class Credentials:
     ``path`` names the file that was tried, for messages; empty where there is none.
     """
 
-    __slots__ = ("basic", "bearer", "path")
+    __slots__ = ("basic", "bearer", "identity", "path")
 
-    def __init__(self, path: str, basic: str = "", bearer: str = "") -> None:
+    def __init__(self, path: str, basic: str = "", bearer: str = "", identity: str = "") -> None:
         self.path = path
         self.basic = basic
         """User and password, as the scheme Basic wants them (RFC 7617)."""
         self.bearer = bearer
         """A token that the registry takes as it is."""
+        self.identity = identity
+        """A token that the registry's token server takes; of users of commands alone."""
 
     def is_same(self, other: Credentials) -> bool:
         """Whether the registry would be told the same."""
-        return (self.basic, self.bearer) == (other.basic, other.bearer)
+        told = (self.basic, self.bearer, self.identity)
+        return told == (other.basic, other.bearer, other.identity)
+
+
+class Entry:
+    """An account of such a file: texts that are empty where it says nothing."""
+
+    __slots__ = ("basic", "bearer", "identity", "password", "username")
+
+    def __init__(self, username: str, password: str, bearer: str, identity: str) -> None:
+        """Take them.
+
+        Raises:
+            ValueError: a name or password is in no encoding, being half of a surrogate pair.
+
+        """
+        self.username = username
+        self.password = password
+        self.bearer = bearer
+        self.identity = identity
+        pair = f"{username}:{password}".encode()
+        self.basic = binascii.b2a_base64(pair, newline=False).decode() if username else ""
 
 
 def read_credentials(directory: str, host: str, repository: str) -> Credentials:
@@ -70,36 +93,66 @@ def parse_credentials(path: str, data: bytes, host: str, repository: str) -> Cre
 
     """
     # Imported only for a registry that wants credentials.
-    from store.read.jsontext import parse_json_object, text_of
+    from store.read.jsontext import parse_json_object
 
     try:
-        auths = parse_json_object(data)["auths"]
-        if not isinstance(auths, dict):
-            raise ValueError
-        hosts = HUB if host in HUB else (host,)
-        wanted = tuple(f"{host}/{repository}/" for host in hosts)
-        fitting = [key for key in auths if any(w.startswith(f"{_place(key)}/") for w in wanted)]
-        if not fitting:
-            return Credentials(path)
-        entry = auths[max(fitting, key=lambda key: len(_place(key)))]
-        basic, bearer = text_of(entry.get("auth")), text_of(entry.get("registrytoken"))
-        if entry.get("username"):
-            user_and_password = f"{entry['username']}:{entry.get('password') or ''}"
-            basic = binascii.b2a_base64(user_and_password.encode(), newline=False).decode()
-        has_identity = bool(entry.get("identitytoken"))
-    except (ValueError, KeyError, TypeError, AttributeError):
+        entry = find_entry(parse_json_object(data)["auths"], host, repository)
+    except (ValueError, KeyError):
         # Not what was wrong: that would show a part of it.
         raise AccessDenied(
             f"{path}: not a file of credentials; give one that `docker login` writes, with auths"
         ) from None
-    if has_identity and not bearer:
+    if entry is None:
+        return Credentials(path)
+    if entry.identity and not entry.bearer:
         raise AccessDenied(
             f"{path}: holds an identity token for {host}; give a user name and a password"
         )
-    return Credentials(path, basic, bearer)
+    return Credentials(path, entry.basic, entry.bearer)
 
 
-def _place(key: str) -> str:
+def find_entry(auths: object, host: str, repository: str) -> Entry | None:
+    """Return what ``auths`` of such a file has for a repository; None where that is nothing.
+
+    Raises:
+        ValueError: it is no object of accounts, or what fits is no account.  Who passes this
+            on must leave its text out, which may show a part of it.
+
+    """
+    from store.read.jsontext import text_of
+
+    if not isinstance(auths, dict):
+        raise ValueError("auths is no object")
+    hosts = HUB if host in HUB else (host,)
+    wanted = tuple(f"{host}/{repository}/" for host in hosts)
+    # An empty one stands for what a helper program has.
+    fitting = [
+        key
+        for key, entry in auths.items()
+        if entry and any(w.startswith(f"{normal_key(key)}/") for w in wanted)
+    ]
+    if not fitting:
+        return None
+    entry = auths[max(fitting, key=lambda key: len(normal_key(key)))]
+    if not isinstance(entry, dict):
+        raise ValueError("an account is no object")
+    username, password = entry.get("username") or "", entry.get("password") or ""
+    pair = text_of(entry.get("auth"))
+    if pair:
+        username, colon, password = (
+            binascii.a2b_base64(pair, strict_mode=True).decode().partition(":")
+        )
+        if not colon:
+            raise ValueError("auth is no pair")
+        # docker pads what it writes with a byte 0.
+        password = password.rstrip("\0")
+    if not isinstance(username, str) or not isinstance(password, str):
+        raise ValueError("a name or password is no text")
+    bearer, identity = text_of(entry.get("registrytoken")), text_of(entry.get("identitytoken"))
+    return Entry(username, password, bearer, identity)
+
+
+def normal_key(key: str) -> str:
     """Return host and path of a key of ``auths``, which may be a URL with a version."""
     place = key.partition("://")[2] if "://" in key else key
     place = place.rstrip("/")

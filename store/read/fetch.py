@@ -14,6 +14,8 @@ from time import monotonic, sleep
 from store.errors import BootfsError, TimedOut
 from store.format.digest import check_digest, digest_of, printable
 from store.format.names import pack_name
+from store.format.packfile import FILTERED
+from store.read.counts import Counts
 
 GAP_LIMIT = 64 << 10
 """Unwanted bytes between two chunks that are cheaper to fetch than a second request."""
@@ -72,26 +74,6 @@ class Range:
         self.chunks = chunks
 
 
-class Counters:
-    """What was done so far; numbers of chunks, requests and bytes."""
-
-    __slots__ = (
-        *("cache_bad", "cache_hits", "fetched_bytes", "fetched_chunks", "followed", "requests"),
-        "shared",
-    )
-
-    def __init__(self) -> None:
-        self.requests = 0
-        self.fetched_bytes = 0
-        self.fetched_chunks = 0
-        self.cache_hits = 0
-        self.cache_bad = 0
-        self.followed = 0
-        """Chunks that another container was found to be fetching."""
-        self.shared = 0
-        """Chunks taken from another image's data."""
-
-
 def plan_ranges(index: ChunkIndex, chunks: list[int]) -> list[Range]:
     """Return the ranges that hold ``chunks``, merged over gaps, in order of their first chunk."""
     packs, offsets, stored = index.packs, index.offsets, index.stored_sizes
@@ -126,7 +108,12 @@ def plain_of(stored: bytes | memoryview, plain_size: int, digest: bytes, where: 
         # Here, since a start from the cache needs no decompressor.
         from store.format.zstdframe import decompress
 
-        plain = decompress(stored, plain_size, where)
+        if stored[:1] == FILTERED:
+            from store.read.branches import unfiltered
+
+            plain = unfiltered(decompress(stored[1:], plain_size, where))
+        else:
+            plain = decompress(stored, plain_size, where)
     check_digest(plain, digest, where)
     return plain
 
@@ -142,15 +129,17 @@ class ChunkReader:
         log: Callable[[str], None],
         memory_limit: int = MEMORY_LIMIT,
         read_limit_s: float = 0.0,
+        counts: Counts | None = None,
     ) -> None:
         """Read chunks of ``index`` from ``source``, and from ``cache`` where there is one.
 
         A read that has to wait fails after ``read_limit_s``, whatever the fetches do that it
-        waits for; 0 is for as long as they take.
+        waits for; 0 is for as long as they take.  What is done is counted in ``counts``.
         """
         self._read_limit_s = read_limit_s
         self.index = index
-        self.counters = Counters()
+        self.counts = Counts() if counts is None else counts
+        self.counters = self.counts.counters
         self.begin_wait: Callable[[], None] = lambda: None
         """Called by a reader before it waits for a fetch or a disk."""
         self.fetched: Callable[[], None] = lambda: None
@@ -235,11 +224,17 @@ class ChunkReader:
             except BaseException as error:
                 self._crash_unlanded(mine, error)
                 raise
-        if brought:
-            late = self._wait_for_brought(brought)
-            if late:
-                self._start(late)
-        failed = self._collect(mine, joined, found, joins_failures, until)
+        # Only now: what is to be fetched is on its way.
+        wait = self.counts.begin_wait() if waits else None
+        try:
+            if brought:
+                late = self._wait_for_brought(brought)
+                if late:
+                    self._start(late)
+            failed = self._collect(mine, joined, found, joins_failures, until)
+        finally:
+            if wait is not None:
+                self.counts.end_wait(wait)
         if failed:
             # Somebody else's fetch, perhaps a guess that began long ago, ran into its
             # limit: this want has what is left of its own.  Whatever flight it finds now
@@ -719,7 +714,12 @@ class ChunkReader:
         index = self.index
         pack = pack_name(index.pack_digests[wanted.pack])
         waiting = wanted.chunks[::-1]
-        renewed_s = monotonic()
+        size = wanted.end - wanted.start
+        begun_s = renewed_s = monotonic()
+
+        def count(is_failed: bool) -> None:
+            chunks = len(wanted.chunks)
+            self.counts.add_request(wanted.pack, wanted.start, size, chunks, begun_s, is_failed)
 
         def arrived(body: memoryview) -> None:
             nonlocal renewed_s
@@ -745,17 +745,18 @@ class ChunkReader:
                 self._change_claims(waiting, ends=False)
 
         try:
-            self._source.fetch(pack, wanted.start, wanted.end - wanted.start, arrived)
-            self.counters.requests += 1
-            self.counters.fetched_bytes += wanted.end - wanted.start
+            self._source.fetch(pack, wanted.start, size, arrived)
             if waiting:
                 raise BootfsError(f"{pack}: the source ended before its bytes did")
+            count(is_failed=False)
         except BootfsError as error:
+            count(is_failed=True)
             self._log(str(error))
             self._change_claims(waiting, ends=True)
             self._crash(waiting, error)
         except Exception as error:
             # A fault of ours: the readers get EIO and not a wait without end.
+            count(is_failed=True)
             self._log(f"{pack}: {error!r}")
             self._change_claims(waiting, ends=True)
             self._crash(waiting, BootfsError(f"{pack}: {error!r}"))

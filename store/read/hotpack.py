@@ -16,6 +16,7 @@ from zstandard import ZstdDecompressor, ZstdError
 from store.errors import AccessDenied, BootfsError, FormatError, IntegrityError, NotFound
 from store.format.names import hot_pack_name, profiles_name
 from store.format.profile import DOCUMENT_LIMIT, WINDOW, choose_profile, parse_profiles
+from store.format.status import HOT_PACK
 from store.read.fetch import RENEW_S
 
 DECISION_S = 1.0
@@ -185,10 +186,9 @@ class HotPack:
         # A write is all that it calls, whatever its annotations want.
         plain: Any = _Plain(self._write)
         self._decompress = decompressor.stream_writer(plain, write_size=PIECE).write
+        begun_s = monotonic()
         size = self._source.stream(name, profile.hot_pack_size, self._arrived)
-        counters = self._reader.counters
-        counters.requests += 1
-        counters.fetched_bytes += size
+        self._reader.counts.add_request(HOT_PACK, 0, size, self._next, begun_s)
         if self._next < len(profile.chunks):
             where = f"{self._source.location}/{name}"
             raise IntegrityError(f"{where}: {self._next} of {len(profile.chunks)} chunks")

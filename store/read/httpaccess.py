@@ -5,6 +5,8 @@ Imported only where the user has given credentials; docs/stores/http.md.
 
 from __future__ import annotations
 
+from _thread import allocate_lock
+
 from store.errors import AccessDenied
 from store.format.httpaccess import EVERY, origin, parse_http_access, parse_proxy
 from store.read.authfiles import AuthDirectory, AuthFile
@@ -35,6 +37,8 @@ class HttpAccess:
         self._file = AuthFile(self._directory, "http")
         self._authorities_file = AuthFile(self._directory, "ca.crt")
         self._proxy_of = proxy_of
+        self._lock = allocate_lock()
+        """For who reads the files again; nobody waits for the network with it."""
         self.generation = 0
         self.authorities_path = self._authorities_file.path
         self._read()
@@ -68,10 +72,11 @@ class HttpAccess:
             AccessDenied: as when they were read first; what was read before stays.
 
         """
-        # Somebody else may have read them since the request that was refused.
-        if told == self.generation and self._has_changed():
-            self._read()
-        return told != self.generation
+        with self._lock:
+            # Somebody else may have read them since the request that was refused.
+            if told == self.generation and self._has_changed():
+                self._read()
+            return told != self.generation
 
     def _has_changed(self) -> bool:
         return self._file.has_changed() or self._authorities_file.has_changed()

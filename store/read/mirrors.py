@@ -22,7 +22,6 @@ from store.errors import (
 )
 from store.format.shownurl import shown
 from store.read.retry import FIRST_WAIT_S, LONGEST_WAIT_S, jittered, pause_before
-from store.read.source import open_one
 
 PATIENCE_S = 5.0
 """A mirror that is silent for so long is left for the next: time for a SYN lost twice (1, 3 s)."""
@@ -111,12 +110,10 @@ class Mirrors:
         self,
         urls: str,
         read_limit_s: float,
-        authorities: str,
         log: Callable[[str], None],
-        auth: str,
-        proxy_of: Callable[[str], str] | None = None,
+        open_mirror: Callable[[str], Mirror],
     ) -> None:
-        """Open them all.
+        """Open them all, each by ``open_mirror`` with its URL.
 
         Raises:
             UsageError: one of them is no store.
@@ -137,7 +134,7 @@ class Mirrors:
                     raise UsageError(
                         f"{shown(urls)!r}: a store without a name beside a '|'; leave that out"
                     )
-                self._mirrors.append(open_one(url, read_limit_s, authorities, auth, proxy_of))
+                self._mirrors.append(open_mirror(url))
             except (AccessDenied, Unreachable) as error:
                 problems.append(error)
                 self._mirrors.append(Unopened(shown(url), error))

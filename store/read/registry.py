@@ -13,7 +13,6 @@ from store.format.distribution import (
     MANIFEST_TYPE,
     blob_digest,
     document_digest,
-    encode_get,
     parse_repository_url,
     profiles_image,
     profiles_tag,
@@ -26,7 +25,7 @@ from store.read.connection import (
     Stale,
     open_connection,
 )
-from store.read.registryauth import Authorization
+from store.read.registryauth import Authorization, encode_own_get, names_authorization
 from store.read.remote import (
     KEPT_CONNECTIONS,
     REDIRECT_LIMIT,
@@ -52,6 +51,7 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from store.interfaces import Access
+    from store.read.retry import Outage
 
     T = TypeVar("T")
 
@@ -72,20 +72,28 @@ class RegistrySource:
         authorities: str = "",
         auth: str = "",
         access: Access | None = None,
+        outage: Outage | None = None,
     ) -> None:
-        """Keep where it is; ``access``, closed with the source, has the way and whom to trust."""
+        """Keep where it is; ``access``, closed with the source, has the way and whom to trust.
+
+        ``outage`` is told of failures that are tried again.
+        """
         self.location = url
         self._access = access
         self._endpoint, repository = parse_repository_url(url)
         self._blobs = f"/v2/{repository}/blobs"
         self._manifests = f"/v2/{repository}/manifests"
         self._limit_s = read_limit_s
+        self._outage = outage
         self._authorities = authorities
-        self._authorization = Authorization(self._endpoint, repository, auth, authorities, access)
+        self._authorization = self._open_authorization(repository, auth)
         self._lock = allocate_lock()
         self._idle: list[Connection] = []
         self._moved: dict[str, tuple[str, Endpoint]] = {}
         """Blob's target to target and server that the registry has redirected to."""
+
+    def _open_authorization(self, repository: str, auth: str) -> Authorization:
+        return Authorization(self._endpoint, repository, auth, self._authorities, self._access)
 
     def dial(self) -> None:
         """Connect now, and get a token where one is wanted; failure shows at the fetch."""
@@ -114,6 +122,7 @@ class RegistrySource:
             lambda left_s: self.fetch_once(name, offset, size, arrived, left_s, left_s),
             self._limit_s,
             f"{self.location}: {name}",
+            self._outage,
         )
 
     def fetch_once(
@@ -171,9 +180,6 @@ class RegistrySource:
             BootfsError: as `fetch`.
 
         """
-        # Here, since who has no profiles needs no JSON.
-        from store.read.jsontext import parse_json_object
-
         tag = profiles_tag(image)
         where = f"{self.location}:{tag}"
 
@@ -184,6 +190,9 @@ class RegistrySource:
         limit_s = self._limit_s
         target = f"{self._manifests}/{tag}"
         data = self._read(target, "", where, read, limit_s, limit_s, MANIFEST_TYPE)
+        # Here, since a start of an image without profiles needs no JSON.
+        from store.read.jsontext import parse_json_object
+
         try:
             manifest = parse_json_object(data)
         except ValueError as error:
@@ -241,9 +250,12 @@ class RegistrySource:
         place = self._moved.get(blob)
         if place is None:
             return None
+        now = monotonic()
         try:
             target, server = place
-            connection, head, begun = self._ask(server, target, wanted, "", begins)
+            # Where it is silent by now, there has to be time for the registry.
+            half = now + (begins - now) / 2
+            connection, head, begun = self._ask(server, target, wanted, "", half)
         except RemoteError:
             self._moved.pop(blob, None)
             return None
@@ -269,15 +281,36 @@ class RegistrySource:
             connection, head, begun = self._follow(blob, wanted, header, begins, accepted)
             if head.status not in (401, 403) or not self._is_ours(connection.endpoint):
                 return connection, head, begun
+            told = connection.told
             self._finish(connection, head, begun)
-            if renewals == RENEWAL_LIMIT:
+            renewals += 1
+            if renewals <= RENEWAL_LIMIT and self._is_other_now(told, head):
+                continue
+            if renewals > RENEWAL_LIMIT:
                 raise AccessDenied(
                     f"{self.location}: {head.status}, the registry refuses the token that it gave; "
                     f"{self._authorization.tried}"
                 )
             challenge = head.fields.get("www-authenticate", "")
             self._authorization.renew(header, head.status, challenge, begins)
-            renewals += 1
+
+    def _is_other_now(self, told: int, head: ResponseHead) -> bool:
+        """Whether to ask the registry again: the file ``http`` is not as it was ``told`` by.
+
+        Raises:
+            AccessDenied: it has not, and it is what the registry refuses.
+
+        """
+        access = self._access
+        if access is None:
+            return False
+        if access.renew(told):
+            return True
+        if names_authorization(access.fields(self._endpoint, "", 0, 0)):
+            refusal = access.refusal(self._endpoint, head, self.location, bytes)
+            if refusal is not None:
+                raise refusal
+        return False
 
     def _follow(
         self, blob: str, wanted: str, header: str, begins: float, accepted: str
@@ -319,7 +352,7 @@ class RegistrySource:
             connection = self._take(server, begins)
             try:
                 head, begun = connection.request(
-                    encode_get(server, connection.route(target), header, wanted, accepted)
+                    encode_own_get(connection, target, header, wanted, accepted)
                 )
             except Stale:
                 # Says nothing about the server: it only tired of an idle connection.

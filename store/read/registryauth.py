@@ -11,12 +11,13 @@ from time import monotonic
 
 from store.errors import AccessDenied, RemoteBusy, RemoteProtocolError, TimedOut, Unreachable
 from store.format.distribution import Challenge, encode_get, parse_challenges, token_place
-from store.read.dockerconfig import Credentials, read_credentials
+from store.read.dockerconfig import FILES, Credentials, read_credentials
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from store.format.http1 import Endpoint
     from store.interfaces import Access
+    from store.read.connection import Connection
 
 
 class Authorization:
@@ -37,7 +38,7 @@ class Authorization:
     ) -> None:
         self.header = ""
         """Value for the next request; empty for none."""
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._repository = repository
         self._directory = auth
         self._authorities = authorities
@@ -47,11 +48,20 @@ class Authorization:
 
     @property
     def tried(self) -> str:
-        """What was tried, for messages."""
-        if self._credentials.path:
-            return f"tried with {self._credentials.path}"
-        where = self._directory or "the user's docker config"
-        return f"tried without credentials, since {where} has none for {self._endpoint.authority}"
+        """What was tried, and what to do, for messages."""
+        host, found = self.endpoint.authority, self._credentials
+        if found.basic or found.bearer:
+            return f"tried with {found.path}: renew what it has for {host}, or what that may do"
+        if found.path:
+            return (
+                f"tried without credentials, since {found.path} has none for {host}: add what "
+                f"`docker login {host}` writes"
+            )
+        where = self._directory or "/.bootfs/auth"
+        return (
+            f"tried without credentials, since there is no {where}/{FILES[0]}: mount a directory "
+            f"with one, as `docker login {host}` writes it, at {where}"
+        )
 
     def renew(self, refused: str, status: int, challenge: str, deadline: float) -> None:
         """Get another ``header`` than ``refused``, which was answered with ``status``.
@@ -65,7 +75,7 @@ class Authorization:
 
         """
         if not self._lock.acquire(timeout=max(deadline - monotonic(), 0.0)):
-            raise TimedOut(f"{self._endpoint}: no token in time")
+            raise TimedOut(f"{self.endpoint}: no token in time")
         try:
             if self.header == refused:
                 self.header = self._ask(refused, status, challenge, deadline)
@@ -95,11 +105,11 @@ class Authorization:
     def _read(self) -> Credentials:
         if not self._directory:
             return Credentials("")
-        return read_credentials(self._directory, self._endpoint.authority, self._repository)
+        return read_credentials(self._directory, self.endpoint.authority, self._repository)
 
     def _denied(self, status: int) -> AccessDenied:
         return AccessDenied(
-            f"{self._endpoint}: {status}, the registry refuses to be read; {self.tried}"
+            f"{self.endpoint}: {status}, the registry refuses to be read; {self.tried}"
         )
 
     def _fetch_token(self, challenge: Challenge, deadline: float) -> str:
@@ -113,12 +123,10 @@ class Authorization:
         # Imported only for registries with tokens, as most are that are not local.
         from store.read.document import DocumentConnection
 
-        target, server = token_place(self._endpoint, self._repository, challenge)
-        basic = self._credentials.basic
+        target, server = token_place(self.endpoint, self._repository, challenge)
         connection = DocumentConnection(server, deadline, self._authorities, self._access)
         try:
-            route = connection.route(target)
-            message = encode_get(server, route, f"Basic {basic}" if basic else "")
+            message = self._token_request(challenge, connection, target)
             head, begun = connection.request(message)
             if head.status in (400, 401, 403):
                 raise AccessDenied(
@@ -135,6 +143,35 @@ class Authorization:
         finally:
             connection.close()
         return parse_token(document, str(server))
+
+    def _token_request(self, challenge: Challenge, connection: Connection, target: str) -> bytes:
+        """Return the request for the token that ``challenge`` asks for, with ``target``."""
+        del challenge
+        basic = self._credentials.basic
+        return encode_own_get(connection, target, f"Basic {basic}" if basic else "")
+
+
+def encode_own_get(
+    connection: Connection,
+    target: str,
+    authorization: str,
+    wanted: str = "",
+    accepted: str = "",
+) -> bytes:
+    """Return a GET request with what the user's file ``http`` has the server told.
+
+    An Authorization of that file goes before ``authorization``.
+    """
+    own = connection.own_fields(target)
+    if names_authorization(own):
+        authorization = ""
+    target, more = connection.route(target)
+    return encode_get(connection.endpoint, (target, more + own), authorization, wanted, accepted)
+
+
+def names_authorization(fields: str) -> bool:
+    """Whether header fields, each with its line's end, say who asks."""
+    return any(line.lower().startswith("authorization:") for line in fields.split("\r\n"))
 
 
 def parse_token(document: bytes, where: str) -> str:

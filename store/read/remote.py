@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from store.interfaces import Access
+    from store.read.retry import Outage
 
     T = TypeVar("T")
 
@@ -58,11 +59,16 @@ class HttpSource:
         read_limit_s: float,
         authorities: str = "",
         access: Access | None = None,
+        outage: Outage | None = None,
     ) -> None:
-        """Keep where it is; ``access``, closed with the source, is what its servers are told."""
+        """Keep where it is; ``access``, closed with the source, is what its servers are told.
+
+        ``outage`` is told of failures that are tried again.
+        """
         self.location = url
         self._endpoint = parse_url(url)
         self._limit_s = read_limit_s
+        self._outage = outage
         self._authorities = authorities
         self._access = access
         self._lock = allocate_lock()
@@ -90,6 +96,7 @@ class HttpSource:
             lambda left_s: self.fetch_once(name, offset, size, arrived, left_s, left_s),
             self._limit_s,
             f"{self._endpoint}/{name}",
+            self._outage,
         )
 
     def fetch_once(
@@ -152,6 +159,11 @@ class HttpSource:
                     continue
                 if head.status in REDIRECTS and "location" in head.fields:
                     raise RemoteProtocolError(f"{where}: more than {REDIRECT_LIMIT} redirects")
+                if head.status in (401, 403) and self._access is None:
+                    raise AccessDenied(
+                        f"{where}: {head.status}; the server refuses access: mount a directory "
+                        "with credentials, a file http, at /.bootfs/auth"
+                    )
                 connection.give(deadline, patience_s)
                 result = read(connection, head, begun)
                 is_kept = head.keeps_alive and connection.endpoint is self._endpoint

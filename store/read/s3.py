@@ -22,13 +22,18 @@ if TYPE_CHECKING:
 
     from store.errors import BootfsError
     from store.format.http1 import Endpoint, ResponseHead
+    from store.read.retry import Outage
 
 
 class S3Access(HttpAccess):
     """Signatures with the credentials of the file ``s3``; proxies and authorities as for HTTP."""
 
     def __init__(
-        self, place: S3Place, home: Endpoint, auth: str, proxy_of: Callable[[str], str] | None
+        self,
+        place: S3Place,
+        home: Endpoint,
+        auth: str,
+        proxy_of: Callable[[str], str] | None = None,
     ) -> None:
         """Read the files of directory ``auth``; only ``home`` is told who asks.
 
@@ -43,13 +48,26 @@ class S3Access(HttpAccess):
         """Whose it is, of which day, and the key."""
         super().__init__(auth, proxy_of)
 
+    @property
+    def missing(self) -> str:
+        """Why there are no credentials, for messages."""
+        return f"{self._s3_file.path} is missing"
+
+    @property
+    def who(self) -> str:
+        """Where the credentials come from, for messages."""
+        return f"{self._s3_file.path} [{self._profile}]"
+
     def _read(self) -> None:
+        self._read_credentials()
+        super()._read()
+
+    def _read_credentials(self) -> None:
         if self.generation == 0:
             self._s3_file = AuthFile(self._directory, "s3")
-        self._credentials = self._s3_file.parsed(
+        self._credentials: Credentials | None = self._s3_file.parsed(
             lambda text, path: parse_aws_credentials(text, path, self._profile)
         )
-        super()._read()
 
     def _has_changed(self) -> bool:
         return self._s3_file.has_changed() or super()._has_changed()
@@ -93,13 +111,10 @@ class S3Access(HttpAccess):
                 f"there {head.fields.get('date', 'unknown')}: set the one that is wrong"
             )
         if self._credentials is None:
-            return AccessDenied(
-                f"{what}; asked without credentials: {self._s3_file.path} is missing"
-            )
+            return AccessDenied(f"{what}; asked without credentials: {self.missing}")
         reason = REFUSED.get(code, "the server refuses the credentials")
         if code in REFUSED or head.status in (401, 403):
-            who = f"{self._s3_file.path} [{self._profile}]"
-            return AccessDenied(f"{what}; {reason}: {who}")
+            return AccessDenied(f"{what}; {reason}: {self.who}")
         return RemoteProtocolError(f"{what}; {element(text, 'Message')[:200]}")
 
 
@@ -112,7 +127,7 @@ class S3Source(HttpSource):
         read_limit_s: float,
         authorities: str,
         auth: str,
-        proxy_of: Callable[[str], str] | None = None,
+        outage: Outage | None = None,
     ) -> None:
         """Say where it is, and read the credentials.
 
@@ -122,9 +137,12 @@ class S3Source(HttpSource):
 
         """
         place = parse_s3_url(url)
-        super().__init__(place.url, read_limit_s, authorities)
-        self._access = S3Access(place, self._endpoint, auth, proxy_of)
+        super().__init__(place.url, read_limit_s, authorities, None, outage)
+        self._access = self._open_access(place, self._endpoint, auth)
         self.location = url
+
+    def _open_access(self, place: S3Place, home: Endpoint, auth: str) -> S3Access:
+        return S3Access(place, home, auth)
 
 
 def _is_same(one: Endpoint, other: Endpoint) -> bool:

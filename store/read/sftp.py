@@ -249,6 +249,24 @@ class SftpConnection:
                 raise self._failure() from None
 
     def _take_answers(self) -> None:
+        try:
+            problem = self._answers_until_end()
+        except BaseException as error:
+            # Whatever it was: who waits is told, and who closes comes to an end.
+            problem = Unreachable(f"{self.where}: {error!r}")
+        self._problem = problem
+        self._known.release()
+        # Whoever asks from now on sees that; who has asked is told.
+        with self._sending:
+            os.close(self._child.fd_in)
+            waiting = [self._first, *self._pending.values()]
+            self._pending.clear()
+        for answers in waiting:
+            answers.put(None)
+        self._done.release()
+
+    def _answers_until_end(self) -> BootfsError:
+        """Give each answer to who waits for it; return why there are no more."""
         problem: BootfsError | None = None
         try:
             while message := self._receive():
@@ -265,21 +283,15 @@ class SftpConnection:
         except RemoteProtocolError as error:
             problem = RemoteProtocolError(f"{self.where}: {error}")
             self.kill()
+        except (OSError, MemoryError) as error:
+            problem = Unreachable(f"{self.where}: {error!r}")
+            self.kill()
         said = self._child.end()
         if problem is None:
             problem = self._explain(said)
             if self._begun and not isinstance(problem, Unreachable):
                 problem = Unreachable(str(problem))
-        self._problem = problem
-        self._known.release()
-        # Whoever asks from now on sees that; who has asked is told.
-        with self._sending:
-            os.close(self._child.fd_in)
-            waiting = [self._first, *self._pending.values()]
-            self._pending.clear()
-        for answers in waiting:
-            answers.put(None)
-        self._done.release()
+        return problem
 
     def _receive(self) -> memoryview | None:
         """Return the next message, after its length; None at the end.

@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from store.interfaces import Mirror, Streaming
+    from store.interfaces import Access, Mirror, Streaming
 
 
 def open_source(
@@ -20,16 +20,14 @@ def open_source(
     authorities: str = "",
     log: Callable[[str], None] = lambda _: None,
     auth: str = "",
-    proxy_of: Callable[[str], str] | None = None,
 ) -> Streaming:
     """Return the source that ``url`` names: one store, or several mirrors with ``|`` between.
 
     ``read_limit_s`` bounds what one fetch may take, retries included.
     ``authorities`` is a file of the certificates that HTTPS trusts, empty for the
-    machine's own.  ``log`` is told which mirror is left and returned to.  ``auth`` is
-    a directory of files with credentials, read when a store asks for some; empty for none.
-    ``proxy_of`` returns the URL of the proxy to an origin (``https://host``), empty for
-    none, where that directory names none.
+    machine's own.  ``log`` is told which mirror is left and returned to, and of a single
+    store that it fails and is asked again.  ``auth`` is a directory of files with
+    credentials, read when a store asks for some; empty for none.
 
     Raises:
         UsageError: no such kind of store.
@@ -40,8 +38,10 @@ def open_source(
     if "|" in url:
         from store.read.mirrors import Mirrors
 
-        return Mirrors(url, read_limit_s, authorities, log, auth, proxy_of)
-    return open_one(url, read_limit_s, authorities, auth, proxy_of)
+        return Mirrors(
+            url, read_limit_s, log, lambda one: open_one(one, read_limit_s, authorities, auth)
+        )
+    return open_one(url, read_limit_s, authorities, auth, log)
 
 
 def open_one(
@@ -49,7 +49,7 @@ def open_one(
     read_limit_s: float,
     authorities: str,
     auth: str,
-    proxy_of: Callable[[str], str] | None = None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> Mirror:
     """Return a single store, as the scheme of its URL says; without one it is a directory.
 
@@ -62,35 +62,41 @@ def open_one(
 
     """
     scheme = url.partition("://")[0].lower() if "://" in url else ""
-    if scheme in ("http", "https"):
-        from store.read.remote import HttpSource
-
-        if proxy_of is None and not os.path.lexists(auth):
-            return HttpSource(url, read_limit_s, authorities)
-        from store.read.httpaccess import HttpAccess
-
-        return HttpSource(url, read_limit_s, authorities, HttpAccess(auth, proxy_of))
-    if scheme == "s3":
-        from store.read.s3 import S3Source
-
-        return S3Source(url, read_limit_s, authorities, auth, proxy_of)
-    if scheme in ("ssh", "sftp"):
-        from store.read.ssh import SshSource
-
-        return SshSource(url, read_limit_s, auth)
-    if scheme in ("docker", "docker+http", "docker+https"):
-        from store.read.registry import RegistrySource
-
-        if proxy_of is None and not any(map(os.path.lexists, (f"{auth}/http", f"{auth}/ca.crt"))):
-            return RegistrySource(url, read_limit_s, authorities, auth)
-        from store.read.httpaccess import HttpAccess
-
-        access = HttpAccess(auth, proxy_of)
-        return RegistrySource(url, read_limit_s, authorities, auth, access)
     if scheme in ("", "file") and url:
         from store.read.local import DirectorySource
 
         return DirectorySource(url[len("file://") :] if scheme else url)
+    from store.read.retry import Outage
+
+    outage = Outage(log)
+    if scheme in ("http", "https"):
+        from store.read.remote import HttpSource
+
+        return HttpSource(url, read_limit_s, authorities, _open_access(auth), outage)
+    if scheme == "s3":
+        from store.read.s3 import S3Source
+
+        return S3Source(url, read_limit_s, authorities, auth, outage)
+    if scheme in ("ssh", "sftp"):
+        from store.read.ssh import SshSource
+
+        return SshSource(url, read_limit_s, auth, outage=outage)
+    if scheme in ("docker", "docker+http", "docker+https"):
+        from store.read.registry import RegistrySource
+
+        return RegistrySource(url, read_limit_s, authorities, auth, _open_access(auth), outage)
     raise UsageError(
         f"{shown(url)!r}: not a store; give a directory, http://, https://, s3://, docker:// or ssh://"
     )
+
+
+def _open_access(auth: str) -> Access | None:
+    """Return what the files of directory ``auth`` say, also those that come later.
+
+    None where nobody has mounted one.
+    """
+    if not os.path.lexists(auth):
+        return None
+    from store.read.httpaccess import HttpAccess
+
+    return HttpAccess(auth)

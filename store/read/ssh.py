@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
+    from store.read.retry import Outage
+
 
 class SshSource:
     """Objects as files below a directory of an SFTP server; see `Mirror`."""
@@ -47,11 +49,13 @@ class SshSource:
         auth: str = "",
         program: SshProgram | None = None,
         kept_handles: int = KEPT_HANDLES,
+        outage: Outage | None = None,
     ) -> None:
         """Connect to nothing yet; ``program`` is what to start in place of this machine's ssh.
 
         With ``kept_handles`` 0 each fetch opens what is there then, also where somebody has
-        replaced an object; it takes one more answer of the server.
+        replaced an object; it takes one more answer of the server.  ``outage`` is told of
+        failures that are tried again.
 
         Raises:
             UsageError: the URL is none, or there is no ssh.
@@ -59,6 +63,7 @@ class SshSource:
         """
         self.location = url
         self.place = parse_ssh_url(url)
+        self.outage = outage
         self._limit_s = read_limit_s
         self._kept_handles = kept_handles
         self._sessions = SshSessions(self.place, program or find_program(auth), auth)
@@ -82,6 +87,7 @@ class SshSource:
             lambda left_s: self.fetch_once(name, offset, size, arrived, left_s, left_s),
             self._limit_s,
             f"{self.location}/{name}",
+            self.outage,
         )
 
     def fetch_once(

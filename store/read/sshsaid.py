@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from store.errors import AccessDenied, BootfsError, RemoteProtocolError, Unreachable
+from store.errors import AccessDenied, BootfsError, NotReached, RemoteProtocolError, Unreachable
 
 SHOWN = 200
 """Characters of ssh's own words that a message holds at most."""
+NOBODY = ("Could not resolve hostname", "Connection refused", "No route to host")
+"""What ssh says where there is nobody."""
 
 
 def explain(said: str, where: str, known_hosts: str, tried: str) -> BootfsError:
@@ -37,6 +39,8 @@ def explain(said: str, where: str, known_hosts: str, tried: str) -> BootfsError:
         )
     if "Unable to negotiate" in said or "Bad configuration option" in said:
         return RemoteProtocolError(f"{where}: {_short(reason)}")
+    if any(words in said for words in NOBODY):
+        return NotReached(f"{where}: {_short(reason)}; is the address right, and does sshd run?")
     if reason:
         return Unreachable(f"{where}: {_short(reason)}")
     return Unreachable(f"{where}: the server closed the connection before SFTP began")

@@ -6,12 +6,15 @@ import _socket
 import socket
 import ssl
 
-from store.errors import AccessDenied, RemoteProtocolError, Unreachable
+from store.errors import AccessDenied, NotReached, RemoteProtocolError, Unreachable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from store.interfaces import Access
     from store.read.dialling import Stream
+
+NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
+"""How OpenSSL puts it that the other side answers with something else than TLS."""
 
 _contexts: dict[tuple[str, str], ssl.SSLContext] = {}
 """By a file of certificates, and the text of further ones."""
@@ -27,6 +30,7 @@ def wrap(raw: _socket.socket, host: str, authorities: str, access: Access | None
     Raises:
         RemoteProtocolError: the certificate is not one to trust for ``host``.
         AccessDenied: those of ``access`` are no certificates.
+        NotReached: the server speaks no TLS.
         Unreachable: the handshake failed; retried like a connection that failed.
         OSError: as socket calls do, and when ``authorities`` cannot be read.
 
@@ -42,6 +46,11 @@ def wrap(raw: _socket.socket, host: str, authorities: str, access: Access | None
             f"TLS with {host}: the server's certificate is refused: {error.verify_message}"
         ) from None
     except ssl.SSLError as error:
+        if error.reason in NO_TLS:
+            raise NotReached(
+                f"TLS with {host} failed: the server does not speak it; if that is right, "
+                "write http:// in place of https://, docker+http:// for a registry"
+            ) from None
         raise Unreachable(f"TLS with {host} failed: {error.reason or error}") from None
     finally:
         # wrap_socket took the descriptor over, or nobody has it.

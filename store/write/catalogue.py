@@ -7,7 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 from store.errors import FormatError, PackNotFound
 from store.format.names import pack_name
-from store.format.packfile import FOOTER, PackEntry, parse_footer, parse_table
+from store.format.packfile import (
+    FOOTER,
+    WITH_FILTERED,
+    PackEntry,
+    parse_footer,
+    parse_table,
+    version_of,
+)
 from store.interfaces import Backend, Objects
 from store.write.roots import read_named_packs
 
@@ -22,6 +29,8 @@ class Catalogue:
         """Raw SHA-256 digest and size of each pack, sorted by digest."""
         self.places: dict[bytes, tuple[int, PackEntry]] = {}
         """Chunk digest to the number of a pack in ``packs`` and the entry there."""
+        self.with_filtered: set[int] = set()
+        """Numbers of packs with filtered bodies."""
         self.unnamed: set[int] = set()
         """Numbers of packs that no manifest names: a collection may take them."""
 
@@ -33,6 +42,11 @@ def read_table(backend: Objects, digest: bytes) -> tuple[int, list[PackEntry]]:
         FormatError: the pack is damaged; the message names it.
 
     """
+    return _read_tail(backend, digest)[:2]
+
+
+def _read_tail(backend: Objects, digest: bytes) -> tuple[int, list[PackEntry], int]:
+    """Return what `read_table` does, and the pack's version."""
     name = pack_name(digest)
     size = backend.size(name)
     footer_at = size - FOOTER.size
@@ -42,7 +56,7 @@ def read_table(backend: Objects, digest: bytes) -> tuple[int, list[PackEntry]]:
         footer = backend.fetch(name, footer_at, FOOTER.size)
         table_at, table_size, table_digest = parse_footer(footer, size)
         table = backend.fetch(name, table_at, table_size)
-        return size, parse_table(table, table_digest, table_at)
+        return size, parse_table(table, table_digest, table_at), version_of(footer)
     except FormatError as error:
         problem = (
             f"{error.problem}; get it again with bootfs check --store {backend.location} "
@@ -51,10 +65,10 @@ def read_table(backend: Objects, digest: bytes) -> tuple[int, list[PackEntry]]:
         raise type(error)(f"{backend.location}/{name}", error.offset, problem) from None
 
 
-def _read_table_if_there(backend: Backend, digest: bytes) -> tuple[int, list[PackEntry]] | None:
-    """Return what `read_table` does, and None where a collection has just taken the pack."""
+def _read_tail_if_there(backend: Backend, digest: bytes) -> tuple[int, list[PackEntry], int] | None:
+    """Return what `_read_tail` does, and None where a collection has just taken the pack."""
     try:
-        return read_table(backend, digest)
+        return _read_tail(backend, digest)
     except PackNotFound:
         return None
 
@@ -79,12 +93,14 @@ def read_catalogue(backend: Backend) -> Catalogue:
     named = read_named_packs(backend)
     with ThreadPoolExecutor(8) as pool:
         for digest, found in zip(
-            digests, pool.map(lambda d: _read_table_if_there(backend, d), digests), strict=True
+            digests, pool.map(lambda d: _read_tail_if_there(backend, d), digests), strict=True
         ):
             if found is None:
                 continue
-            size, entries = found
+            size, entries, version = found
             number = len(catalogue.packs)
+            if version == WITH_FILTERED:
+                catalogue.with_filtered.add(number)
             if digest not in named:
                 catalogue.unnamed.add(number)
             catalogue.packs.append((digest, size))

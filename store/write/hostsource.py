@@ -2,55 +2,58 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from store.format.sshurl import is_ssh_url
-from store.interfaces import Source
-from store.read.source import open_source
-from store.write.backends import is_in_registry, open_backend
+from store.interfaces import Mirror, Source
+from store.read.httpaccess import HttpAccess
+from store.read.mirrors import Mirrors
+from store.read.remote import HttpSource
+from store.read.source import open_one
+from store.read.ssh import SshSource
+from store.write.backends import is_in_registry
+from store.write.contact import Contact
+from store.write.hostaccess import auth_directory, environment_proxy
 
-AUTH_VARIABLE = "BOOTFS_AUTH"
-"""Names the directory of files with credentials, as containers have one at /.bootfs/auth."""
-
-
-def auth_directory() -> str:
-    """Return the directory of this user's files with credentials; it need not exist."""
-    config = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    return os.environ.get(AUTH_VARIABLE) or f"{config}/bootfs/auth"
-
-
-def environment_proxy(origin: str) -> str:
-    """Return the URL of the proxy to an origin that HTTP_PROXY, HTTPS_PROXY and NO_PROXY give.
-
-    ALL_PROXY counts where the scheme has none; empty for none.
-    """
-    parts = urlsplit(origin)
-    proxies = getproxies()
-    if proxy_bypass(parts.netloc):
-        return ""
-    return proxies.get(parts.scheme) or proxies.get("all", "")
+READ_LIMIT_S = 60.0
+"""What one read of a command may take, tries after failures included."""
 
 
 def open_host_source(
     url: str, read_limit_s: float, log: Callable[[str], None] = lambda _: None
 ) -> Source:
-    """Return the source that ``url`` names, as `open_source` does.
+    """Return the source that ``url`` names, one store or several mirrors, as `open_source` does.
 
-    A store in S3 alone is read with the credentials that AWS's programs find, one in a
-    registry with those of docker's, one over SSH as ssh finds them; all others, and
-    several mirrors, with those of `auth_directory`, as in a container.
+    It is read by the same requests as in a container.  A store in S3 is read with the
+    credentials that AWS's programs find, one in a registry with those of docker's, one over
+    SSH as ssh finds them, one of a web server with the files in `auth_directory`; a mirror
+    no differently from a store alone.  ``log`` is told what fails and is asked again.  A
+    store alone whose server was never reached is given up after some seconds.
 
     Raises:
         UsageError, AccessDenied, Unreachable: as `open_source`.
 
     """
-    if "|" not in url:
-        if is_in_registry(url) or url.partition("://")[0].lower() == "s3":
-            return open_backend(url)
-        if is_ssh_url(url):
-            return open_source(url, read_limit_s, log=log)
-    return open_source(url, read_limit_s, "", log, auth_directory(), environment_proxy)
+    if "|" in url:
+        return Mirrors(url, read_limit_s, log, lambda one: _open_one(one, read_limit_s))
+    return _open_one(url, read_limit_s, log)
+
+
+def _open_one(url: str, read_limit_s: float, log: Callable[[str], None] = lambda _: None) -> Mirror:
+    contact = Contact(log)
+    scheme = url.partition("://")[0].lower()
+    if is_in_registry(url):
+        from store.write.hostregistry import HostRegistrySource
+
+        return HostRegistrySource(url, read_limit_s, contact)
+    if scheme == "s3":
+        from store.write.hosts3 import HostS3Source
+
+        return HostS3Source(url, read_limit_s, contact)
+    if scheme in ("http", "https"):
+        access = HttpAccess(auth_directory(), environment_proxy)
+        return HttpSource(url, read_limit_s, "", access, contact)
+    if is_ssh_url(url):
+        # ssh is started as the user would start it.
+        return SshSource(url, read_limit_s, outage=contact)
+    return open_one(url, read_limit_s, "", "")

@@ -18,6 +18,8 @@ from store.format.trace import Trace, encode_command, parse_command
 PLAIN_LIMIT = 1 << 30
 """Plain bytes of the chunks of one hot pack; those that are read later are left to the packs."""
 ANALYSIS = ORIGINS.index("analysis")
+NO_PROFILE = "off"
+"""What containers are given in place of a name to take no profile."""
 _COUNT_LIMIT = 0xFFFFFFFF
 
 Read = tuple[int, int]
@@ -36,6 +38,8 @@ def check_name(name: str) -> None:
             f"{name!r:.80} is no name for a profile: give {NAME_LIMIT} bytes at most of what can "
             "be printed"
         )
+    if name == NO_PROFILE:
+        raise UsageError(f"{name!r}: BOOTFS_PROFILE={name} means none; give another name")
 
 
 def check_trace(trace: Trace, image: bytes, where: str) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bench.images import IMAGES, build_image
+from boot.status import DIRECTORY
 from tests.support.converted import gateway
 from tests.support.registries import basic_registry, write_docker_config
 from tests.support.registrystores import Stored
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 OWN_LAYER_SHARE = 0.008
 """Of the source image's gzipped bytes, at most."""
 LARGE = 80 * 10**6
+
+F_NOTIFY = 1026
+"""linux/fcntl.h."""
 
 AT_START = {
     *("_abc", "_codecs", "_frozen_importlib", "_frozen_importlib_external", "_imp", "_io"),
@@ -62,9 +66,22 @@ sys.addaudithook(_tell)
 """Put before boot/start.py: tells of each import, in whichever process, when it happens."""
 
 
-def probed(engine: Engine, image: Converted, directory: Path) -> Converted:
-    """Give the same boot image with `PROBE` in it."""
-    code = compile(PROBE + Path("boot/start.py").read_text(), "<bootfs>/boot/start.py", "exec")
+CALLS = """\
+import posix
+import sys
+
+def _tell(event, arguments):
+    if event in ("open", "os.mkdir", "os.remove", "os.rename", "fcntl.fcntl"):
+        posix.write(2, b"call %d %s %r\\n" % (posix.getpid(), event.encode(), arguments))
+
+sys.addaudithook(_tell)
+"""
+"""The same for calls that a status costs."""
+
+
+def probed(engine: Engine, image: Converted, directory: Path, probe: str = PROBE) -> Converted:
+    """Give the same boot image with ``probe`` in it."""
+    code = compile(probe + Path("boot/start.py").read_text(), "<bootfs>/boot/start.py", "exec")
     compiled = importlib.util.MAGIC_NUMBER + bytes(12) + marshal.dumps(code)
     (directory / "start.pyc").write_bytes(compiled)
     dockerfile = f"FROM {image.boot}\nCOPY start.pyc /.bootfs/runtime/start.pyc\n"
@@ -90,11 +107,34 @@ def test_what_a_boot_imports(engine: Engine, conversions: Conversions, tmp_path:
             # From a filled cache a start may do with less.
             assert foreign == allowed if start == "cold" else foreign <= allowed, start
         assert not daemon & {"fcntl", "termios"}
+        # Not before the daemon was forked, which has the most to import.
+        assert {"boot.config", "blake3", "store.read.counts"} <= daemon
         # What only one of the ways needs is imported on that way alone.
         assert not {"boot.modes.fusetree", "boot.modes.fuseserver"} & (init | daemon)
         assert not {"store.read.tls", "store.read.local", "store.read.remote"} & init
         assert not {"store.read.tls", "store.read.local"} & daemon
         assert "store.read.remote" in daemon
+
+
+def test_what_counting_costs_a_boot(
+    engine: Engine, conversions: Conversions, tmp_path: Path
+) -> None:
+    image = probed(engine, conversions.convert(build_image(IMAGES["deb"])), tmp_path, CALLS)
+    conversions.server.forget()
+    done = image.run(engine)
+    assert (done.returncode, done.stdout) == (0, "READY\n")
+    calls = [line.split(" ", 3)[1:] for line in done.stderr.splitlines()]
+    status = [
+        event
+        for pid, event, what in calls
+        if pid == "1" and (DIRECTORY in what or ".new" in what or f", {F_NOTIFY}, " in what)
+    ]
+    # Nothing between the start and the end of the workload, since nobody asked.
+    assert status == ["os.mkdir", "open", "fcntl.fcntl", "os.remove", "open", "os.rename"]
+    names = [what for _, event, what in calls if event == "open" and "/comm" in what]
+    asked = conversions.server.requests()
+    # Only those who wait for a request are looked up.
+    assert 0 < len(names) <= 2 * len(asked)
 
 
 @pytest.mark.parametrize("is_guarded", [False, True], ids=["open", "guarded"])

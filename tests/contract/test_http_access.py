@@ -11,6 +11,7 @@ import pytest
 
 from store.errors import AccessDenied, RemoteProtocolError, TimedOut
 from store.read.source import open_source
+from store.write.hostsource import open_host_source
 from tests.support.certificates import Authority
 from tests.support.proxyserver import PASSWORD, USER, ProxyServer
 from tests.support.require import require
@@ -266,23 +267,24 @@ def test_direct_is_without_a_proxy(root: Path, auth: Path, serve: Callable[..., 
     assert read(server.url, auth) == DATA[:10]
 
 
-def test_the_caller_s_proxy_is_for_what_the_file_says_nothing_of(
-    root: Path, auth: Path, proxy: ProxyServer, serve: Callable[..., Nginx]
+def test_the_user_s_proxy_is_for_what_the_file_says_nothing_of(
+    root: Path,
+    auth: Path,
+    proxy: ProxyServer,
+    serve: Callable[..., Nginx],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     server = serve(root)
-    asked: list[str] = []
-
-    def proxy_of(origin: str) -> str:
-        asked.append(origin)
-        return proxy.credentials_url
-
+    for name in ("HTTP_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", proxy.credentials_url)
+    monkeypatch.setenv("BOOTFS_AUTH", str(auth))
     for url in (server.url, f"{server.url}|{root}"):
-        with closing(open_source(url, 5, proxy_of=proxy_of)) as source:
+        with closing(open_host_source(url, 5)) as source:
             assert source.fetch("name", 0, 10) == DATA[:10]
-    assert set(asked) == {origin_of(server)}
     assert proxy.log().count(f"127.0.0.1:{server.port}/name") == 2
     (auth / "http").write_text(f"{origin_of(server)} direct\n")
-    with closing(open_source(server.url, 5, auth=str(auth), proxy_of=proxy_of)) as source:
+    with closing(open_host_source(server.url, 5)) as source:
         assert source.fetch("other", 0, 10) == DATA[:10]
     assert "/other" not in proxy.log()
 

@@ -21,9 +21,11 @@ from store.errors import (
     TimedOut,
     Unreachable,
 )
+from store.interfaces import Mirror
 from store.read import mirrors, retry
 from store.read.fetch import ChunkReader
 from store.read.mirrors import Mirrors
+from store.read.source import open_one
 from tests.contract.test_bad_servers import ALWAYS_GOOD, DATA, GOOD, REFUSED, WANTED
 from tests.support.scripted import Script, ScriptedServer, partial, response
 from tests.support.servers import free_port
@@ -51,10 +53,15 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     gc.collect()
 
 
+def open_mirror(url: str) -> Mirror:
+    # The limit is that of a read from it alone.
+    return open_one(url, LIMIT_S, "", "")
+
+
 @contextmanager
 def mirrored(*urls: str, limit_s: float = LIMIT_S) -> Iterator[tuple[Mirrors, list[str]]]:
     lines: list[str] = []
-    with closing(Mirrors("|".join(urls), limit_s, "", lines.append, "")) as source:
+    with closing(Mirrors("|".join(urls), limit_s, lines.append, open_mirror)) as source:
         yield source, lines
 
 
@@ -222,7 +229,7 @@ def test_a_directory_that_is_not_there_is_one_mirror_less(tmp_path: Path) -> Non
         assert fetch(source) == WANTED
         assert len(lines) == 1 and f"{tmp_path}/gone" in lines[0]
     with pytest.raises(Unreachable, match=r"gone.*too"):
-        Mirrors(f"{tmp_path}/gone|{tmp_path}/too", 1, "", print, "")
+        Mirrors(f"{tmp_path}/gone|{tmp_path}/too", 1, print, open_mirror)
 
 
 def test_a_lie_reaches_neither_cache_nor_reader(tmp_path: Path) -> None:

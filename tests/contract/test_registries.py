@@ -18,6 +18,7 @@ from store.errors import (
     FormatError,
     ImageNotFound,
     NotFound,
+    NotReached,
     RemoteProtocolError,
     SizeMismatch,
     TimedOut,
@@ -335,7 +336,7 @@ def test_a_registry_without_tls_where_tls_is_asked_for() -> None:
     with (
         Registry() as server,
         closing(open_alone(server.host_port, "docker+https")) as repository,
-        pytest.raises(RemoteProtocolError, match=r"docker\+http://"),
+        pytest.raises(NotReached, match=r"docker\+http://"),
     ):
         repository.check()
 

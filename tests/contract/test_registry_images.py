@@ -115,6 +115,28 @@ def test_of_an_index_the_platform_that_is_wanted(url: str, tmp_path: Path, run: 
     assert status == 2
 
 
+def test_layers_of_which_there_are_records_are_not_fetched(
+    url: str, tmp_path: Path, run: Run, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BOOTFS_RECORDS", str(tmp_path / "records"))
+    old, new = tar_of(file("a", os.urandom(700_000))), tar_of(file("c", os.urandom(9)))
+
+    def fetched(layer: bytes) -> int:
+        return registry.output().count(f"GET /v2/x/blobs/{digest(layer)} ")
+
+    convert = (f"{url}/boot:v1", "--store", tmp_path / "store", "--json")
+    assert run("convert", push(url, old, compression="none"), *convert)[0] == 0
+    assert fetched(old) == 1
+    source = push(url, old, new, tag="v2", compression="none")
+    status, out, err = run("convert", source, *convert)
+    assert (status, err) == (0, "")
+    assert json.loads(out)["unread_layers"] == 1
+    assert (fetched(old), fetched(new)) == (1, 1)
+    assert run("check", source, f"{url}/boot:v1", "--store", tmp_path / "store")[0] == 0
+    # A comparison trusts no record.
+    assert (fetched(old), fetched(new)) == (2, 2)
+
+
 def test_all_of_an_index_that_has_one(url: str, tmp_path: Path, run: Run) -> None:
     push_index(url, "amd64")
     convert = ("convert", f"{url}:v1", f"{url}:boot", "--store", tmp_path / "store")

@@ -97,13 +97,16 @@ def test_user_and_password_by_file(tmp_path: Path, file: str) -> None:
         name = pack_name(bytes(32))
         with closing(open_registry(url, auth)) as source:
             auth.mkdir()
-            assert f"tried without credentials, since {auth} has none" in denied(source, name)
+            assert f"there is no {auth}/config.json: mount a directory" in denied(source, name)
             path = write_docker_config(auth, registry.host_port, WRONG, file)
             assert f"401, the registry refuses to be read; tried with {path}" in denied(
                 source, name
             )
             write_docker_config(auth, "elsewhere:5000", PASSWORD, file)
-            assert f"tried with {path}" in denied(source, name)
+            assert (
+                f"without credentials, since {path} has none for {registry.host_port}: "
+                in denied(source, name)
+            )
             write_docker_config(auth, f"http://{registry.host_port}/v1/", PASSWORD, file)
             with pytest.raises(PackNotFound):
                 source.fetch(name, 0, 10)
@@ -231,12 +234,28 @@ def test_a_damaged_file_of_credentials(
 
 
 def test_a_file_where_the_directory_should_be(
-    front: Callable[..., TokenFront], name: str, tmp_path: Path
+    front: Callable[..., TokenFront], tmp_path: Path
 ) -> None:
     before = front()
     (tmp_path / "auth").touch()
-    with closing(open_registry(before.url, tmp_path / "auth")) as source:
-        assert "mount the directory that holds config.json there" in denied(source, name)
+    with pytest.raises(AccessDenied, match=f"{tmp_path}/auth: .*it is to be a directory"):
+        open_registry(before.url, tmp_path / "auth")
+
+
+def test_files_that_are_written_after_the_start_are_found(
+    name: str, tmp_path: Path, authority: Authority
+) -> None:
+    """Of credentials and of authorities: the directory alone has to be there."""
+    auth = tmp_path / "auth"
+    auth.mkdir()
+    good = response("206 Partial", DATA[:10], content_range=f"bytes 0-9/{len(DATA)}")
+    with ScriptedServer(("request", good), context=authority.issue("IP:127.0.0.1")) as server:
+        url = f"docker+https://127.0.0.1:{server.port}/{REPOSITORY}"
+        with closing(open_registry(url, auth)) as source:
+            (auth / "ca.crt").write_text(authority.certificate.read_text())
+            (auth / "http").write_text(f"{server.url} header X-Key: late\n")
+            assert source.fetch(name, 0, 10) == DATA[:10]
+    assert b"X-Key: late" in server.requests[-1]
 
 
 ELSEWHERE = """
@@ -298,6 +317,23 @@ def test_where_a_redirect_leads_may_break(name: str) -> None:
         assert (len(first.requests), len(second.requests)) == (2, 4)
 
 
+def test_where_a_redirect_leads_may_fall_silent(name: str) -> None:
+    """It may not take all the time there is: the registry knows another address."""
+    good = response("206 Partial", DATA[:10], content_range=f"bytes 0-9/{len(DATA)}")
+    with (
+        ScriptedServer(("request", good, "close"), ("request", 30.0)) as first,
+        ScriptedServer(("request", good)) as second,
+    ):
+        places = [response("307 There", location=f"{at.url}/blob") for at in (first, second)]
+        with ScriptedServer(*(("request", place) for place in places)) as server:
+            url = f"docker://127.0.0.1:{server.port}/{REPOSITORY}"
+            with closing(open_registry(url)) as source:
+                assert source.fetch(name, 0, 10) == DATA[:10]
+                # By one try: as one of several mirrors it gets no other.
+                assert source.fetch_once(name, 0, 10, None, 4.0, 4.0) == DATA[:10]
+    assert (len(first.requests), len(second.requests)) == (2, 1)
+
+
 def test_who_is_refused_where_the_registry_sends_to_is_told(
     front: Callable[..., TokenFront], elsewhere: Nginx, name: str
 ) -> None:
@@ -326,6 +362,73 @@ def test_a_registry_that_gives_the_whole_blob(name: str) -> None:
         pytest.raises(RemoteProtocolError, match="needs a server with range requests"),
     ):
         source.fetch(name, 10, 10)
+
+
+@pytest.mark.parametrize("kind", ["basic", "token"])
+def test_a_line_of_the_file_http_says_who_asks_the_registry(
+    tmp_path: Path, front: Callable[..., TokenFront], name: str, kind: str
+) -> None:
+    """It goes before config.json, and is read again when it is refused."""
+    auth = tmp_path / "auth"
+    with ExitStack() as stack:
+        if kind == "basic":
+            registry = stack.enter_context(basic_registry(tmp_path))
+            host, wanted = registry.host_port, pack_name(bytes(32))
+        else:
+            host, wanted = front().server.host_port, name
+        write_docker_config(auth, host, WRONG)
+        lines = auth / "http"
+        lines.write_text(f"http://{host} basic {USER}:{WRONG}\n")
+        with closing(open_registry(f"docker://{host}/{REPOSITORY}", auth)) as source:
+            refused = denied(source, wanted)
+            assert f"the server refuses the credentials of {lines}, line 1" in refused
+            right = f"basic {USER}:{PASSWORD}" if kind == "basic" else "bearer first"
+            lines.write_text(f"# new\nhttp://{host} {right}\n")
+            if kind == "token":
+                check_reads(source, wanted)
+                return
+            with pytest.raises(PackNotFound):
+                source.fetch(wanted, 0, 10)
+
+
+def test_a_line_of_the_file_http_goes_to_its_origin_alone(name: str, tmp_path: Path) -> None:
+    """A header too; and what config.json has is not sent where another Authorization is."""
+    good = response("206 Partial", DATA[:10], content_range=f"bytes 0-9/{len(DATA)}")
+    auth = tmp_path / "auth"
+    with ScriptedServer(("request", good)) as other:
+        redirect = response("307 There", location=f"{other.url}/blob")
+        with ScriptedServer(("request", redirect)) as server:
+            write_docker_config(auth, f"127.0.0.1:{server.port}")
+            (auth / "http").write_text(
+                f"{server.url} bearer of-the-file\n{server.url} header X-Key: ours\n"
+                f"{other.url} header X-Other: theirs\n"
+            )
+            url = f"docker://127.0.0.1:{server.port}/{REPOSITORY}"
+            with closing(open_registry(url, auth)) as source:
+                assert source.fetch(name, 0, 10) == DATA[:10]
+            (first,), (second,) = server.requests, other.requests
+    assert b"\r\nAuthorization: Bearer of-the-file\r\nX-Key: ours\r\n" in first
+    assert first.count(b"Authorization") == 1
+    assert b"X-Key" not in second and b"Authorization" not in second
+    assert b"\r\nX-Other: theirs\r\n" in second
+
+
+def test_a_line_of_the_file_http_is_for_the_token_server_too(name: str, tmp_path: Path) -> None:
+    """Which may be another origin than the registry."""
+    auth = tmp_path / "auth"
+    auth.mkdir()
+    token = response("200 OK", b'{"token": "given"}')
+    good = response("206 Partial", DATA[:10], content_range=f"bytes 0-9/{len(DATA)}")
+    with ScriptedServer(("request", token)) as tokens:
+        asks = response("401 Who", www_authenticate=f'Bearer realm="{tokens.url}/t"')
+        with ScriptedServer(("request", asks), ("request", good)) as server:
+            (auth / "http").write_text(f"{tokens.url} basic me:mine\n")
+            url = f"docker://127.0.0.1:{server.port}/{REPOSITORY}"
+            with closing(open_registry(url, auth)) as source:
+                assert source.fetch(name, 0, 10) == DATA[:10]
+            assert b"\r\nAuthorization: Bearer given\r\n" in server.requests[1]
+            (asked,) = tokens.requests
+    assert b"\r\nAuthorization: Basic " in asked
 
 
 def test_a_403_is_not_asked_again(name: str, tmp_path: Path) -> None:

@@ -24,11 +24,12 @@ from store.format.chunkindex import (
     FRAME,
     HOLE,
     REGION_ALIGNMENT,
+    WITH_FILTERED,
     ChunkIndex,
     encode_chunk_index,
 )
 from store.format.digest import digest_of
-from store.format.packfile import HEADER, PackEntry, encode_header, encode_tail
+from store.format.packfile import HEADER, VERSION, PackEntry, encode_header, encode_tail
 from store.format.profile import Profile
 from store.format.trace import ENTRY, encode_trace_head
 from store.write.manifest import encode_manifest
@@ -48,19 +49,47 @@ def noise(name: str, size: int) -> bytes:
     return b"".join(blocks)[:size]
 
 
+def calls() -> bytes:
+    """Return what looks like code: calls of three places, from many."""
+    code = bytearray()
+    for number in range(60):
+        code += noise(f"code {number}", number % 7) + b"\xe8"
+        code += ((1, 900, 70_000)[number % 3] - len(code) - 4).to_bytes(4, "little", signed=True)
+    return bytes(code) + b"\xc3\x90"
+
+
 def make_pack() -> bytes:
     """Return a pack of `CHUNKS`."""
-    bodies = [compress(chunk, 9) for chunk in CHUNKS]
+    return _packed(CHUNKS, 9, VERSION)
+
+
+def make_filtered_pack() -> bytes:
+    """Return a pack of `CHUNKS` and, filtered, of `calls`."""
+    return _packed([*CHUNKS, calls()], 19, WITH_FILTERED)
+
+
+def _packed(chunks: list[bytes], level: int, version: int) -> bytes:
+    bodies = [compress(chunk, level) for chunk in chunks]
     entries, at = [], HEADER.size
-    for chunk, body in zip(CHUNKS, bodies, strict=True):
+    for chunk, body in zip(chunks, bodies, strict=True):
         entries.append(PackEntry(digest_of(chunk), at, len(body), len(chunk)))
         at += len(body)
-    return encode_header() + b"".join(bodies) + encode_tail(entries)
+    return encode_header(version) + b"".join(bodies) + encode_tail(entries, version)
 
 
 def make_chunk_index() -> bytes:
     """Return a chunk index of two packs, four chunks, a hole, and a chunk that shows twice."""
+    return _indexed(ChunkIndex())
+
+
+def make_filtered_chunk_index() -> bytes:
+    """Return the same of an image with filtered chunks."""
     index = ChunkIndex()
+    index.version = WITH_FILTERED
+    return _indexed(index)
+
+
+def _indexed(index: ChunkIndex) -> bytes:
     index.bootstrap_size = FRAME + 1000
     index.data_start = REGION_ALIGNMENT
     index.data_size = 9 * BLOCK
@@ -173,7 +202,9 @@ def make_conversion() -> bytes:
 
 FILES = {
     "pack-1.hex": make_pack,
+    "pack-2.hex": make_filtered_pack,
     "chunk-index-1.hex": make_chunk_index,
+    "chunk-index-2.hex": make_filtered_chunk_index,
     "boot-config-1.hex": make_boot_config,
     "manifest-1.hex": make_manifest,
     "profiles-1.hex": make_profiles,

@@ -9,7 +9,7 @@ from struct import Struct, calcsize
 import pytest
 
 from boot.lease import journal
-from store.format import bootconfig, chunkindex, erofslayout, packfile, profile, trace
+from store.format import bootconfig, chunkindex, erofslayout, packfile, profile, status, trace
 from store.format.distribution import PROFILES_TYPE, profiles_tag
 from store.format.names import (
     STORE_MARK_TEXT,
@@ -61,10 +61,10 @@ def fields_of(struct: Struct) -> list[tuple[int, int]]:
 
 
 CASES = [
-    ("Pack, version 1", 0, packfile.HEADER),
-    ("Pack, version 1", 1, packfile.ENTRY),
-    ("Pack, version 1", 2, packfile.FOOTER),
-    ("Chunk index, version 1", 0, chunkindex.HEADER),
+    ("Pack, versions 1 and 2", 0, packfile.HEADER),
+    ("Pack, versions 1 and 2", 1, packfile.ENTRY),
+    ("Pack, versions 1 and 2", 2, packfile.FOOTER),
+    ("Chunk index, versions 1 and 2", 0, chunkindex.HEADER),
     ("Profiles, version 1", 0, profile.HEADER),
     ("Profiles, version 1", 1, profile.PROFILE),
     ("Trace, version 1", 0, trace.HEADER),
@@ -73,6 +73,10 @@ CASES = [
     ("Boot config, version 1", 1, bootconfig.FIELD),
     ("Journal", 0, journal.HEADER),
     ("Journal", 1, journal.ROW),
+    ("Status, version 1", 0, status.HEADER),
+    ("Status, version 1", 1, status.COUNTS),
+    ("Status, version 1", 2, status.REQUEST),
+    ("Status, version 1", 3, status.READ),
     ("Superblock", 0, erofslayout.SUPERBLOCK),
     ("Inode", 0, erofslayout.INODE),
     ("Directory", 0, erofslayout.DIRENT),
@@ -96,7 +100,7 @@ def test_every_layout_is_compared() -> None:
 
 
 def test_the_columns_of_the_chunk_index_add_up_to_its_formula() -> None:
-    text = sections()["Chunk index, version 1"]
+    text = sections()["Chunk index, versions 1 and 2"]
     rows = re.findall(r"^\| ([FPCRS]) \| (\d+) \|", text, re.M)
     widths: dict[str, int] = {}
     for count, size in rows:

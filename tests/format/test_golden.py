@@ -8,12 +8,19 @@ from zstandard import ZstdDecompressor
 from store.format.bootconfig import parse_boot_config
 from store.format.chunkindex import BLOCK, HOLE, parse_chunk_index
 from store.format.digest import digest_of
-from store.format.packfile import FOOTER, HEADER, parse_footer, parse_header, parse_table
+from store.format.packfile import (
+    FOOTER,
+    HEADER,
+    parse_footer,
+    parse_header,
+    parse_table,
+    version_of,
+)
 from store.format.profile import WINDOW, Profile, parse_profiles
 from store.format.trace import parse_trace
 from store.read.fetch import plain_of
 from store.write.manifest import parse_manifest
-from tests.format.regenerate import CHUNKS, FILES, GOLDEN, noise, read
+from tests.format.regenerate import CHUNKS, FILES, GOLDEN, calls, noise, read
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -26,19 +33,27 @@ def test_every_golden_file_has_a_test() -> None:
     assert {path.name for path in GOLDEN.iterdir()} == set(FILES)
 
 
-def test_pack_1() -> None:
-    data = read("pack-1.hex")
+@pytest.mark.parametrize(
+    ("name", "chunks"), [("pack-1.hex", CHUNKS), ("pack-2.hex", [*CHUNKS, calls()])]
+)
+def test_packs(name: str, chunks: list[bytes]) -> None:
+    data = read(name)
     parse_header(data[: HEADER.size])
     at, size, digest = parse_footer(data[-FOOTER.size :], len(data))
     entries = parse_table(data[at : at + size], digest, at)
-    for entry, chunk in zip(entries, CHUNKS, strict=True):
+    kinds = []
+    for entry, chunk in zip(entries, chunks, strict=True):
         body = data[entry.offset : entry.offset + entry.stored_size]
         assert plain_of(body, entry.plain_size, entry.digest, "body") == chunk
-    assert [e.stored_size == e.plain_size for e in entries] == [False, True, False]
+        kinds.append("plain" if len(body) == len(chunk) else body[:1])
+    assert kinds == [b"\x28", "plain", b"\x28", b"\1"][: len(chunks)]
+    assert version_of(data[-FOOTER.size :]) == data[8] == int(name[5])
 
 
-def test_chunk_index_1() -> None:
-    index = parse_chunk_index(read("chunk-index-1.hex"))
+@pytest.mark.parametrize("version", [1, 2])
+def test_chunk_indexes(version: int) -> None:
+    index = parse_chunk_index(read(f"chunk-index-{version}.hex"))
+    assert index.version == version
     assert (index.bootstrap_size, index.data_start, index.data_size) == (263_144, 2 << 20, 36_864)
     assert list(index.frame_starts) == [0, 5000, 5600]
     assert index.frame_digests == [digest_of(b"frame 0"), digest_of(b"frame 1")]

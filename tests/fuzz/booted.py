@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import _socket
+import json
 import os
+import re
 import shutil
 import struct
 import tempfile
@@ -19,7 +21,13 @@ from boot.fuse import OneFile
 from boot.lease.journal import Journal
 from boot.mounts import Mount, parse_mounts
 from boot.replay import GAP, Replay
+from converter.asking import Seen
+from converter.containers import Container
+from converter.prometheus import iter_metrics
+from converter.statusfile import parse_status, shown_name
+from converter.statustext import as_facts, iter_lines, one_line
 from converter.tree import Content
+from converter.waterfall import iter_waterfall
 from store.errors import (
     AccessDenied,
     BootError,
@@ -28,6 +36,7 @@ from store.errors import (
     RemoteProtocolError,
     UsageError,
 )
+from store.format import status
 from store.format.bootconfig import BootConfig
 from store.format.chunkindex import BLOCK, HOLE
 from store.format.distribution import (
@@ -456,6 +465,38 @@ def check_journal(data: bytes) -> bool:
     journal.set_built()
     assert journal.row(2) == (77, 99)
     return journal.is_built
+
+
+def _dress_status(data: bytes, random: Random) -> bytes:
+    """Say as many requests and reads as there is room for."""
+    head = status.HEADER.size + status.COUNTS.size
+    if len(data) < head:
+        return data
+    room = len(data) - head
+    requests = random.randrange(room // status.REQUEST.size + 1)
+    reads = (room - requests * status.REQUEST.size) // status.READ.size
+    dressed = bytearray(data[: head + requests * status.REQUEST.size + reads * status.READ.size])
+    for name, count in (("listed_requests", requests), ("listed_reads", reads)):
+        status.NUMBER.pack_into(dressed, status.HEADER.size + status.number_at(name), count)
+    return bytes(dressed)
+
+
+@target("status-file", dress=_dress_status, longest=2000, steps=100_000)
+def check_status_file(data: bytes) -> bool:
+    """Read what a container says of itself, and show it: a workload may have written it."""
+    try:
+        said = parse_status(data)
+    except FormatError:
+        return False
+    container = Container("i" * 64, "name", "image", "id", said.chunk_index, True, 0.0, frozenset())
+    seen = Seen(container, said, is_fresh=True, cached=None)
+    text = [*iter_lines(seen), one_line(seen), *(shown_name(read.name) for read in said.reads)]
+    assert all(line.isprintable() for line in text)
+    json.dumps(as_facts(seen), allow_nan=False)
+    assert all(line.isprintable() for line in iter_metrics([seen]))
+    for number in re.findall(r' (?:x|y|width|height)="([^"]*)"', "".join(iter_waterfall(said, []))):
+        assert 0 <= float(number) <= 10_000
+    return True
 
 
 @cache

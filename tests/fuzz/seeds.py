@@ -26,6 +26,7 @@ from converter.tree import Node
 from store.format.chunkindex import encode_chunk_index
 from store.format.digest import digest_of
 from store.format.names import bootstrap_name, chunk_index_name, manifest_name
+from store.read.counts import Counts
 from store.write.artifact import encode_artifact
 from store.write.profiles import encode_profiles
 from store.write.registry.manifest import OCI_MANIFEST, Descriptor
@@ -47,6 +48,7 @@ from tests.support.layers import (
     whiteout,
 )
 from tests.support.sftpwire import attributes, message, names, text, u32, u64
+from tests.support.statuses import encoded
 from tests.support.stores import make_index
 from tests.support.trees import DataRegion, make_directory, make_file, make_link
 
@@ -251,8 +253,8 @@ def seeds() -> dict[str, list[bytes]]:
     frame = zstandard.ZstdCompressor(write_content_size=False).compress(b"plain" * 9)
     manifest = golden("manifest-1")
     return {
-        "pack": [golden("pack-1")],
-        "chunk-index": [golden("chunk-index-1"), index, packed],
+        "pack": [golden("pack-1"), golden("pack-2")],
+        "chunk-index": [golden("chunk-index-1"), golden("chunk-index-2"), index, packed],
         "profiles": [golden("profiles-1"), encode_profiles(digest_of(b"chunk index"), []),
                      golden("profiles-1")[:-1]],
         "trace": [golden("trace-1"), golden("trace-1")[:64]],
@@ -315,6 +317,36 @@ def seeds() -> dict[str, list[bytes]]:
             b'{"auths": {"host:5000": {"identitytoken": "y"}}}',
             b'{"token": "abc", "expires_in": 300}', b'{"access_token": "a\\r\\nb"}', b"[" * 300,
         ],
+        "http-access": [
+            b"# two\nhttps://a.example basic me:my word\nhttps://a.example header X-Key: v\n",
+            b"http://10.0.0.1:80 bearer abc\n* proxy http://u%40:p@proxy:3128\n"
+            b"http://10.0.0.1 direct\n",
+            b"https://a/path basic x:y", b"https://a bearer a b", b"* basic a:b",
+            b"http://a header Host: b", b"http://a header X: \xc3\xbc", b"* proxy ftp://x:secret@y",
+        ],
+        "aws-credentials": [
+            b"[default]\naws_access_key_id = A\naws_secret_access_key = s/+\naws_session_token=t\n",
+            b"# x\n[other]\nregion = a\n[default]\naws_access_key_id=A\n", b"", b"a = b",
+            b"[default\n", b"[default]\naws_secret_access_key = a b\n",
+        ],
+        "s3-answers": [
+            b"s3://images/a\n" + HTTP + b"\r\nabcd",
+            b"s3://images?endpoint=http://h:1&region=x\nHTTP/1.1 403 No\r\nContent-Length: 58\r\n"
+            b"\r\n"
+            b"<Error><Code>SignatureDoesNotMatch</Code><Message>m</Message></Error>",
+            b"s3://images\nHTTP/1.1 301 There\r\nx-amz-bucket-region: eu\r\n\r\n",
+            b"s3://images\nHTTP/1.1 307 There\r\nLocation: https://o/x?sig=1\r\n\r\n\n%%\n"
+            + HTTP + b"\r\nabcd",
+            b"s3://images?style=virtual\nHTTP/1.1 404 No\r\n\r\n<Error><Code>NoSuchBucket</Code>",
+            b"s3://images\nHTTP/1.1 400 No\r\n\r\n<Code>X</Code><Message>a\nb</Message></Error>",
+        ],
+        "docker-accounts": [
+            b'{"auths": {"https://host:5000/v1/": {"auth": "YTpi"}}}',
+            b'{"auths": {"host:5000/some": {"username": "a", "password": "\\u00fc"}}}',
+            b'{"auths": {"host:5000": {"identitytoken": "y", "registrytoken": "x"}}}',
+            b'{"credHelpers": {"host:5000": "secretservice"}}', b'{"credsStore": "pass"}',
+            b'{"auths": {"host:5000": {"auth": "no"}}}', b"[" * 300, b'{"auths": 1}',
+        ],
         "mountinfo": [
             b"",
             b"a\n\nb c\n\next4\n\n/dev/sda\n\nx",
@@ -332,6 +364,7 @@ def seeds() -> dict[str, list[bytes]]:
                 journal.MAGIC, 1, 1, b"i" * 32, b"container", journal.boot_id()
             ) + journal.ROW.pack(7, 9) * 4,
         ],
+        "status-file": [b"", encoded(), encoded(_count, mode="lease", has_ended=True)],
         "cache": [
             b"",
             join_parts([b"\1" * 9, b"\1\0\0\0" * 3, b"\0\x10\0\0" * 9, b"a" * 3000]),
@@ -340,6 +373,15 @@ def seeds() -> dict[str, list[bytes]]:
         ],
         "start-order": [b"", struct.pack("<IIIIII", 0, 3, 40, 1, 10, 0), b"\xff" * 16],
     }  # fmt: skip
+
+
+def _count(counts: Counts) -> None:
+    counts.add_request(1, 16, 4096, 2, 1.0)
+    counts.add_request(2, 16, 4096, 2, 2.0, is_failed=True)
+    counts.whose = lambda: (1 << 21, 4096, 7, b"sh")
+    counts.begin_wait()
+    counts.note_wait(1.0, (1 << 22, 99, 0, b"\xff\x1b[2J"))
+    counts.note_at_hand((0, 4096, 8, b""))
 
 
 def main() -> int:

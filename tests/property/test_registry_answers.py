@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ import httpx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.errors import AccessDenied, FormatError
+from store.errors import AccessDenied, FormatError, RemoteProtocolError
+from store.format.distribution import parse_challenges
 from store.write.registry.accounts import Accounts
 from store.write.registry.answers import retry_after_s
-from store.write.registry.challenge import Challenge, parse_challenges
 from store.write.registry.endpoint import parse_endpoint
 from store.write.registry.manifest import (
     DIGEST,
@@ -48,22 +49,26 @@ def test_challenges_are_read_as_they_were_meant(meant: list[tuple[str, dict[str,
             for name, text in parameters.items()
         )
         written.append(f"{scheme} {', '.join(quoted)}".strip())
-    expected = [Challenge(scheme, parameters) for scheme, parameters in meant]
-    assert parse_challenges(written) == expected
-    assert parse_challenges([", ".join(written)]) == expected
+    found = parse_challenges(", ".join(written))
+    assert [(one.scheme, one.fields) for one in found] == meant
 
 
 @given(st.text(max_size=200))
 def test_any_header_is_read(value: str) -> None:
-    for challenge in parse_challenges([value]):
-        assert challenge.scheme == challenge.scheme.lower()
+    try:
+        for challenge in parse_challenges(value):
+            assert challenge.scheme == challenge.scheme.lower()
+    except RemoteProtocolError:
+        assert '"' in value
     seconds = retry_after_s(value)
     assert seconds is None or seconds >= 0
 
 
 def test_a_long_header_takes_no_time() -> None:
     for part in (" ", ", ", "a ", "a=", 'a="', "\\", "a=b,"):
-        parse_challenges([part * 50_000, 'Basic x="' + part * 50_000])
+        for value in (part * 50_000, f'Basic x="{part * 50_000}"'):
+            with suppress(RemoteProtocolError):
+                parse_challenges(value)
 
 
 @given(st.binary(max_size=60) | anything.map(lambda value: json.dumps(value).encode()), st.text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,12 @@ def run_options(pod: Manifest, directory: Path, environment: dict[str, str]) -> 
     (container,) = pod["containers"]
     security = container["securityContext"]
     options = []
+    whose = dict(pod.get("securityContext", {}))
+    assert whose.pop("runAsNonRoot", False) == ("runAsUser" in whose)
+    owner = whose.pop("fsGroup", 0)
+    if whose:
+        options.append(f"--user={whose.pop('runAsUser')}:{whose.pop('runAsGroup')}")
+    assert not whose, f"nothing is known of {whose}"
     if security.pop("privileged", False):
         # What such a pod needs of it: not every machine of tests may give all capabilities.
         options += BOOT_OPTIONS
@@ -54,6 +61,11 @@ def run_options(pod: Manifest, directory: Path, environment: dict[str, str]) -> 
         place.mkdir(exist_ok=True)
         for item in volumes[mount["name"]].get("secret", {}).get("items", []):
             (place / item["path"]).write_text(json.dumps({"auths": {}}))
+        if owner:
+            # As the kubelet does: the volume is the group's, and what lies in it.
+            for path in (place, *place.iterdir()):
+                os.chown(path, 0, owner)
+                path.chmod(0o2770 if path.is_dir() else 0o440)
         mode = "ro" if mount.get("readOnly") else "rw"
         options.append(f"--volume={place}:{mount['mountPath']}:{mode}")
     return options

@@ -15,8 +15,13 @@ from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
+import zstandard
 
 from bench.images import IMAGES, build_image
+from store.write.backends import open_backend
+from store.write.catalogue import read_catalogue
+from store.write.packwriter import FILTER_LEVEL
+from tests.support import converted
 from tests.support.access import Identity, access_of
 from tests.support.bootedtree import ENGINE_PLACES, MODES, convert_tree, in_each_mode, root_of
 from tests.support.dump import Entry, compare, dump_directory, dump_tree
@@ -122,6 +127,22 @@ def test_a_tree_with_everything_in_it(
             os.lstat(f"{root}/{'n' * 256}")
     # How much room something takes is each file system's own matter; du should not depend on it.
     assert blocks["erofs"] == blocks["fuse"]
+
+
+def test_filtered_code(
+    engine: Engine,
+    conversions: Conversions,
+    pause: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Only the runtime layer's own machine code, or its Python, can have put it back."""
+    monkeypatch.setattr(converted, "LEVEL", FILTER_LEVEL)
+    library = Path(str(zstandard.backend_c.__file__)).read_bytes()[: 1 << 20]
+    tree = make_directory(code=make_file(library), text=make_file(b"no code\n" * 9999))
+    image, _ = convert_tree(conversions, tree, pause, tmp_path)
+    assert_root_is(tree, image, engine)
+    assert len(read_catalogue(open_backend(str(conversions.directory))).with_filtered) == 1
 
 
 def test_acls_are_enforced(

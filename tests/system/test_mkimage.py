@@ -109,6 +109,8 @@ def test_it_needs_no_more_than_the_job_of_the_sample_gives(
     pod = copy.deepcopy(pod_of(read_manifests()["convert-job.yaml"]))
     options = run_options(pod, tmp_path, {})
     (tmp_path / "source.tar").write_bytes(docker_archive(tar_of(file("f", b"x" * 99_999))))
+    assert any(option.startswith("--user=1") for option in options)
+    tmp_path.chmod(0o777)
     options += ["--network=none", f"--volume={tmp_path}:/data", "--entrypoint", BOOTFS]
     store = ("--store", "/data/store")
     done = engine.run(

@@ -30,6 +30,8 @@ CACHE = "bootfs-cache"
 SIGNED = "bootfs-signed:latest"
 OVER_SSH = "bootfs-ssh:latest"
 IN_S3 = "bootfs-s3:latest"
+IN_A_DIRECTORY = "bootfs-directory:latest"
+OVER_HTTP = "bootfs-http:latest"
 
 
 @pytest.fixture
@@ -184,5 +186,40 @@ def test_s3() -> None:
     assert refused.endswith("asked without credentials: /.bootfs/auth/s3 is missing")
     assert last.endswith(f"-v DIRECTORY:/.bootfs/auth:ro {IN_S3}")
     done = run(TOP / "sample/s3/run")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("usage: ")
+
+
+def test_a_directory() -> None:
+    was_there = has_image(IN_A_DIRECTORY)
+    try:
+        done = run(TOP / "sample/directory/run", build_image(IMAGES["deb"]))
+    finally:
+        if not was_there:
+            docker("rmi", "-f", IN_A_DIRECTORY, check=False)
+    assert (done.returncode, done.stdout) == (0, "READY\n"), done.stderr
+    lines = done.stderr.splitlines()
+    assert any(line.endswith(" entries compared, 0 differences") for line in lines)
+    assert any(line.endswith("1 images checked, 0 problems") for line in lines)
+    assert lines[-1].startswith("shorter: docker run --rm -v ")
+    done = run(TOP / "sample/directory/run")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("usage: ")
+
+
+def test_a_web_server() -> None:
+    was_there = has_image(OVER_HTTP)
+    try:
+        done = run(TOP / "sample/http/run", build_image(IMAGES["deb"]))
+    finally:
+        if not was_there:
+            docker("rmi", "-f", OVER_HTTP, check=False)
+    assert (done.returncode, done.stdout) == (0, "READY\n"), done.stderr
+    converted, asked, refused, last = done.stderr.splitlines()
+    assert converted.startswith(f"docker-daemon:{OVER_HTTP}: ")
+    assert asked.startswith("http://") and asked.endswith("all can be fetched")
+    assert "401; the server refuses access: mount a directory" in refused
+    assert last.endswith(f"-v DIRECTORY:/.bootfs/auth:ro {OVER_HTTP}")
+    done = run(TOP / "sample/http/run")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("usage: ")

@@ -1,6 +1,8 @@
 """Files with credentials: read once, and again when they have changed."""
 
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 
 from store.errors import AccessDenied
 from store.read.authfiles import SIZE_LIMIT, AuthDirectory, AuthFile
+from store.read.httpaccess import HttpAccess
 
 
 def upper(text: str, path: str) -> str:
@@ -103,3 +106,25 @@ def test_a_file_that_may_not_be_read_is_said(tmp_path: Path) -> None:
         finally:
             if is_root:
                 os.seteuid(0)
+
+
+def test_of_many_who_are_refused_one_reads_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nobody sees half of what is new: what he is told goes with the generation he asks by."""
+    file = tmp_path / "http"
+    file.write_text("https://a.example bearer first\n")
+    access = HttpAccess(str(tmp_path))
+    reads: list[int] = []
+    read = HttpAccess._read
+
+    def slow(self: HttpAccess) -> None:
+        reads.append(self.generation)
+        time.sleep(0.05)
+        read(self)
+
+    monkeypatch.setattr(HttpAccess, "_read", slow)
+    file.write_text("https://a.example bearer the-second\n")
+    with closing(access), ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(access.renew, [1] * 8)) == {True}
+        assert (reads, access.generation) == ([1], 2)

@@ -604,3 +604,78 @@ def test_what_only_the_engine_and_a_new_runtime_need_is_not_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "the following arguments are required: COMMAND; see `bootfs --help`"),
+        (("frob",), "invalid choice: 'frob'"),
+        (("convert", "a"), "convert: the following arguments are required: DEST; see `bootfs "),
+        (("collect", "s", "--grace", "x"), "collect: argument --grace: 'x' is no duration"),
+        (("check", "--fetchable"), "check: argument --fetchable: expected one argument"),
+    ],
+)
+def test_errors_of_arguments_are_one_line(
+    arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(arguments)
+    out, err = capsys.readouterr()
+    assert (raised.value.code, out) == (2, "")
+    assert err.startswith("bootfs: ") and words in err and err.count("\n") == 1
+
+
+def test_a_report_without_a_name_is_no_directory(run: Run, source: str, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    status, _, err = run("convert", source, f"oci:{tmp_path}/b", "--store", store, "--report", "")
+    assert status == 2 and "--report: its name is empty" in err and not store.exists()
+
+
+@pytest.mark.parametrize("command", ["forget", "check"])
+def test_half_a_digest_is_not_taken_for_an_image(run: Run, command: str, tmp_path: Path) -> None:
+    rest = (tmp_path, "blake3:00")
+    if command == "check":
+        rest = ("--store", tmp_path, "--image", "blake3:00")
+    status, _, err = run(command, *rest)
+    assert status == 2 and "blake3:00: no digest of a chunk index; that is blake3: and 64" in err
+
+
+def test_what_is_no_tar_is_called_as_the_user_calls_it(run: Run, tmp_path: Path) -> None:
+    plain = tmp_path / "notes"
+    plain.write_text("no tar\n" * 200)
+    for compressed in (False, True):
+        name = f"tar:{plain}"
+        if compressed:
+            subprocess.run(["gzip", "-k", str(plain)], check=True)
+            name += ".gz"
+        status, _, err = run("convert", name, f"oci:{tmp_path}/b", "--store", tmp_path / "store")
+        assert status == 12 and err.startswith(f"bootfs: {name}: at byte 0: ")
+
+
+@pytest.mark.parametrize("command", ["diff", "inspect", "export", "fetchable", "image", "forget"])
+def test_a_root_alone_is_no_boot_image_and_nothing_is_copied_to_see_it(
+    run: Run, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("opened")
+
+    monkeypatch.setattr("converter.bootview.open_image", refuse)
+    monkeypatch.setattr("converter.keeping.open_image", refuse)
+    root = tmp_path / "root"
+    root.mkdir()
+    (tmp_path / "root.tar").write_bytes(b"x" * 1024)
+    for name in (f"dir:{root}", f"tar:{tmp_path}/root.tar", f"dir:{tmp_path}/none"):
+        calls: dict[str, tuple[object, ...]] = {
+            "diff": ("diff", source, name),
+            "inspect": ("inspect", name),
+            "export": ("export", name, f"oci:{tmp_path}/back", "--store", tmp_path),
+            "fetchable": ("check", "--fetchable", name),
+            "image": ("check", "--store", tmp_path, "--image", name),
+            "forget": ("forget", tmp_path, name),
+        }
+        status, _, err = run(*calls[command])
+        if name.endswith("none"):
+            assert status == 10 and err == f"bootfs: {name}: {tmp_path}/none is missing\n"
+        else:
+            assert status == 2 and err == f"bootfs: {name} is not a boot image; convert it first\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from store.errors import RemoteProtocolError, UsageError
+from store.errors import AccessDenied, RemoteProtocolError, UsageError
 from store.format.distribution import (
     PROFILES_TYPE,
     blob_digest,
@@ -23,6 +23,8 @@ from store.format.distribution import (
 from store.format.http1 import parse_url
 from store.format.names import chunk_index_name, hot_pack_name, pack_name, profiles_name
 from store.read.dockerconfig import read_credentials
+from store.write.registry.accounts import Accounts
+from store.write.registry.endpoint import parse_endpoint
 
 
 @pytest.mark.parametrize(
@@ -164,3 +166,26 @@ def test_the_longest_key_of_a_file_of_credentials_counts(tmp_path: Path) -> None
         assert found.basic == basic(user)
         assert found.path == f"{tmp_path}/config.json"
     assert read_credentials(str(tmp_path), "token", "a").bearer == "abc"
+
+
+def test_files_of_credentials_mean_the_same_to_containers_and_to_commands(tmp_path: Path) -> None:
+    """One of both was lenient where the other was not."""
+    cases: list[tuple[dict[str, object], str]] = [
+        ({"host:5000": {"auth": basic("a:b\0\0")}}, "a:b"),
+        ({"host:5000": {"auth": basic("a:b"), "username": "c", "password": "d"}}, "a:b"),
+        ({"host:5000": {"username": "c", "password": "d:e"}}, "c:d:e"),
+        ({"host:5000": {"auth": basic("a:b")}, "host:5000/some": {}}, "a:b"),
+        ({"host:5000": {}, "https://host:5000/v2/": {"auth": basic("x:y")}}, "x:y"),
+    ]
+    path = tmp_path / "config.json"
+    for auths, pair in cases:
+        path.write_text(json.dumps({"auths": auths}))
+        assert read_credentials(str(tmp_path), "host:5000", "some/where").basic == basic(pair)
+        account = Accounts([path]).find(parse_endpoint("docker://host:5000/some/where"))
+        assert account is not None and account.basic == f"Basic {basic(pair)}"
+    for wrong in ({"auth": "no pair"}, {"auth": basic("no-colon")}, {"username": 1}, [1], "x"):
+        path.write_text(json.dumps({"auths": {"host:5000": wrong}}))
+        with pytest.raises(AccessDenied, match=str(path)):
+            read_credentials(str(tmp_path), "host:5000", "some/where")
+        with pytest.raises(AccessDenied, match=str(path)):
+            Accounts([path]).find(parse_endpoint("docker://host:5000/some/where"))

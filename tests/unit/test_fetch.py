@@ -16,11 +16,14 @@ from store.errors import BootfsError, IntegrityError, PackNotFound, TimedOut
 from store.format.chunkindex import ChunkIndex
 from store.format.digest import digest_of
 from store.format.names import CACHE_LAYOUT
+from store.format.status import REQUEST, REQUESTS_AT
 from store.read import fetch
 from store.read.cache import Cache
+from store.read.counts import Counts
 from store.read.fetch import GAP_LIMIT, RANGE_LIMIT, ChunkReader, plain_of, plan_ranges
 from store.read.local import DirectorySource
 from store.write.packwriter import compress
+from tests.support.statuses import memory
 from tests.support.stores import NAME, StoredImage, WatchedSource
 from tests.support.trees import make_directory, make_file
 
@@ -512,3 +515,69 @@ def test_a_failed_guess_leaves_a_read_what_is_left_of_its_limit(image: StoredIma
     assert len(tries) == 2
     with pytest.raises(TimedOut, match="late"):
         reader.read([1])
+
+
+def test_what_waits_is_counted_while_it_waits(image: StoredImage) -> None:
+    """Two readers of one chunk wait for one request; who reads what is there waits for none."""
+    gate = threading.Event()
+
+    def hold(*_: object) -> None:
+        assert gate.wait(10)
+
+    counts = Counts(memory())
+    waiting = threading.Semaphore(0)
+
+    def whose() -> tuple[int, int, int, bytes]:
+        waiting.release()
+        return 1 << 21, 4096, 7, b"reader"
+
+    counts.whose = whose
+    reader = ChunkReader(image.index, watched(image, hold), None, print, counts=counts)
+    with ThreadPoolExecutor(2) as pool:
+        wanted = [pool.submit(reader.read, [1]) for _ in range(2)]
+        for _ in range(2):
+            assert waiting.acquire(timeout=10)
+        assert (counts.counters.waits, counts.counters.waiting) == (2, 2)
+        assert counts.counters.requests == 0
+        gate.set()
+        assert all(one.result() == {1: plain(image, 1)} for one in wanted)
+    reader.wait_until_landed()
+    assert reader.read([1]) == {1: plain(image, 1)}
+    counters = counts.counters
+    assert (counters.waits, counters.waiting, sum(counters.wait_buckets)) == (2, 0, 2)
+    assert counters.listed_reads == 2
+
+
+def test_what_fails_is_counted_once_and_nobody_goes_on_waiting(image: StoredImage) -> None:
+    def fail(*_: object) -> None:
+        raise PackNotFound("gone")
+
+    reader = make_reader(image, watched(image, fail))
+    for number in (1, 2):
+        with pytest.raises(PackNotFound):
+            reader.read([1])
+        counters = reader.counters
+        assert (counters.errors, counters.requests, counters.fetched_bytes) == (number, 0, 0)
+        assert (counters.waits, counters.waiting) == (number, 0)
+        assert sum(counters.fetch_buckets) == number
+
+
+def test_a_request_is_counted_with_all_that_came_in_it(image: StoredImage) -> None:
+    counts = Counts(memory())
+    source = watched(image, read_ahead=1 << 20)
+    reader = ChunkReader(image.index, source, None, print, counts=counts)
+    reader.read([0])
+    reader.wait_until_landed()
+    deadline = time.monotonic() + 10
+    while not counts.counters.requests:
+        # It is counted when its last chunk has landed.
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    ((_, start, size),) = source.fetched
+    assert counts.counters.fetched_bytes == size == sum(image.index.stored_sizes)
+    assert counts.counters.fetched_chunks == image.index.chunk_count
+    begun, took, offset, length, pack, chunks, failed = REQUEST.unpack_from(
+        counts._memory or b"", REQUESTS_AT
+    )
+    assert (offset, length, pack, chunks, failed) == (start, size, 0, image.index.chunk_count, 0)
+    assert begun > 0 and took > 0

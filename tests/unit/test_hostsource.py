@@ -6,10 +6,21 @@ from pathlib import Path
 import pytest
 
 from store.errors import AccessDenied, UsageError
+from store.format.repositoryurl import SCHEMES as REGISTRY_SCHEMES
+from store.format.sshurl import SCHEMES as SSH_SCHEMES
+from store.format.sshurl import is_ssh_url
 from store.read.local import DirectorySource
+from store.read.registry import RegistrySource
 from store.read.remote import HttpSource
-from store.write.backends.s3 import S3Backend
-from store.write.hostsource import auth_directory, environment_proxy, open_host_source
+from store.read.source import open_one
+from store.read.ssh import SshSource
+from store.write.backends import open_backend
+from store.write.backends.registry import RegistryBackend
+from store.write.backends.sftp import SftpBackend
+from store.write.hostaccess import auth_directory, environment_proxy
+from store.write.hostregistry import HostRegistrySource
+from store.write.hosts3 import HostS3Source
+from store.write.hostsource import open_host_source
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +71,7 @@ def test_each_kind_of_store_is_opened_with_it(tmp_path: Path) -> None:
     for url, kind in (
         ("http://store.example", HttpSource),
         (str(tmp_path), DirectorySource),
-        ("s3://images/a", S3Backend),
+        ("s3://images/a", HostS3Source),
     ):
         with closing(open_host_source(url, 1)) as source:
             assert isinstance(source, kind) and source.location == url
@@ -83,3 +94,23 @@ def test_a_proxy_of_the_environment_that_is_none_is_said_without_its_password(
     ):
         source.fetch("name", 0, 1)
     assert "topsecret" not in str(caught.value)
+
+
+def test_each_scheme_of_a_kind_is_known_wherever_stores_are_opened() -> None:
+    """The boot path has them by heart, so as not to import what it does not open."""
+    for scheme in REGISTRY_SCHEMES:
+        url = f"{scheme}://h.example/a"
+        with closing(open_one(url, 1, "", "")) as source:
+            assert isinstance(source, RegistrySource)
+        with closing(open_backend(url)) as backend:
+            assert isinstance(backend, RegistryBackend)
+        with closing(open_host_source(url, 1)) as source:
+            assert isinstance(source, HostRegistrySource)
+    for scheme in SSH_SCHEMES:
+        url = f"{scheme}://h.example/a"
+        assert is_ssh_url(url)
+        for opened in (open_one(url, 1, "", ""), open_host_source(url, 1)):
+            with closing(opened) as source:
+                assert isinstance(source, SshSource)
+        with closing(open_backend(url)) as backend:
+            assert isinstance(backend, SftpBackend)

@@ -13,6 +13,7 @@ from store.format.packfile import (
     parse_footer,
     parse_header,
     parse_table,
+    version_of,
 )
 
 ENTRIES = [
@@ -58,10 +59,18 @@ def test_other_headers_are_refused(header: bytes) -> None:
 
 
 def test_a_later_version_is_named_as_such() -> None:
-    with pytest.raises(UnsupportedVersion, match="version 2"):
-        parse_header(b"bootfsPK\x02" + bytes(7))
-    with pytest.raises(UnsupportedVersion, match="version 2"):
-        parse_footer(footer(version=2), SIZE)
+    with pytest.raises(UnsupportedVersion, match="version 3"):
+        parse_header(b"bootfsPK\x03" + bytes(7))
+    with pytest.raises(UnsupportedVersion, match="version 3"):
+        parse_footer(footer(version=3), SIZE)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_version_comes_back(version: int) -> None:
+    parse_header(encode_header(version))
+    tail = encode_tail(ENTRIES, version)
+    assert parse_tail(tail, SIZE) == ENTRIES
+    assert version_of(tail[-FOOTER.size :]) == version
 
 
 @pytest.mark.parametrize(

@@ -69,3 +69,11 @@ def test_an_image_alone_is_checked_too() -> None:
         check_stated(config, wanted, "x")
     with pytest.raises(ImageNotFound, match=r"x: .*linux/arm64, not for linux/amd64"):
         check_stated(config, Platform("linux", "amd64"), "x")
+
+
+def test_nobody_is_offered_what_is_no_image() -> None:
+    held = stated("linux/s390x", "unknown/unknown")
+    with pytest.raises(ImageNotFound, match="the index has linux/s390x; choose"):
+        choose_entry(held, Platform("linux", "amd64"), "x")
+    with pytest.raises(ImageNotFound, match="the index has none; choose"):
+        choose_entry(stated("unknown/unknown"), Platform("linux", "amd64"), "x")

@@ -8,7 +8,7 @@ import pytest
 
 from store.errors import IntegrityError, UsageError
 from store.format.chunkindex import BLOCK
-from store.format.profile import ORIGINS, READ_LIMIT, Profile
+from store.format.profile import BODY_LIMIT, ORIGINS, READ_LIMIT, Profile, parse_profiles
 from store.format.trace import Trace
 from store.write import profilebuild
 from store.write.profilebuild import (
@@ -18,6 +18,7 @@ from store.write.profilebuild import (
     merge_profiles,
     merge_reads,
 )
+from store.write.profiles import encode_profiles
 from tests.support.stores import make_index
 
 FIRST = (2 << 20) // BLOCK
@@ -129,11 +130,31 @@ def test_a_hot_pack_has_so_many_bytes_at_most(monkeypatch: pytest.MonkeyPatch) -
 def test_names_are_checked(name: str) -> None:
     with pytest.raises(UsageError, match="no name"):
         built(trace(), name=name)
+    with pytest.raises(UsageError, match="means none"):
+        built(trace(), name="off")
 
 
 def test_a_long_command_is_kept_as_it_will_be_read() -> None:
     profile = build_profile(make_index(), "a", [b"p", b"x" * 5000, b"y"], [trace()], 0)
     assert profile.command == [b"p"]
+
+
+def test_a_small_document_takes_little_memory() -> None:
+    """As large as one may be, of the smallest reads, which compress to almost nothing."""
+    import tracemalloc
+
+    full = Profile("a", [])
+    full.reads = [(1 << 20, 1 << 20)] * (BODY_LIMIT // 8 // 16)
+    while len(full.reads) * 8 * 16 > BODY_LIMIT - 16 * 100:
+        full.reads.pop()
+    document = encode_profiles(IMAGE, [full] * 16)
+    assert len(document) < 10_000
+    tracemalloc.start()
+    try:
+        assert len(parse_profiles(document, IMAGE, "it")) == 16
+        assert tracemalloc.get_traced_memory()[1] < 20 * BODY_LIMIT
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_trace_of_another_image_says_of_which() -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from store.errors import UsageError
 from store.format.shownurl import shown
 from store.interfaces import Backend
 from store.write.registry.endpoint import SCHEMES, parse_endpoint
 
 
-def open_backend(url: str) -> Backend:
+def open_backend(url: str, log: Callable[[str], None] = lambda _: None) -> Backend:
     """Return read-write access to the store at ``url``, as its scheme says.
 
-    A directory, ``file://``, ``docker://``, ``s3://``, ``ssh://``.
+    A directory, ``file://``, ``docker://``, ``s3://``, ``ssh://``.  ``log`` is told when a
+    server fails and is asked again for a while.
 
     Raises:
         UsageError: such a store cannot be written.
@@ -22,7 +25,7 @@ def open_backend(url: str) -> Backend:
     if scheme in ("ssh", "sftp"):
         from store.write.backends.sftp import SftpBackend
 
-        return SftpBackend(url)
+        return SftpBackend(url, log)
     if scheme in ("", "file") and url:
         from store.write.backends.directory import DirectoryBackend
 
@@ -30,11 +33,11 @@ def open_backend(url: str) -> Backend:
     if is_in_registry(url):
         from store.write.backends.registry import RegistryBackend
 
-        return RegistryBackend(url)
+        return RegistryBackend(url, log)
     if scheme == "s3":
         from store.write.backends.s3 import S3Backend
 
-        return S3Backend(url)
+        return S3Backend(url, log)
     if scheme in ("http", "https"):
         raise UsageError(
             f"{shown(url)}: a web server cannot be written to; give the directory it serves"

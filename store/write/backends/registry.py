@@ -54,13 +54,13 @@ class RegistryBackend:
 
     read_ahead = 128 << 10
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, log: Callable[[str], None] = lambda _: None) -> None:
         self.location = url
         self.subject: Descriptor | None = None
         """The boot image that the artifacts made from now on belong to."""
         self.is_apart = False
         """Whether the boot image will be elsewhere: what others have is then not its own."""
-        self.repository = open_repository(url)
+        self.repository = open_repository(url, log=log)
         self._list = ArtifactList(self.repository)
         self._profiles = ProfileArtifacts(self.repository)
         self._others: list[tuple[str, Repository, ArtifactList]] = []

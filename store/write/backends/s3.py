@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from store.errors import AccessDenied, BootfsError, PackNotFound, SizeMismatch, UsageError
 from store.format.names import STORE_MARK, STORE_MARK_TEXT
@@ -14,6 +15,10 @@ from store.write.backends import s3uploads
 from store.write.backends.s3locks import LOCKS, S3Locks
 from store.write.backends.s3objects import S3Objects
 from store.write.backends.s3uploads import MARK, PART, Upload
+from store.write.contact import Contact
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
 
 READ_LIMIT_S = 120.0
 """What reading a piece of an object may take, tries after failures included."""
@@ -28,7 +33,7 @@ class S3Backend:
     read_ahead = 1 << 20
     """A request takes the library some 10 ms of computing, wherever the server is."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, log: Callable[[str], None] = lambda _: None) -> None:
         """Say where; nothing is sent yet.
 
         Raises:
@@ -38,6 +43,7 @@ class S3Backend:
         self.location = url
         self._objects = S3Objects(parse_s3_url(url))
         self._locks = S3Locks(self._objects)
+        self._contact = Contact(log)
 
     def check(self) -> None:
         """Return when a store is there or can be made; see `Backend`.
@@ -62,7 +68,7 @@ class S3Backend:
         """
         try:
             # Not its size first: the answer to a HEAD has no reason where it is refused.
-            found = self._objects.fetch(STORE_MARK, 0, len(STORE_MARK_TEXT), None)
+            found = self._fetch(STORE_MARK, 0, len(STORE_MARK_TEXT), None, self._objects.hasty)
         except SizeMismatch:
             found = b""
         except PackNotFound:
@@ -86,10 +92,21 @@ class S3Backend:
         self, name: str, offset: int, size: int, arrived: Callable[[memoryview], None] | None = None
     ) -> bytes:
         """Return bytes of an object; see `Source`."""
+        return self._fetch(name, offset, size, arrived, self._objects.client)
+
+    def _fetch(
+        self,
+        name: str,
+        offset: int,
+        size: int,
+        arrived: Callable[[memoryview], None] | None,
+        client: S3Client,
+    ) -> bytes:
         return until_done(
-            lambda _: self._objects.fetch(name, offset, size, arrived),
+            lambda _: self._objects.fetch(name, offset, size, arrived, client),
             READ_LIMIT_S,
             self._objects.where(name),
+            self._contact,
         )
 
     def has(self, name: str) -> bool:

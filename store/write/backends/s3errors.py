@@ -7,6 +7,7 @@ from botocore.exceptions import (
     ClientError,
     ConnectTimeoutError,
     CredentialRetrievalError,
+    EndpointConnectionError,
     HTTPClientError,
     NoCredentialsError,
     PartialCredentialsError,
@@ -23,6 +24,7 @@ from store.errors import (
     AccessDenied,
     BootfsError,
     NotFound,
+    NotReached,
     PackNotFound,
     RemoteBusy,
     RemoteProtocolError,
@@ -31,6 +33,7 @@ from store.errors import (
     Unreachable,
 )
 from store.format.s3errors import BUSY, ELSEWHERE, FULL, REFUSED, SKEWED
+from store.read.tls import NO_TLS
 
 LIBRARY = (BotoCoreError, ClientError)
 """All that a call of the library raises."""
@@ -53,12 +56,18 @@ def translated(error: BotoCoreError | ClientError, where: str) -> BootfsError:
             f"{where}: {error}; credentials are looked for in the environment (AWS_…), in "
             "~/.aws and in the machine's metadata"
         )
+    if isinstance(error, SSLError) and any(words in str(error) for words in NO_TLS):
+        return NotReached(
+            f"{where}: the server does not speak TLS; if that is right, write endpoint=http://…"
+        )
     if isinstance(error, SSLError):
         return RemoteProtocolError(
             f"{where}: {error}; AWS_CA_BUNDLE names a file of further authorities"
         )
     if isinstance(error, ConnectTimeoutError | ReadTimeoutError):
         return TimedOut(f"{where}: {error}")
+    if isinstance(error, EndpointConnectionError):
+        return NotReached(f"{where}: {error}; is the endpoint right, and does the server run?")
     if isinstance(error, LibraryConnectionError | HTTPClientError):
         return Unreachable(f"{where}: {error}; is the endpoint right, and does the server run?")
     return BootfsError(f"{where}: {error}")

@@ -47,26 +47,33 @@ class S3Objects:
         self.bucket = place.bucket
         with self.translating(""):
             session = Session(profile=place.profile or None)
-            client = session.create_client(
-                "s3",
-                endpoint_url=place.endpoint,
-                region_name=place.region,
-                config=Config(
-                    s3={"addressing_style": "path" if place.is_path else "virtual"},
-                    retries={"mode": "standard", "total_max_attempts": TRIES},
-                    connect_timeout=CONNECT_LIMIT_S,
-                    read_timeout=STALL_LIMIT_S,
-                    max_pool_connections=CONNECTIONS,
-                    # Other servers do not know the checksums of newer requests.
-                    request_checksum_calculation="when_required",
-                    response_checksum_validation="when_required",
-                ),
-            )
-            self.client = cast("S3Client", client)
+            self.client = self._open_client(session, TRIES)
+            self.hasty = self._open_client(session, 1)
+            """One that does not ask again by itself, so that who calls knows what fails."""
+
+    def _open_client(self, session: Session, tries: int) -> S3Client:
+        place = self._place
+        client = session.create_client(
+            "s3",
+            endpoint_url=place.endpoint,
+            region_name=place.region,
+            config=Config(
+                s3={"addressing_style": "path" if place.is_path else "virtual"},
+                retries={"mode": "standard", "total_max_attempts": tries},
+                connect_timeout=CONNECT_LIMIT_S,
+                read_timeout=STALL_LIMIT_S,
+                max_pool_connections=CONNECTIONS,
+                # Other servers do not know the checksums of newer requests.
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            ),
+        )
+        return cast("S3Client", client)
 
     def close(self) -> None:
         """Close the connections."""
         self.client.close()
+        self.hasty.close()
 
     def where(self, name: str) -> str:
         """Return the whole name of an object, for messages."""
@@ -85,14 +92,19 @@ class S3Objects:
             raise translated(error, self.where(name)) from None
 
     def fetch(
-        self, name: str, offset: int, size: int, arrived: Callable[[memoryview], None] | None
+        self,
+        name: str,
+        offset: int,
+        size: int,
+        arrived: Callable[[memoryview], None] | None,
+        client: S3Client | None = None,
     ) -> bytes:
-        """Return a range by one try; see `Source.fetch`."""
+        """Return a range by one try, `client`'s own apart; see `Source.fetch`."""
         last = offset + size - 1
         body = bytearray(size)
         filled = 0
         try:
-            answer = self.client.get_object(
+            answer = (client or self.client).get_object(
                 Bucket=self.bucket, Key=self.key(name), Range=f"bytes={offset}-{last}"
             )
             with closing(answer["Body"]) as stream:

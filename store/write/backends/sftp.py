@@ -13,6 +13,7 @@ from store.read.ssh import SshSource
 from store.write.backends.directory import PART
 from store.write.backends.sftpfiles import LIMIT_S, SftpFiles
 from store.write.backends.sftpupload import SftpUpload
+from store.write.contact import Contact
 
 
 class SftpBackend:
@@ -21,14 +22,14 @@ class SftpBackend:
     The protocol knows no locks: `hold` says what follows.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, log: Callable[[str], None] = lambda _: None) -> None:
         """Connect to nothing yet.
 
         Raises:
             UsageError: the URL is none, or there is no ssh.
 
         """
-        self._source = SshSource(url, LIMIT_S, kept_handles=0)
+        self._source = SshSource(url, LIMIT_S, kept_handles=0, outage=Contact(log))
         self.location = url
         self.read_ahead = self._source.read_ahead
         self._root = self._source.place.path

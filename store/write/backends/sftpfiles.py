@@ -211,4 +211,4 @@ class SftpFiles:
             deadline = monotonic() + left_s
             return ask(self._source.session(deadline).connection, deadline)
 
-        return until_done(attempt, limit_s or LIMIT_S, self._source.location)
+        return until_done(attempt, limit_s or LIMIT_S, self._source.location, self._source.outage)

@@ -8,7 +8,6 @@ appears in a message.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -16,11 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from store.errors import AccessDenied
+from store.format.repositoryurl import HUB
+from store.read.dockerconfig import find_entry, normal_key
 from store.write.registry.endpoint import DOCKER_HUB, Endpoint
 from store.write.registry.helpers import HUB_SERVER, HelperAnswer, ask_helper
 
 _FILE_LIMIT = 4 << 20
-_HUB_KEYS = ("index.docker.io", "docker.io", "registry-1.docker.io")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +99,15 @@ def _find_in_file(path: Path, endpoint: Endpoint) -> Account | None:
         answer = ask_helper(helper, server, str(path))
         if answer is not None:
             return _checked(_from_helper(answer, f"docker-credential-{helper}, named in {path}"))
-    auths = _object(document, "auths", path)
-    by_key = {_normal_key(key): value for key, value in auths.items()}
-    for key in _iter_keys(endpoint):
-        entry = by_key.get(key)
-        if isinstance(entry, dict) and entry:
-            return _checked(_from_entry(entry, path, key))
+    try:
+        entry = find_entry(document.get("auths") or {}, endpoint.host, endpoint.repository)
+    except ValueError:
+        # Without the cause, which may show a part of it.
+        raise AccessDenied(
+            f"{path}: what it has for {endpoint.host} is no account; log in again"
+        ) from None
+    if entry is not None:
+        return Account(str(path), entry.username, entry.password, entry.identity, entry.bearer)
     return None
 
 
@@ -128,68 +131,21 @@ def _read_document(path: Path) -> dict[str, object] | None:
     return document
 
 
-def _object(document: dict[str, object], name: str, path: Path) -> dict[str, object]:
-    value = document.get(name) or {}
-    if not isinstance(value, dict):
-        raise AccessDenied(f"{path}: {name} is not an object; log in again")
-    return value
-
-
 def _helper_for(document: dict[str, object], endpoint: Endpoint) -> str:
+    hosts = HUB if endpoint.host == DOCKER_HUB else (endpoint.host,)
     helpers = document.get("credHelpers")
     if isinstance(helpers, dict):
         for key, helper in helpers.items():
-            if _normal_key(key) in _host_keys(endpoint) and isinstance(helper, str):
+            if normal_key(key) in hosts and isinstance(helper, str):
                 return helper
     store = document.get("credsStore")
     return store if isinstance(store, str) else ""
-
-
-def _normal_key(key: str) -> str:
-    """Return a key without scheme, version and slash at its end, which old versions wrote."""
-    key = key.removeprefix("https://").removeprefix("http://").rstrip("/")
-    return key.removesuffix("/v1").removesuffix("/v2")
-
-
-def _host_keys(endpoint: Endpoint) -> tuple[str, ...]:
-    return _HUB_KEYS if endpoint.host == DOCKER_HUB else (endpoint.host,)
-
-
-def _iter_keys(endpoint: Endpoint) -> Iterator[str]:
-    """Yield the keys that fit, the most special first: Podman has some for parts of a registry."""
-    hosts = _host_keys(endpoint)
-    path = endpoint.repository
-    while path:
-        for host in hosts:
-            yield f"{host}/{path}"
-        path = path.rpartition("/")[0]
-    yield from hosts
 
 
 def _from_helper(answer: HelperAnswer, origin: str) -> Account:
     if answer.is_token:
         return Account(origin, identity_token=answer.secret)
     return Account(origin, answer.username, answer.secret)
-
-
-def _from_entry(entry: dict[str, object], path: Path, key: str) -> Account:
-    text = {name: value for name, value in entry.items() if isinstance(value, str)}
-    username, password = text.get("username", ""), text.get("password", "")
-    if text.get("auth"):
-        try:
-            pair = base64.b64decode(text["auth"], validate=True).decode()
-        except (binascii.Error, ValueError):
-            pair = ""
-        if ":" not in pair:
-            raise AccessDenied(
-                f"{path}: auth of {key} is not user:password in base64; log in again"
-            )
-        username, _, password = pair.partition(":")
-        # docker pads what it writes with a byte 0.
-        password = password.rstrip("\0")
-    return Account(
-        str(path), username, password, text.get("identitytoken", ""), text.get("registrytoken", "")
-    )
 
 
 def _checked(account: Account) -> Account:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ssl
-from pathlib import Path
 
 import httpx
 
 from store.errors import AccessDenied, UsageError
+from store.write.hostaccess import CERTIFICATES, machine_authorities
 from store.write.registry.endpoint import Endpoint
-from store.write.registry.failures import CERTIFICATES
 
 _TIMEOUT = httpx.Timeout(60.0, connect=15.0)
 """Seconds.  Registries are silent while they move a large blob to its place."""
@@ -42,10 +41,7 @@ def open_client(endpoint: Endpoint) -> httpx.Client:
 
 def _context(host: str) -> ssl.SSLContext:
     """Return what to trust: the machine's authorities, and those that docker has for the host."""
-    paths = ssl.get_default_verify_paths()
-    # A system without the package of authorities has their directory all the same.
-    has_own = paths.cafile or (paths.capath and any(Path(paths.capath).iterdir()))
-    context = ssl.create_default_context() if has_own else httpx.create_ssl_context()
+    context = ssl.create_default_context(cafile=machine_authorities() or None)
     for path in sorted((CERTIFICATES / host).glob("*.crt")):
         try:
             context.load_verify_locations(path)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
-from store.errors import BootfsError, RemoteProtocolError, TimedOut, Unreachable
-
-CERTIFICATES = Path("/etc/docker/certs.d")
-"""Where docker has authorities for single registries: HOST[:PORT]/*.crt."""
+from store.errors import BootfsError, NotReached, RemoteProtocolError, TimedOut, Unreachable
+from store.read.tls import NO_TLS
+from store.write.hostaccess import CERTIFICATES
 
 
 def shown(url: str) -> str:
@@ -48,17 +46,14 @@ def _broken(error: httpx.TransportError, where: str) -> BootfsError:
                 f"{where}: the server's certificate is refused: {cause.verify_message}; put its "
                 f"authority into {CERTIFICATES}/HOST[:PORT]/ca.crt or the machine's own"
             )
-        if isinstance(cause, ssl.SSLError) and cause.reason in (
-            "WRONG_VERSION_NUMBER",
-            "HTTP_REQUEST",
-            "RECORD_LAYER_FAILURE",
-        ):
-            return RemoteProtocolError(
+        if isinstance(cause, ssl.SSLError) and cause.reason in NO_TLS:
+            return NotReached(
                 f"{where}: the server does not speak TLS; if that is right, write docker+http://"
             )
     if isinstance(error, httpx.UnsupportedProtocol | httpx.ProxyError):
         return RemoteProtocolError(f"{where}: {error}; check the address and the proxy")
-    return Unreachable(f"{where}: {error or type(error).__name__}; check the address and network")
+    kind = NotReached if isinstance(error, httpx.ConnectError) else Unreachable
+    return kind(f"{where}: {error or type(error).__name__}; check the address and network")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -11,6 +11,7 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 
 from store.errors import RemoteError, RemoteProtocolError
+from store.write.contact import Contact
 from store.write.registry.accounts import Accounts
 from store.write.registry.answers import ERROR_LIMIT, error_of
 from store.write.registry.connecting import open_client
@@ -46,8 +47,11 @@ class Body:
 class Session:
     """A client of one registry, for one repository.  For many threads; the caller closes it."""
 
-    def __init__(self, endpoint: Endpoint, accounts: Accounts, limit_s: float) -> None:
+    def __init__(
+        self, endpoint: Endpoint, accounts: Accounts, limit_s: float, contact: Contact
+    ) -> None:
         self.endpoint = endpoint
+        self.contact = contact
         self.limit_s = limit_s
         self._client = open_client(endpoint)
         self._authorization = Authorization(endpoint, accounts, self._ask_token_service)
@@ -135,7 +139,7 @@ class Session:
             BootfsError: as ``attempt``.
 
         """
-        patience = Patience(self.limit_s, what)
+        patience = Patience(self.limit_s, what, outage=self.contact)
         while True:
             try:
                 return attempt()
@@ -188,7 +192,9 @@ class Session:
             headers = headers | {"Content-Length": str(body.size)}
             content = body.pieces()
         request = self._client.build_request(method, url, headers=headers, content=content)
-        return self._client.send(request, stream=True, follow_redirects=False)
+        answer = self._client.send(request, stream=True, follow_redirects=False)
+        self.contact.worked()
+        return answer
 
     def _ask_token_service(
         self, method: str, url: str, *, headers: dict[str, str], fields: dict[str, str | list[str]]

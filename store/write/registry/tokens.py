@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from store.errors import AccessDenied, RemoteProtocolError
+from store.format.distribution import Challenge, parse_challenges
 from store.write.registry.accounts import Account, Accounts
-from store.write.registry.challenge import Challenge, parse_challenges
 from store.write.registry.endpoint import Endpoint
 
 CLIENT_ID = "bootfs"
@@ -79,7 +79,7 @@ class Authorization:
             RemoteError: the token service does not answer as it should.
 
         """
-        challenge = self._choose(parse_challenges(answer.headers.get_list("www-authenticate")))
+        challenge = self._choose(parse_challenges(answer.headers.get("www-authenticate", "")))
         with self._lock:
             self._challenge = challenge
             if challenge.scheme == "basic":
@@ -110,13 +110,14 @@ class Authorization:
 
     def _choose(self, challenges: Iterable[Challenge]) -> Challenge:
         known = {challenge.scheme: challenge for challenge in challenges}
-        if "bearer" in known and known["bearer"].parameters.get("realm"):
+        if "bearer" in known and known["bearer"].fields.get("realm"):
             return known["bearer"]
         if "basic" in known:
             return known["basic"]
+        asked = ", ".join(map(ascii, known)) or "nothing that it names"
         raise AccessDenied(
-            f"{self._endpoint}: the registry asks for authentication by "
-            f"{', '.join(known) or 'nothing that it names'}; bootfs knows Basic and Bearer"
+            f"{self._endpoint}: the registry asks for authentication by {asked}; "
+            "bootfs knows Basic and Bearer"
         )
 
     def _renew(self, scopes: Scopes) -> str:
@@ -131,7 +132,7 @@ class Authorization:
 
     def _fetch(self, account: Account | None, scopes: Scopes) -> tuple[str, float]:
         assert self._challenge is not None
-        parameters = self._challenge.parameters
+        parameters = self._challenge.fields
         realm = parameters["realm"]
         self._check_realm(realm)
         wanted = sorted(scopes)
