@@ -19,6 +19,7 @@ import pytest
 from converter import RELEASE, cli, convert, earlier
 from converter.cli import main
 from converter.convert import DEFAULT_LEVEL
+from converter.records.directory import VARIABLE
 from store.format.chunkindex import parse_chunk_index
 from store.format.digest import digest_of
 from store.write.backends.directory import DirectoryBackend
@@ -305,6 +306,23 @@ def test_a_first_profile_is_made_unless_it_is_not_wanted(run: Run, tmp_path: Pat
     assert (listed["origin"], listed["command"]) == ("analysis", ["tool"])
     assert listed["hot_pack"] == made["hot_pack_bytes"] > 0
     assert json.loads(run(*convert, "--force")[1])["profile"] is None  # there is one
+
+
+def test_the_first_profile_is_the_same_when_layers_are_not_read(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "records"))
+    program = make_elf(text=1 << 20)
+    layer = tar_of(directory("bin/"), file("bin/tool", program, mode=0o755), file("big", BIG))
+    config = config_of([layer], config={"Cmd": ["tool"]})
+    (tmp_path / "image.tar").write_bytes(docker_archive(layer, config=config))
+    convert = ("convert", f"docker-archive:{tmp_path}/image.tar", f"oci:{tmp_path}/b", "--store")
+    first = json.loads(run(*convert, tmp_path / "s", "--json")[1])
+    run("profile", "remove", f"oci:{tmp_path}/b", "--store", tmp_path / "s", "--all")
+    again = json.loads(run(*convert, tmp_path / "s", "--json", "--force")[1])
+    assert (first["unread_layers"], again["unread_layers"]) == (0, 1)
+    assert first["profile"] == again["profile"]
+    assert first["profile"]["hot_pack_bytes"] > 0
 
 
 def test_a_profile_can_be_told_of_an_image_that_is_there(run: Run, tmp_path: Path) -> None:

@@ -9,7 +9,10 @@ import pytest
 
 from converter.conditions import Condition, parse_condition
 from converter.runoptions import parse_run_options
-from store.errors import NotFound, UsageError
+from converter.tracing import check_uploads
+from store.errors import AccessDenied, ImageNotFound, NotFound, UsageError
+from store.format.names import manifest_name
+from store.write.backends.directory import DirectoryBackend
 
 
 @pytest.mark.parametrize(
@@ -114,3 +117,26 @@ def test_options_that_there_are_not_are_refused(given: list[str], message: str) 
 def test_a_file_of_variables_that_is_not_there_is_named() -> None:
     with pytest.raises(NotFound, match="/gone: No such file"):
         parse_run_options(["--env-file /gone"])
+
+
+class Refusing(DirectoryBackend):
+    """A store that may be read and not be written."""
+
+    def write(self, name: str, pieces: Iterator[bytes]) -> None:
+        raise AccessDenied(f"{self.location}/{name}: not for this user")
+
+
+def test_a_store_that_refuses_uploads_is_known_before_any_run(tmp_path: Path) -> None:
+    image = bytes(32)
+    backend = DirectoryBackend(str(tmp_path / "store"))
+    with pytest.raises(NotFound, match="no bootfs store"):
+        check_uploads(backend, image)
+    backend.create()
+    with pytest.raises(ImageNotFound, match="no image blake3:0000"):
+        check_uploads(backend, image)
+    backend.write(manifest_name(image), iter((b"a manifest",)))
+    check_uploads(backend, image)
+    assert list(backend.iter_names("hot/")) == []
+    refusing = Refusing(str(tmp_path / "store"))
+    with pytest.raises(AccessDenied, match="hot/"):
+        check_uploads(refusing, image)
