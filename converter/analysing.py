@@ -53,11 +53,6 @@ def add_analysed(
             if replaces and has_damage(backend, opened.image)
             else read_profiles(backend, opened.image)
         )
-        if not replaces and any(one.name == name and one.origin != ANALYSIS for one in known):
-            raise UsageError(
-                f"profile {name!r} was recorded, which says more than the image alone; give "
-                "another --name, or --replace"
-            )
         progress.step("analyse")
         with closing(view.open_reader(source)) as reader:
             profile = analyse_image(
@@ -72,6 +67,13 @@ def add_analysed(
                 f"{view.name}: its command names no program that the image has; record a start "
                 "by bootfs trace"
             )
+        for one in known:
+            is_in_place = one.name == name or one.command == profile.command
+            if is_in_place and one.origin != ANALYSIS and not replaces:
+                raise UsageError(
+                    f"profile {one.name!r} was recorded, which says more than the image alone; "
+                    "--replace adds what that tells all the same"
+                )
         size = sum(view.index.plain_sizes[chunk] for chunk in profile.chunks)
         progress.step("hot pack", size)
         # In the place of one that was analysed before: there is nothing to merge in the same.

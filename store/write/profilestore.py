@@ -92,7 +92,8 @@ def add_profile(
     """Add a profile of `build_profile`, with its hot pack, and return what the store has now.
 
     Where there is one of its name, that is what both say; or the new one alone with
-    ``replaces``, and where that was measured and the other only reckoned.  A damaged document
+    ``replaces``, and where that was measured and the other only reckoned; then one of another
+    name goes too that was reckoned of the same command.  A damaged document
     is replaced by ``replaces`` too.  ``image`` is the raw digest of ``index``.  ``advance`` is
     told the plain bytes of chunks, which ``read`` returns, verified, or else the store's packs
     have.  The hot pack is written first.  The one of the profile before stays until it is
@@ -120,7 +121,7 @@ def add_profile(
                 continue
             check_has_image(backend, image)
             _check_has_hot_pack(backend, whole)
-            kept = [one for one in known if one.name != profile.name]
+            kept = [one for one in known if not _makes_way(one, whole)]
             _write(backend, image, sorted([*kept, whole], key=lambda one: one.name))
         return whole
     raise BootfsError(
@@ -170,6 +171,14 @@ def _known(backend: Objects, image: bytes, *, mends: bool) -> list[Profile]:
 
 def _named(profiles: list[Profile], name: str) -> Profile | None:
     return next((one for one in profiles if one.name == name), None)
+
+
+def _makes_way(old: Profile, new: Profile) -> bool:
+    """Whether a profile goes when another comes: of its name, or better and of its command.
+
+    Who has only the command would not know which of the two to take.
+    """
+    return old.name == new.name or (old.command == new.command and _is_better(new, old))
 
 
 def _is_better(new: Profile, old: Profile) -> bool:

@@ -199,10 +199,13 @@ def test_an_interrupted_trace_leaves_no_container(traced: Traced) -> None:
 
 def test_an_analysis_does_not_take_the_place_of_a_trace(traced: Traced) -> None:
     traced.facts("--name", "measured", "--", "true")
+    traced.facts("--name", "default", "--until", "log:up")
     add = ["profile", "add", traced.boot, "--store", str(traced.store), "--analyze"]
     assert main([*add, "--name", "measured"]) == 2
     assert "was recorded" in traced.errors.readouterr().err
-    assert main([*add, "--name", "reckoned"]) == 0
+    assert main([*add, "--name", "reckoned"]) == 2  # of the command of `default`
+    assert "profile 'default' was recorded" in traced.errors.readouterr().err
+    assert main([*add, "--name", "reckoned", "--replace"]) == 0
     assert "told from the image" in traced.errors.readouterr().out
     origins = {one["name"]: one["origin"] for one in traced.profiles()}
     assert (origins["measured"], origins["reckoned"]) == ("trace", "analysis")
