@@ -2,7 +2,7 @@
 
 Layout: elf(5), 64-bit little-endian.  Read by hand and not by a library: a start touches four
 tables, and what is read here is hostile, so every number is bounded
-(docs/decisions/0023-analysis.md).
+(docs/decisions/0024-analysis.md).
 """
 
 from __future__ import annotations

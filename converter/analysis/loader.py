@@ -1,6 +1,6 @@
 """What the kernel and the dynamic loader read to start a program: ld.so(8).
 
-Which pages of a library a start touches was measured (docs/decisions/0023-analysis.md).
+Which pages of a library a start touches was measured (docs/decisions/0024-analysis.md).
 """
 
 from __future__ import annotations
