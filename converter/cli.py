@@ -37,6 +37,7 @@ from converter.reference import ROOT_ALONE, Reference, parse_reference
 from converter.settings import add_options as add_settings
 from converter.settings import settings_of
 from converter.spool import Spool
+from converter.traceoptions import add_trace_options, trace_wish
 from store.errors import BootfsError, NotFound, UsageError
 from store.format.names import STORE_MARK, STORE_MARK_TEXT
 from store.format.shownurl import shown
@@ -143,6 +144,10 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--force", action="store_true",
         help="convert although DEST is what would come of it, and the store has all of it",
+    )  # fmt: skip
+    command.add_argument(
+        "--no-profile", action="store_true",
+        help="leave out the first profile, which is told from the image's command",
     )  # fmt: skip
     command.add_argument(
         "--read-all", action="store_true",
@@ -283,6 +288,9 @@ def build_parser() -> argparse.ArgumentParser:
     command = add("profile", "keep what starts of a boot image read, for later ones to have it")
     add_profile_actions(command)
 
+    command = add("trace", "run a boot image until it is ready, and keep what it read as a profile")
+    add_trace_options(command)
+
     command = add("collect", "remove from a store what none of its images needs")
     command.add_argument(
         "store", metavar="STORE",
@@ -314,7 +322,14 @@ def parse_count(text: str) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    options = build_parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    words: list[str] = []
+    if given[:1] == ["trace"] and "--" in given:
+        # argparse would take the arguments of the workload for its own.
+        at = given.index("--")
+        given, words = given[:at], given[at + 1 :]
+    options = build_parser().parse_args(given)
+    options.words = words
     with _ended_by_signals():
         return _run(options)
 
@@ -384,6 +399,10 @@ def _run(options: argparse.Namespace) -> int:
             )
         if options.command == "profile":
             return run_profile_action(options, _store_of(options.store, options.image))
+        if options.command == "trace":
+            from converter.tracing import trace_image
+
+            return trace_image(trace_wish(options, _store_of(options.store, options.image)))
         return _check(options)
     except BootfsError as error:
         print(f"bootfs: {error}", file=sys.stderr)
@@ -444,6 +463,7 @@ def _convert(options: argparse.Namespace) -> int:
             report = convert_several(
                 source, destination, backend, options.level, urls, progress, platforms,
                 with_ssh=options.with_ssh, settings=settings, force=options.force,
+                makes_profile=not options.no_profile,
                 records=records, read_all=options.read_all,
             )  # fmt: skip
         else:
@@ -451,6 +471,7 @@ def _convert(options: argparse.Namespace) -> int:
                 source, destination, backend, options.level, urls, progress,
                 platforms[0] if platforms else None,
                 with_ssh=options.with_ssh, settings=settings, force=options.force,
+                makes_profile=not options.no_profile,
                 records=records, read_all=options.read_all,
             )  # fmt: skip
             if options.report is not None:
@@ -461,11 +482,15 @@ def _convert(options: argparse.Namespace) -> int:
             "--blob-store, or BLOB_STORE to each container, with an address that it reaches",
             file=sys.stderr,
         )
+    made = [report] if isinstance(report, Report) else [one for _, one in report.images]
+    for one in made:
+        if one.profile is not None and one.profile.problem:
+            _warn(f"no profile was made, the image is whole: {one.profile.problem}")
     if isinstance(report, Report):
         print(json.dumps(report.as_json()) if options.json else summary(report))
         return 0
-    for one in report.left_out:
-        print(f"bootfs: {one}", file=sys.stderr)
+    for left_out in report.left_out:
+        _warn(str(left_out))
     print(json.dumps(report.as_json()) if options.json else summary_of_several(report))
     return 0 if report.is_whole else LEFT_OUT
 
@@ -552,9 +577,11 @@ def summary(report: Report) -> str:
     known = f"{report.unread_layers} of {layers} layers known; " if report.unread_layers else ""
     own = report.boot_image.own_layer_bytes / 1e6
     shared = report.boot_image.runtime_layer_bytes / 1e6
+    hot = report.profile.hot_pack_bytes / 1e6 if report.profile is not None else 0
     return (
         f"{report.boot_image.reference}: {report.chunks} chunks, {report.new_chunks} new, "
         f"{report.new_stored_bytes / 1e6:.1f} MB stored; "
+        f"{f'profile {hot:.1f} MB; ' if hot else ''}"
         f"boot image {own:.2f} MB + {shared:.1f} MB shared; {known}{report.seconds:.1f} s"
     )
 

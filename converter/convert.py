@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 
 from converter.bootimage import check_source
 from converter.earlier import Earlier, Kept, read_earlier
+from converter.firstprofile import ProfileReport
 from converter.images.rootfs import with_settings
 from converter.images.transports import (
     check_destination,
@@ -19,7 +20,7 @@ from converter.images.transports import (
     write_joined_images,
 )
 from converter.images.view import LayerSource
-from converter.making import Made, make_boot_image
+from converter.making import Made, add_first_profile, make_boot_image
 from converter.platforms import OWN_OR_ONLY, Listed, Platform
 from converter.progress import Progress
 from converter.records.directory import Records
@@ -69,6 +70,8 @@ class Report:
     seconds: float
     unchanged: bool = False
     """Whether the same boot image was there already, so that nothing was done."""
+    profile: ProfileReport | None = None
+    """None where none was wanted, the store had one, or the image's command tells nothing."""
 
     def as_json(self) -> dict[str, object]:
         """Return the report as what ``--json`` prints."""
@@ -87,6 +90,7 @@ def convert(
     with_ssh: bool = False,
     settings: Settings | None = None,
     force: bool = False,
+    makes_profile: bool = False,
     records: Records | None = None,
     read_all: bool = False,
 ) -> Report:
@@ -100,7 +104,9 @@ def convert(
     and the boot image: whatever fails before leaves a valid store, with packs at
     most that nothing refers to, and no destination.  ``settings`` are those of a source
     without a config of its own.  Where the boot image is there already, and the store has
-    what it needs, nothing is done, unless ``force``.
+    what it needs, nothing is done, unless ``force``.  Where the store has no profile of the
+    image yet, ``makes_profile`` has one made of what its command tells; what goes
+    wrong with that is in the report.
 
     What is found out is kept in ``records``, and what is there is not found out again, unless
     ``read_all``.
@@ -136,18 +142,21 @@ def convert(
                 return report_unchanged(earlier, image.layers, destination, kept, progress, started)
             check_destination(destination)
         made = make_boot_image(image, kept, spool, progress, records, read_all=read_all)
-    joined = join_store(destination, made.config, made.layers, backend, made.chunk_index)
-    commit(backend, made.chunk_index, made.packs)
-    digest = (
-        write_joined_images([joined])
-        if joined
-        else write_image(destination, made.config, made.layers)
-    )
+        joined = join_store(destination, made.config, made.layers, backend, made.chunk_index)
+        commit(backend, made.chunk_index, made.packs)
+        digest = (
+            write_joined_images([joined])
+            if joined
+            else write_image(destination, made.config, made.layers)
+        )
+        profile = add_first_profile(made, backend, progress) if makes_profile else None
     progress.end()
-    return report_of(made, str(destination), digest, started)
+    return report_of(made, str(destination), digest, started, profile)
 
 
-def report_of(made: Made, reference: str, digest: str, started: float) -> Report:
+def report_of(
+    made: Made, reference: str, digest: str, started: float, profile: ProfileReport | None
+) -> Report:
     """Return what is to be said of a boot image that was written; ``started`` is monotonic."""
     stored = made.stored
     return Report(
@@ -161,6 +170,7 @@ def report_of(made: Made, reference: str, digest: str, started: float) -> Report
         known_bytes=made.known_size,
         boot_image=BootImageReport(reference, digest, made.own_size, made.shared_size),
         seconds=round(time.monotonic() - started, 3),
+        profile=profile,
     )
 
 

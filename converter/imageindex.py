@@ -20,7 +20,7 @@ from converter.images.transports import (
     write_index,
     write_joined_images,
 )
-from converter.making import Made, make_boot_image
+from converter.making import Made, add_first_profile, make_boot_image
 from converter.platforms import ALL, LeftOut, Listed, Platform, choose_several, is_same, shown
 from converter.progress import Progress
 from converter.records.directory import Records
@@ -82,6 +82,7 @@ def convert_several(
     with_ssh: bool = False,
     settings: Settings | None = None,
     force: bool = False,
+    makes_profile: bool = False,
     records: Records | None = None,
     read_all: bool = False,
 ) -> IndexReport:
@@ -89,7 +90,7 @@ def convert_several(
 
     They are one after the other made from the same store, and then committed and written
     together, as one image index; where one alone is wanted or there, as that image.
-    ``settings``, ``records`` and ``read_all`` are as for `convert`.
+    ``settings``, ``makes_profile``, ``records`` and ``read_all`` are as for `convert`.
 
     Raises:
         UsageError: the destination holds one image alone, or the boot images would take the
@@ -120,7 +121,7 @@ def convert_several(
         one = convert(
             source, destination, backend, level, blob_store, progress,
             chosen[0] if chosen else None, with_ssh=with_ssh, settings=settings, force=force,
-            records=records, read_all=read_all,
+            makes_profile=makes_profile, records=records, read_all=read_all,
         )  # fmt: skip
         digest = one.boot_image.digest
         named = str(chosen[0]) if chosen else ""
@@ -133,7 +134,9 @@ def convert_several(
     if there is None:
         check_destination(destination)
         made = [_make(source, one, kept, progress, records, read_all=read_all) for one in chosen]
-        there = _write(destination, chosen, made, backend, started)
+        there = _write(
+            destination, chosen, made, backend, progress, started, makes_profile=makes_profile
+        )
         progress.end()
     digest, reports = there
     reported = [(str(one), report) for one, report in zip(chosen, reports, strict=True)]
@@ -160,7 +163,9 @@ def _make(
                 f"{source}: the image index has {listed.digest} for {listed}, and by its config it "
                 f"is for {shown(image.config)}; build the image again"
             )
-        return make_boot_image(image, kept, spool, progress, records, read_all=read_all)
+        made = make_boot_image(image, kept, spool, progress, records, read_all=read_all)
+    # Else all that is in memory of one were held until the last is made.
+    return replace(made, at_hand=None)
 
 
 def _write(
@@ -168,7 +173,10 @@ def _write(
     chosen: Sequence[Listed],
     made: Sequence[Made],
     backend: Backend,
+    progress: Progress,
     started: float,
+    *,
+    makes_profile: bool,
 ) -> tuple[str, list[Report]]:
     """Commit boot images and write them; return the digest of their index, and their reports."""
     joined = []
@@ -191,10 +199,13 @@ def _write(
             for one, image in zip(made, images, strict=True)
         ]
         digest = write_index(destination, OciIndex(images), tags)
-    return digest, [
-        report_of(one, str(destination), image.digest, started)
-        for one, image in zip(made, images, strict=True)
-    ]
+    reports = []
+    for place, (one, image) in enumerate(zip(made, images, strict=True)):
+        if joined:
+            joined[place].choose()
+        profile = add_first_profile(one, backend, progress) if makes_profile else None
+        reports.append(report_of(one, str(destination), image.digest, started, profile))
+    return digest, reports
 
 
 def _unchanged(

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from converter.bootimage import ImageFiles, build_config, build_own_layer
 from converter.earlier import Kept
 from converter.erofswriter import write_bootstrap
+from converter.firstprofile import (
+    ProfileReport,
+    SourceContents,
+    make_first_profile,
+    make_profile_of_stored,
+)
 from converter.images.view import ImageView, JsonObject, Layer
 from converter.layers import merge_layers
 from converter.order import lay_out
@@ -19,11 +26,23 @@ from converter.sourceconfig import architecture_of
 from converter.spool import Spool
 from converter.storing import Stored, add_bootstrap, store_region
 from converter.structure import check_structure
+from converter.tree import Node
 from store.format.chunkindex import encode_chunk_index
 from store.format.digest import digest_of
 from store.format.erofs import Image
 from store.format.names import bootstrap_name, chunk_index_name
+from store.interfaces import Backend
 from store.write.roots import Packs
+
+
+@dataclass(frozen=True, slots=True)
+class AtHand:
+    """What there is of an image while the spool of its source is open, much of it in memory."""
+
+    bootstrap: bytes
+    extents: Mapping[Node, int] | None
+    """As of `Region`; None where not all of the source was read."""
+    data_start: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +62,10 @@ class Made:
     """Number of the source's layers whose bytes were not needed."""
     known_size: int
     """Bytes of the data region that were not cut again."""
+    settings: JsonObject
+    """Those of containers, as the source's config has them."""
+    at_hand: AtHand | None
+    """None where that is not kept; what is wanted of it is then read from the store."""
 
     @property
     def own_size(self) -> int:
@@ -114,6 +137,23 @@ def make_boot_image(
         source_layer_sizes=[layer.size for layer in image.layers],
         unread_layers=known.unread,
         known_size=known.bytes,
+        settings=image.config.get("config") or {},
+        # What nobody has read of the source is nearer in the store, some megabytes of it.
+        at_hand=AtHand(
+            bootstrap.plain, None if known.unread else region.extents, bootstrap.data_start
+        ),
+    )
+
+
+def add_first_profile(made: Made, backend: Backend, progress: Progress) -> ProfileReport | None:
+    """Add the first profile of an image that was committed; see `make_first_profile`."""
+    progress.step("profile")
+    index, hand = made.stored.index, made.at_hand
+    if hand is None:
+        return make_profile_of_stored(backend, made.chunk_index, index, made.settings)
+    source = None if hand.extents is None else SourceContents(hand.extents, hand.data_start)
+    return make_first_profile(
+        backend, made.chunk_index, index, hand.bootstrap, made.settings, source
     )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 
+from converter.analysing import add_analysed
 from converter.profileviews import list_profiles, show_profile
 from converter.profiling import add_profiles, remove_from_store
+from store.errors import UsageError
 
 
 def add_profile_actions(command: argparse.ArgumentParser) -> None:
@@ -37,6 +39,10 @@ def add_profile_actions(command: argparse.ArgumentParser) -> None:
         help="all that a container of the local engine recorded, and others on its cache volume",
     )  # fmt: skip
     action.add_argument(
+        "--analyze", action="store_true",
+        help="none of these: tell from the image's command what its start will read",
+    )  # fmt: skip
+    action.add_argument(
         "--name", metavar="NAME",
         help="put all traces into one profile of this name (default: one for each command, "
         "called as its program)",
@@ -66,6 +72,17 @@ def run_profile_action(options: argparse.Namespace, store: str | None) -> int:
         return list_profiles(options.image, store, as_json=options.json)
     if options.action == "show":
         return show_profile(options.image, options.name, store, as_json=options.json)
+    if options.action == "add" and options.analyze:
+        if options.traces or options.container is not None:
+            raise UsageError("profile add: --analyze needs neither --trace nor --from")
+        return add_analysed(
+            options.image,
+            options.name,
+            store,
+            options.progress,
+            replaces=options.replace,
+            as_json=options.json,
+        )
     if options.action == "add":
         return add_profiles(
             options.image,

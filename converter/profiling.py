@@ -92,7 +92,11 @@ def add_profiles(
 
 
 def profiles_of(
-    index: ChunkIndex, traces: Sequence[Trace], name: str | None, known: Sequence[Profile]
+    index: ChunkIndex,
+    traces: Sequence[Trace],
+    name: str | None,
+    known: Sequence[Profile],
+    origin: int = RECORDING,
 ) -> list[Profile]:
     """Return the profiles that traces make: with ``name`` one, else one for each command.
 
@@ -105,7 +109,7 @@ def profiles_of(
     """
     if name is not None:
         first, *others = (
-            build_profile(index, name, trace.command, [trace], RECORDING) for trace in traces
+            build_profile(index, name, trace.command, [trace], origin) for trace in traces
         )
         for other in others:
             first = merge_profiles(index, first, other)
@@ -119,7 +123,7 @@ def profiles_of(
     for command, same in by_command.items():
         called = names.get(command) or _free_name(command, taken)
         taken.add(called)
-        profiles.append(build_profile(index, called, list(command), same, RECORDING))
+        profiles.append(build_profile(index, called, list(command), same, origin))
     return profiles
 
 

@@ -64,6 +64,10 @@ class JoinedImage:
         self._subject = Descriptor(MANIFEST, self.boot_image.digest, len(self.boot_image.manifest))
         backend.subject = self._subject
 
+    def choose(self) -> None:
+        """Have ``backend`` mean this boot image again, where others came after it."""
+        self.backend.subject = self._subject
+
     def push(self) -> JsonObject:
         """Push the boot image under a tag of its own; return the index's entry of its artifact.
 
@@ -75,7 +79,7 @@ class JoinedImage:
             IntegrityError: a layer's stored bytes are not those of its digest.
 
         """
-        self.backend.subject = self._subject
+        self.choose()
         artifact = self.backend.find_artifact(self._image)
         tag = boot_image_tag(self._image, artifact.subject)
         push_image(self.backend.repository, self.boot_image, tag)

@@ -13,7 +13,8 @@ from store.format.names import hot_pack_name
 from store.format.profile import Profile
 from store.interfaces import Backend, Source
 from store.read.fetch import ChunkReader
-from store.write.profiles import iter_hot_pack
+from store.write.profilebuild import ANALYSIS
+from store.write.profiles import LEVEL, QUICK_LEVEL, iter_hot_pack
 from store.write.temporary import temporary_file
 
 BATCH = 4 << 20
@@ -22,12 +23,17 @@ PIECE = 1 << 20
 
 
 def write_hot_pack(
-    backend: Backend, index: ChunkIndex, profile: Profile, advance: Callable[[int], None]
+    backend: Backend,
+    index: ChunkIndex,
+    profile: Profile,
+    advance: Callable[[int], None],
+    read: Callable[[int], bytes] | None = None,
 ) -> None:
     """Write the hot pack of a profile, and note in the profile which it is.
 
-    The chunks are read from the packs of ``backend`` and verified; ``advance`` is told
-    their plain bytes.  A profile without chunks has no hot pack.
+    ``read`` returns the plain bytes of a chunk, verified; without it they are read from the
+    packs of ``backend``.  ``advance`` is told their number.  A profile without chunks has no
+    hot pack.
 
     Raises:
         PackNotFound, IntegrityError: a chunk is missing or damaged.
@@ -39,8 +45,9 @@ def write_hot_pack(
         return
     hashed = hashlib.sha256()
     with temporary_file() as file:
-        read = _reader(index, backend, profile.chunks, advance)
-        for piece in iter_hot_pack(profile.chunks, read):
+        plain = read or _reader(index, backend, profile.chunks)
+        level = QUICK_LEVEL if profile.origin == ANALYSIS else LEVEL
+        for piece in iter_hot_pack(profile.chunks, _counted(plain, advance), level):
             hashed.update(piece)
             file.write(piece)
         file.flush()
@@ -49,9 +56,18 @@ def write_hot_pack(
     profile.hot_pack, profile.hot_pack_size = hashed.digest(), size
 
 
-def _reader(
-    index: ChunkIndex, source: Source, chunks: array[int], advance: Callable[[int], None]
+def _counted(
+    read: Callable[[int], bytes], advance: Callable[[int], None]
 ) -> Callable[[int], bytes]:
+    def counted(chunk: int) -> bytes:
+        plain = read(chunk)
+        advance(len(plain))
+        return plain
+
+    return counted
+
+
+def _reader(index: ChunkIndex, source: Source, chunks: array[int]) -> Callable[[int], bytes]:
     """Return what reads ``chunks``, each once and in this order."""
     reader = ChunkReader(index, source, None, lambda _: None)
     held: dict[int, bytes | memoryview] = {}
@@ -67,9 +83,7 @@ def _reader(
                 size += index.plain_sizes[chunks[at]]
                 at += 1
             held.update(reader.read(batch))
-        plain = bytes(held.pop(chunk))
-        advance(len(plain))
-        return plain
+        return bytes(held.pop(chunk))
 
     return read
 

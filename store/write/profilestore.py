@@ -25,7 +25,7 @@ from store.format.names import hot_pack_name, manifest_name, profiles_name
 from store.format.profile import DOCUMENT_LIMIT, Profile, parse_profiles
 from store.interfaces import Backend, Objects
 from store.write.hotpack import write_hot_pack
-from store.write.profilebuild import merge_profiles
+from store.write.profilebuild import ANALYSIS, merge_profiles
 from store.write.profiles import encode_profiles
 from store.write.roots import check_is_store
 
@@ -87,13 +87,17 @@ def add_profile(
     *,
     replaces: bool = False,
     advance: Callable[[int], None] = lambda _: None,
+    read: Callable[[int], bytes] | None = None,
 ) -> Profile:
     """Add a profile of `build_profile`, with its hot pack, and return what the store has now.
 
-    Where there is one of its name, that is what both say, or with ``replaces`` the new one
-    alone; a damaged document is replaced by then, too.  ``image`` is the raw digest of
-    ``index``.  ``advance`` is told the plain bytes of chunks.  The hot pack is written first.
-    The one of the profile before stays until it is collected.
+    Where there is one of its name, that is what both say; or the new one alone with
+    ``replaces``, and where that was measured and the other only reckoned; then one of another
+    name goes too that was reckoned of the same command.  A damaged document
+    is replaced by ``replaces`` too.  ``image`` is the raw digest of ``index``.  ``advance`` is
+    told the plain bytes of chunks, which ``read`` returns, verified, or else the store's packs
+    have.  The hot pack is written first.  The one of the profile before stays until it is
+    collected.
 
     Raises:
         ImageNotFound: the store does not have the image.
@@ -105,19 +109,19 @@ def add_profile(
     """
     check_is_store(backend)
     for _ in range(TRIES):
-        _check_has_image(backend, image)
+        check_has_image(backend, image)
         before = _named(_known(backend, image, mends=replaces), profile.name)
         whole = profile
-        if before is not None and not replaces:
+        if before is not None and not replaces and not _is_better(profile, before):
             whole = merge_profiles(index, before, profile)
-        write_hot_pack(backend, index, whole, advance)
+        write_hot_pack(backend, index, whole, advance, read)
         with _held(backend):
             known = _known(backend, image, mends=replaces)
             if not replaces and not _is_same(_named(known, profile.name), before):
                 continue
-            _check_has_image(backend, image)
+            check_has_image(backend, image)
             _check_has_hot_pack(backend, whole)
-            kept = [one for one in known if one.name != profile.name]
+            kept = [one for one in known if not _makes_way(one, whole)]
             _write(backend, image, sorted([*kept, whole], key=lambda one: one.name))
         return whole
     raise BootfsError(
@@ -169,6 +173,19 @@ def _named(profiles: list[Profile], name: str) -> Profile | None:
     return next((one for one in profiles if one.name == name), None)
 
 
+def _makes_way(old: Profile, new: Profile) -> bool:
+    """Whether a profile goes when another comes: of its name, or better and of its command.
+
+    Who has only the command would not know which of the two to take.
+    """
+    return old.name == new.name or (old.command == new.command and _is_better(new, old))
+
+
+def _is_better(new: Profile, old: Profile) -> bool:
+    """Whether one was measured and the other told from the image alone."""
+    return old.origin == ANALYSIS and new.origin != ANALYSIS
+
+
 def _is_same(one: Profile | None, other: Profile | None) -> bool:
     if one is None or other is None:
         return one is other
@@ -179,7 +196,13 @@ def _write(backend: Backend, image: bytes, profiles: list[Profile]) -> None:
     backend.replace(profiles_name(image), iter((encode_profiles(image, profiles),)))
 
 
-def _check_has_image(backend: Backend, image: bytes) -> None:
+def check_has_image(backend: Backend, image: bytes) -> None:
+    """Return when a store has the image whose chunk index has a raw digest.
+
+    Raises:
+        ImageNotFound: it has not.
+
+    """
     if not backend.has(manifest_name(image)):
         raise ImageNotFound(
             f"{backend.location}: no image blake3:{image.hex()} in this store; check its address, "

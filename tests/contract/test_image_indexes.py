@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from converter import imageindex
+from tests.support.elves import make_elf
 from tests.support.indexes import UNKNOWN, Index, read_index
 from tests.support.layers import file, tar_of
 from tests.support.registries import REPOSITORY
@@ -283,6 +284,31 @@ def test_records_serve_each_image_of_an_index_and_change_nothing(
         assert (image["unread_layers"], image["known_bytes"]) == (0, 0)
     convert("without", "none")
     assert files_of(tmp_path / "with") == files_of(tmp_path / "without")
+
+
+@pytest.mark.parametrize("kind", ["layout", "joined", "apart"])
+def test_each_boot_image_gets_a_first_profile_in_every_store(
+    run: Run, registry: Registry, url: str, tmp_path: Path, kind: str
+) -> None:
+    made = Index()
+    for number, platform in enumerate(BOTH, 1):
+        tool = file("tool", make_elf(text=number << 16), mode=0o755)
+        made.add(platform, tar_of(tool), command=["/tool"])
+    source = made.write(tmp_path / "s")
+    boot, store = {
+        "layout": (f"oci:{tmp_path}/b:v1", str(tmp_path / "t")),
+        "joined": (f"{url}:v1", url),
+        "apart": (f"{url}-lazy:v1", url),
+    }[kind]
+    convert = ("convert", source, boot, "--store", store, "--platform", "all", "--json")
+    for image in json.loads(run(*convert, "--no-profile")[1])["images"]:
+        assert image["profile"] is None
+    status, out, err = run(*convert, "--force")
+    assert status == 0 and "no profile" not in err
+    for image in json.loads(out)["images"]:
+        assert image["profile"]["problem"] == "" and image["profile"]["hot_pack_bytes"] > 0
+    for image in json.loads(run(*convert, "--force")[1])["images"]:
+        assert image["profile"] is None  # there is one
 
 
 def test_a_failure_at_the_end_leaves_a_store_to_go_on_with(

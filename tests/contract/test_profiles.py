@@ -539,3 +539,24 @@ def test_a_document_that_is_replaced_between_two_requests_is_read_again(
 
     with pytest.raises(IntegrityError, match="mends it"):
         read_profiles(Cut(), local.image)
+
+
+def test_what_was_recorded_takes_the_place_of_what_was_only_reckoned(local: Profiled) -> None:
+    from store.format.profile import ORIGINS
+    from store.format.trace import Trace
+
+    analysis, recorded = ORIGINS.index("analysis"), ORIGINS.index("recording")
+
+    def add(name: str, command: bytes, page: int, origin: int) -> list[tuple[str, int, int]]:
+        trace = Trace(local.image, [command], 0, [(0, local.first + page, 1)])
+        with closing(open_backend(local.url)) as backend:
+            profile = build_profile(local.index, name, [command], [trace], origin)
+            add_profile(backend, local.image, local.index, profile)
+        found = profiles_of(local)
+        return [(one.name, one.origin, one.reads[0][0] - local.first) for one in found]
+
+    assert add("default", b"x", 0, analysis) == [("default", analysis, 0)]
+    assert add("other", b"y", 1, analysis)[1:] == [("other", analysis, 1)]
+    # Of the same name it is not merged, of the same command it goes, of another it stays.
+    assert add("default", b"x", 2, recorded) == [("default", recorded, 2), ("other", analysis, 1)]
+    assert add("mine", b"y", 3, recorded) == [("default", recorded, 2), ("mine", recorded, 3)]

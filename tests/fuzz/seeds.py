@@ -33,6 +33,7 @@ from store.write.registry.manifest import OCI_MANIFEST, Descriptor
 from tests.fuzz.corpus import add_to_corpus
 from tests.fuzz.dressing import join_parts
 from tests.fuzz.targets import TARGETS
+from tests.support.elves import make_elf, make_ld_cache
 from tests.support.layers import (
     char_device,
     compressed,
@@ -167,6 +168,20 @@ def _elf() -> bytes:
     return head.ljust(64, b"\0") + struct.pack("<IIQQQQQQ", 1, 5, 0, 0, 0, 150, 150, 0) + bytes(180)
 
 
+def _analysed() -> Iterator[bytes]:
+    library = make_elf()
+    cache = make_ld_cache({b"lib.so": b"/usr/lib/lib.so"})
+    program = make_elf(interpreter=b"/lib64/ld.so", needed=[b"lib.so"], rpath=b"$ORIGIN/x:/usr")
+    for app in (
+        program,
+        b'#!/bin/sh\n. /etc/a\nA=1 app | if app; then exec "$@"; fi\n',
+        b"#!/usr/bin/env -S python3 -u\nfrom os import (path,\n  sep)\nimport a.b as c, os\n",
+        b"#!/usr/bin/python3\nif TYPE_CHECKING:\n    import x\nfrom .. import y\n",
+        b"",
+    ):
+        yield join_parts([app, library, library, cache, b"import stat\n"])
+
+
 CONFIG = {
     "architecture": "amd64", "os": "linux", "variant": "v1", "created": "2020-01-01T00:00:00Z",
     "history": [{"created_by": "a step"}], "rootfs": {"type": "layers", "diff_ids": []},
@@ -270,6 +285,7 @@ def seeds() -> dict[str, list[bytes]]:
         ],
         "deb": [_deb("xz"), _deb("gzip"), _deb("none")],
         "elf": [_elf()],
+        "analysis": list(_analysed()),
         "lock": [
             b"deb a 1 pool/a.deb 3 %s\nsnapshot 20250101T000000Z\n" % (b"0" * 64),
         ],

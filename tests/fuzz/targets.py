@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tests.fuzz import booted, credentialed, imaged, sshed, stored
+from tests.fuzz import analysed, booted, credentialed, imaged, sshed, stored
 from tests.fuzz.registry import TARGETS, Target
 
-PARTS = (stored, imaged, booted, sshed, credentialed)
+PARTS = (stored, imaged, booted, sshed, credentialed, analysed)
 
 __all__ = ["PARTS", "TARGETS", "Target"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,12 +27,15 @@ class Index:
     manifests: dict[str, bytes] = field(default_factory=dict)
     entries: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, platform: str, *layers: bytes, stated: bool = True) -> dict[str, Any]:
+    def add(
+        self, platform: str, *layers: bytes, stated: bool = True, command: Sequence[str] = ()
+    ) -> dict[str, Any]:
         """Add an image for ``OS/ARCHITECTURE[/VARIANT]``; return its entry, to be changed."""
         names = ("os", "architecture", "variant")
         parts = dict(zip(names, platform.split("/"), strict=False))
         described = {key: value for key, value in parts.items() if key != "variant"}
-        config = json.dumps(config_of(layers) | described).encode()
+        settings: dict[str, Any] = {"config": {"Cmd": list(command)}} if command else {}
+        config = json.dumps(config_of(layers, **settings) | described).encode()
         document = {
             "schemaVersion": 2,
             "mediaType": OCI_MANIFEST,

@@ -19,11 +19,13 @@ import pytest
 from converter import RELEASE, cli, convert, earlier, making
 from converter.cli import main
 from converter.convert import DEFAULT_LEVEL
+from converter.records.directory import VARIABLE
 from store.format.chunkindex import parse_chunk_index
 from store.format.digest import digest_of
 from store.write.backends.directory import DirectoryBackend
 from store.write.catalogue import read_catalogue
 from store.write.manifest import parse_manifest
+from tests.support.elves import make_elf
 from tests.support.layers import config_of, directory, docker_archive, file, symlink, tar_of
 from tests.support.require import require
 from tests.support.servers import Nginx
@@ -280,12 +282,64 @@ def test_progress_is_json_lines_when_asked_for(run: Run, source: str, tmp_path: 
     )
     steps = [json.loads(line) for line in err.splitlines()]
     assert [s["step"] for s in steps if s["finished"]] == [
-        *("open", "read", "runtime", "store", "bootstrap", "image")
+        *("open", "read", "runtime", "store", "bootstrap", "image", "profile")
     ]
     read = next(s for s in steps if s["finished"] and s["step"] == "read")
     assert read["done"] == read["total"] == len(LAYER)
     stored = next(s for s in steps if s["finished"] and s["step"] == "store")
     assert stored["done"] == stored["total"] == json.loads(out)["plain_bytes"]
+
+
+def test_a_first_profile_is_made_unless_it_is_not_wanted(run: Run, tmp_path: Path) -> None:
+    root = tmp_path / "root/bin"
+    root.mkdir(parents=True)
+    (root / "tool").write_bytes(make_elf())
+    (root / "tool").chmod(0o755)
+    source, boot, store = f"dir:{tmp_path}/root", f"oci:{tmp_path}/b", tmp_path / "s"
+    convert = ("convert", source, boot, "--store", store, "--entrypoint", "tool", "--json")
+    without = json.loads(run(*convert, "--no-profile")[1])
+    assert without["profile"] is None
+    assert json.loads(run("profile", "list", boot, "--store", store, "--json")[1]) == []
+    made = json.loads(run(*convert, "--force")[1])["profile"]
+    assert (made["name"], made["chunks"], made["problem"]) == ("default", 1, "")
+    (listed,) = json.loads(run("profile", "list", boot, "--store", store, "--json")[1])
+    assert (listed["origin"], listed["command"]) == ("analysis", ["tool"])
+    assert listed["hot_pack"] == made["hot_pack_bytes"] > 0
+    assert json.loads(run(*convert, "--force")[1])["profile"] is None  # there is one
+
+
+def test_the_first_profile_is_the_same_when_layers_are_not_read(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "records"))
+    program = make_elf(text=1 << 20)
+    layer = tar_of(directory("bin/"), file("bin/tool", program, mode=0o755), file("big", BIG))
+    config = config_of([layer], config={"Cmd": ["tool"]})
+    (tmp_path / "image.tar").write_bytes(docker_archive(layer, config=config))
+    convert = ("convert", f"docker-archive:{tmp_path}/image.tar", f"oci:{tmp_path}/b", "--store")
+    first = json.loads(run(*convert, tmp_path / "s", "--json")[1])
+    run("profile", "remove", f"oci:{tmp_path}/b", "--store", tmp_path / "s", "--all")
+    again = json.loads(run(*convert, tmp_path / "s", "--json", "--force")[1])
+    assert (first["unread_layers"], again["unread_layers"]) == (0, 1)
+    assert first["profile"] == again["profile"]
+    assert first["profile"]["hot_pack_bytes"] > 0
+
+
+def test_a_profile_can_be_told_of_an_image_that_is_there(run: Run, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "tool").write_bytes(make_elf())
+    source, boot, store = f"dir:{root}", f"oci:{tmp_path}/b", tmp_path / "s"
+    run("convert", source, boot, "--store", store, "--no-profile", "--entrypoint", "/tool")
+    add = ("profile", "add", boot, "--store", store, "--analyze")
+    code, out, _ = run(*add)
+    assert (code, out.startswith("default: ")) == (0, True)
+    code, _, err = run(*add, "--trace", "file")
+    assert (code, "--analyze needs neither" in err) == (2, True)
+    other = f"{boot}-of-nothing"
+    run("convert", source, other, "--store", store, "--no-profile", "--entrypoint", "/none")
+    code, _, err = run("profile", "add", other, "--store", store, "--analyze")
+    assert (code, "names no program" in err) == (10, True)
 
 
 def test_nothing_is_glued_to_the_bar(run: Run, source: str, tmp_path: Path) -> None:
