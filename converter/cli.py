@@ -577,11 +577,9 @@ def summary(report: Report) -> str:
     known = f"{report.unread_layers} of {layers} layers known; " if report.unread_layers else ""
     own = report.boot_image.own_layer_bytes / 1e6
     shared = report.boot_image.runtime_layer_bytes / 1e6
-    hot = report.profile.hot_pack_bytes / 1e6 if report.profile is not None else 0
     return (
         f"{report.boot_image.reference}: {report.chunks} chunks, {report.new_chunks} new, "
         f"{report.new_stored_bytes / 1e6:.1f} MB stored; "
-        f"{f'profile {hot:.1f} MB; ' if hot else ''}"
         f"boot image {own:.2f} MB + {shared:.1f} MB shared; {known}{report.seconds:.1f} s"
     )
 

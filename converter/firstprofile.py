@@ -15,7 +15,6 @@ from converter.sourceconfig import encode_text
 from converter.tree import Node
 from store.errors import BootfsError
 from store.format.chunkindex import BLOCK, ChunkIndex
-from store.format.digest import check_digest
 from store.format.erofs import Image
 from store.format.names import bootstrap_name
 from store.format.profile import Profile
@@ -31,13 +30,11 @@ NAME = "default"
 
 @dataclass(frozen=True, slots=True)
 class ProfileReport:
-    """The first profile, told from the image; sizes are bytes."""
+    """The first profile, told from the image."""
 
     name: str
     reads: int
     chunks: int
-    hot_pack_bytes: int
-    """Written beside the packs; 0 where it was not written."""
     problem: str = ""
     """Why the store has none of it; the image is whole without."""
 
@@ -102,21 +99,21 @@ def make_first_profile(
         if read_profiles(backend, digest):
             return None
         with ExitStack() as stack:
-            read_chunk = None
             if source is None:
                 reader = stack.enter_context(closing(_open_reader(backend, index, bootstrap)))
                 contents: Contents = _joined(reader)
             else:
-                contents, read_chunk = source.read, source.chunk_reader(index)
+                contents = source.read
             profile = analyse_image(Image(bootstrap), index, contents, settings, NAME)
             if profile is None:
                 return None
-            add_profile(backend, digest, index, profile, read=read_chunk)
+            # Its chunks once more, in a hot pack, would be as many bytes as an update has.
+            add_profile(backend, digest, index, profile, without_hot_pack=True)
     except BootfsError as error:
         if profile is None:
-            return ProfileReport(NAME, 0, 0, 0, str(error))
-        return ProfileReport(NAME, len(profile.reads), len(profile.chunks), 0, str(error))
-    return ProfileReport(NAME, len(profile.reads), len(profile.chunks), profile.hot_pack_size)
+            return ProfileReport(NAME, 0, 0, str(error))
+        return ProfileReport(NAME, len(profile.reads), len(profile.chunks), str(error))
+    return ProfileReport(NAME, len(profile.reads), len(profile.chunks))
 
 
 def make_profile_of_stored(
@@ -131,7 +128,7 @@ def make_profile_of_stored(
         with closing(_open_bootstrap(stored, index)) as bootstrap:
             plain = bootstrap.read_all()
     except BootfsError as error:
-        return ProfileReport(NAME, 0, 0, 0, str(error))
+        return ProfileReport(NAME, 0, 0, str(error))
     return make_first_profile(backend, digest, index, plain, settings, None)
 
 
@@ -174,20 +171,3 @@ class SourceContents:
             out[first - at : first - at + len(part)] = part
             number += 1
         return bytes(out)
-
-    def chunk_reader(self, index: ChunkIndex) -> Callable[[int], bytes]:
-        """Return what gives the plain bytes of a chunk by its number.
-
-        It raises IntegrityError where the source has changed meanwhile.
-        """
-        places: dict[int, int] = {}
-        for place, chunk in enumerate(index.place_chunks):
-            places.setdefault(chunk, place)
-
-        def read(chunk: int) -> bytes:
-            start = self._data_start + index.starts[places[chunk]]
-            plain = self.read(start, index.plain_sizes[chunk])
-            check_digest(plain, index.digest(chunk), f"chunk {chunk} of the source")
-            return plain
-
-        return read

@@ -386,8 +386,11 @@ class ChunkReader:
         found, damaged = self._verify_run(first, count, plain)
         return None if damaged else found
 
-    def want(self, chunks: list[int]) -> None:
-        """Begin to fetch those of ``chunks`` that are not here, without waiting for them."""
+    def want(self, chunks: list[int]) -> list[Flight]:
+        """Begin to fetch those of ``chunks`` that are not here, without waiting for them.
+
+        Returns what is under way of them; each of these lands, well or not.
+        """
         with self._lock:
             missing = [c for c in chunks if c not in self._flights and not self.has_here(c)]
             mine = [(chunk, Flight()) for chunk in dict.fromkeys(missing)]
@@ -398,6 +401,7 @@ class ChunkReader:
             except BaseException as error:
                 self._crash_unlanded(mine, error)
                 raise
+        return [flight for _, flight in mine]
 
     def wait_until_landed(self) -> None:
         """Return when all fetches that are under way now have ended, well or not."""

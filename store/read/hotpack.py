@@ -28,6 +28,8 @@ NEAR_SHARE = 0.25
 and who fetches what is on its way takes from the same link."""
 PATIENCE_S = 1.0
 """For so long, and what the stream should take, thrice, does one wait at most."""
+WINDOW_STORED = 1 << 20
+"""Stored bytes that are asked for together where a profile has no hot pack."""
 PIECE = 128 << 10
 """Plain bytes that the decompressor gives at once."""
 
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from store.format.profile import Profile
     from store.interfaces import Streaming
     from store.read.cache import Cache
-    from store.read.fetch import ChunkReader
+    from store.read.fetch import ChunkReader, Flight
 
 
 class HotPack:
@@ -111,11 +113,15 @@ class HotPack:
             try:
                 profile = self._choose()
                 if profile is not None:
-                    self._expect(profile)
+                    self._check(profile)
+                if profile is not None and profile.hot_pack_size:
+                    self._reader.expect(list(profile.chunks), self)
             finally:
                 self._decided.release()
-            if profile is not None:
+            if profile is not None and profile.hot_pack_size:
                 self._stream(profile)
+            elif profile is not None:
+                self._fetch(profile)
         except (BootfsError, OSError, ZstdError) as error:
             self._log(f"profile: {error}; going on without")
         except Exception as error:
@@ -146,15 +152,15 @@ class HotPack:
             if chosen:
                 self._log(f"no profile {chosen!r} in {where}")
             return None
-        if not profile.hot_pack_size:
-            return None
-        if self._cache is not None and not self._cache.claims.take(profile.hot_pack):
+        is_streamed = profile.hot_pack_size > 0
+        cache = self._cache
+        if is_streamed and cache is not None and not cache.claims.take(profile.hot_pack):
             # Another container on this cache fetches all this now.
             return None
         return profile
 
-    def _expect(self, profile: Profile) -> None:
-        """Have readers of the profile's chunks wait for them.
+    def _check(self, profile: Profile) -> None:
+        """Take a profile whose chunks there are.
 
         Raises:
             FormatError: it names chunks that there are not, or one of them twice.
@@ -172,7 +178,31 @@ class HotPack:
             self._ends[chunk] = end
         self._total = end
         self.profile = profile
-        self._reader.expect(list(profile.chunks), self)
+
+    def _fetch(self, profile: Profile) -> None:
+        """Fetch a profile's chunks from the packs, some ahead of those that have landed.
+
+        One window is under way while the next is asked for, so that who wants something
+        else meanwhile finds fetchers and most of the link.
+        """
+        stored = self._reader.index.stored_sizes
+        before: list[Flight] = []
+        window: list[int] = []
+        size = 0
+        for place, chunk in enumerate(profile.chunks):
+            window.append(chunk)
+            size += stored[chunk]
+            if size < WINDOW_STORED and place + 1 < len(profile.chunks):
+                continue
+            flights = self._reader.want(window)
+            for flight in before:
+                with flight.landed:
+                    pass
+            before, window, size = flights, [], 0
+        for flight in before:
+            with flight.landed:
+                pass
+        self.landed(len(profile.chunks))
 
     def _stream(self, profile: Profile) -> None:
         """Land all chunks as they come.

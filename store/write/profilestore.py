@@ -88,6 +88,7 @@ def add_profile(
     replaces: bool = False,
     advance: Callable[[int], None] = lambda _: None,
     read: Callable[[int], bytes] | None = None,
+    without_hot_pack: bool = False,
 ) -> Profile:
     """Add a profile of `build_profile`, with its hot pack, and return what the store has now.
 
@@ -96,7 +97,8 @@ def add_profile(
     name goes too that was reckoned of the same command.  A damaged document
     is replaced by ``replaces`` too.  ``image`` is the raw digest of ``index``.  ``advance`` is
     told the plain bytes of chunks, which ``read`` returns, verified, or else the store's packs
-    have.  The hot pack is written first.  The one of the profile before stays until it is
+    have.  ``without_hot_pack`` starts fetch its chunks from the packs, before they are read.
+    Else the hot pack is written first.  The one of the profile before stays until it is
     collected.
 
     Raises:
@@ -114,7 +116,8 @@ def add_profile(
         whole = profile
         if before is not None and not replaces and not _is_better(profile, before):
             whole = merge_profiles(index, before, profile)
-        write_hot_pack(backend, index, whole, advance, read)
+        if not without_hot_pack:
+            write_hot_pack(backend, index, whole, advance, read)
         with _held(backend):
             known = _known(backend, image, mends=replaces)
             if not replaces and not _is_same(_named(known, profile.name), before):
@@ -211,7 +214,7 @@ def check_has_image(backend: Backend, image: bytes) -> None:
 
 
 def _check_has_hot_pack(backend: Backend, profile: Profile) -> None:
-    if profile.chunks and not backend.has(hot_pack_name(profile.hot_pack)):
+    if profile.hot_pack_size and not backend.has(hot_pack_name(profile.hot_pack)):
         raise PackNotFound(
             f"{backend.location}/{hot_pack_name(profile.hot_pack)}: collected while it was needed; "
             "add the profile again, and collect with a longer --grace"

@@ -306,7 +306,7 @@ def test_each_boot_image_gets_a_first_profile_in_every_store(
     status, out, err = run(*convert, "--force")
     assert status == 0 and "no profile" not in err
     for image in json.loads(out)["images"]:
-        assert image["profile"]["problem"] == "" and image["profile"]["hot_pack_bytes"] > 0
+        assert image["profile"]["problem"] == "" and image["profile"]["chunks"] > 0
     for image in json.loads(run(*convert, "--force")[1])["images"]:
         assert image["profile"] is None  # there is one
 

@@ -337,3 +337,21 @@ def test_a_stream_that_breaks_leaves_its_readers_to_fetch(image: StoredImage, ca
         assert reader.read([chunk])[chunk] == plain(image, chunk)
     assert "the network is gone" in said[0]
     assert source.fetched
+
+
+def test_without_a_hot_pack_its_chunks_are_fetched_ahead(image: StoredImage, cache: Cache) -> None:
+    chunks = [5, 1, 2, 7]
+    profile = Profile("default", COMMAND)
+    profile.chunks = array("I", chunks)
+    (image.path / "profiles").mkdir()
+    (image.path / profiles_name(IMAGE)).write_bytes(encode_profiles(IMAGE, [profile]))
+    source = StreamedSource(image)
+    reader, hot, said = begin(image, source, cache)
+    hot.run()
+    assert source.streamed == [profiles_name(IMAGE)]
+    assert all(map(cache.has, chunks))
+    assert not any(cache.has(c) for c in range(image.index.chunk_count) if c not in chunks)
+    fetched = source.fetched.total()
+    assert reader.read([7])[7] == plain(image, 7)
+    assert source.fetched.total() == fetched
+    assert not said
