@@ -47,6 +47,7 @@ class Settings:
         "cache",
         "cache_limit",
         "chunk_index",
+        "complete",
         "entrypoint",
         "fill_limit_s",
         "gates",
@@ -68,6 +69,8 @@ class Settings:
         self.cache = CACHE
         self.cache_limit = _cache_limit(os.fsdecode(environment.get(b"BOOTFS_CACHE_LIMIT", b"")))
         """Bytes; 0 is without limit."""
+        self.complete = _rate(os.fsdecode(environment.get(b"BOOTFS_COMPLETE", b"")))
+        """Bytes/s that the rest of the image is fetched at, 0 without limit; None: it is not."""
         self.mode = os.fsdecode(environment.get(b"BOOTFS_MODE", b"auto")) or "auto"
         if self.mode not in MODES:
             raise BootError(f"BOOTFS_MODE is {self.mode!r}; give one of {', '.join(MODES)}")
@@ -111,6 +114,31 @@ class Settings:
             self.entrypoint = [entrypoint] if entrypoint else []
 
 
+def _rate(text: str) -> int | None:
+    """Return the bytes/s that a text like 2M says, 0 for ``on``; None where it says ``off``.
+
+    Raises:
+        BootError: it says none.
+
+    """
+    if text in ("", "off"):
+        return None
+    if text == "on":
+        return 0
+    rate = _bytes(text)
+    if rate <= 0:
+        raise BootError(
+            f"BOOTFS_COMPLETE is {text!r}; give on, or bytes a second, for instance 500K or 20M"
+        )
+    return rate
+
+
+def _bytes(text: str) -> int:
+    """Return the bytes that a text like 500M or 20G says; 0 for what says none."""
+    number, unit = (text, 1) if text[-1].isdigit() else (text[:-1], UNITS.get(text[-1], 0))
+    return int(number) * unit if number.isascii() and number.isdigit() else 0
+
+
 def _cache_limit(text: str) -> int:
     """Return the bytes that a text like 500M or 20G says; 0 for none.
 
@@ -120,8 +148,7 @@ def _cache_limit(text: str) -> int:
     """
     if not text:
         return 0
-    number, unit = (text, 1) if text[-1].isdigit() else (text[:-1], UNITS.get(text[-1], 0))
-    limit = int(number) * unit if number.isascii() and number.isdigit() else 0
+    limit = _bytes(text)
     if limit < CACHE_LEAST:
         raise BootError(
             f"BOOTFS_CACHE_LIMIT is {text!r}; give bytes, for instance 500M or 20G, 4M or more"

@@ -102,12 +102,31 @@ def open_image(settings: Settings, command: list[bytes], memory: mmap) -> Opened
     counts.counters.chunks = index.chunk_count
     counts.counters.data_bytes = index.data_size
     chunks = ChunkReader(index, source, cache, log, read_limit_s=limit_s, counts=counts)
+    if settings.complete is not None:
+        _begin_completion(settings, chunks, cache)
     hot = recording = None
     if settings.record_s and cache is not None:
         recording = _begin_recording(settings, cache.path, command)
     if cache is not None and order is not None and order.is_empty and recording is None:
         hot = _begin_hot_pack(settings, chunks, source, cache, command)
     return Opened(ImageReader(open_bootstrap(index), chunks), order, hot, recording)
+
+
+def _begin_completion(settings: Settings, chunks: ChunkReader, cache: Cache | None) -> None:
+    """Have the rest of the image fetched, where there is a place to keep it."""
+    from boot.completion import Completion
+
+    if cache is None:
+        log("BOOTFS_COMPLETE: there is no cache to fetch the rest of the image into")
+        return
+    size = sum(chunks.index.plain_sizes)
+    if settings.cache_limit and settings.cache_limit < size:
+        log(
+            f"BOOTFS_COMPLETE: the image has {size:,} bytes, "
+            f"and BOOTFS_CACHE_LIMIT leaves room for {settings.cache_limit:,}"
+        )
+        return
+    Completion(chunks, settings.complete or 0, log).start()
 
 
 def _begin_recording(settings: Settings, path: str, command: list[bytes]) -> Recording | None:

@@ -158,6 +158,8 @@ class ChunkReader:
         """Fetchers that are free, less ranges that are queued."""
         self._shares = cache is not None
         """Whether to heed what other containers fetch, and what other images have."""
+        self._waited_s = monotonic()
+        """When somebody last began to wait for a fetch."""
         self._ahead: Ahead | None = None
         """Who may soon say what it brings."""
         self._followed: dict[int, float] = {}
@@ -215,6 +217,7 @@ class ChunkReader:
             missing = []
         waits = bool(missing) or any(flight.landed.locked() for _, flight in joined)
         if waits:
+            self._waited_s = monotonic()
             self.begin_wait()
             if self._read_limit_s and not until:
                 until = monotonic() + self._read_limit_s + LAST_WORD_S
@@ -410,6 +413,10 @@ class ChunkReader:
         for flight in flights:
             with flight.landed:
                 pass
+
+    def is_quiet_for_s(self) -> float:
+        """Return how long ago a reader last began to wait, or the image was opened."""
+        return monotonic() - self._waited_s
 
     def has_here(self, chunk: int) -> bool:
         """Whether a read of the chunk would need no fetch, as far as one knows without it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -138,3 +139,22 @@ def test_the_end_does_not_wait_for_a_daemon_that_is_dead(
     os.kill(daemon, signal.SIGSTOP)
     fifo.write_text("\n")
     assert container.wait() == 4
+
+
+def test_a_container_that_is_completed_needs_no_store(
+    engine: Engine, conversions: Conversions
+) -> None:
+    image = conversions.convert(build_image(IMAGES["deb"]))
+    conversions.server.forget()
+    options = (*cached(engine), "-e", "BOOTFS_COMPLETE=on")
+    container = image.start(engine, "sleep", "600", options=options)
+    before, quiet_s = -1, time.monotonic()
+    while time.monotonic() - quiet_s < 6 or not before:
+        time.sleep(0.5)
+        now = len(conversions.server.requests())
+        if now != before:
+            before, quiet_s = now, time.monotonic()
+    conversions.server.forget()
+    every = container.run("sh", "-c", "find / -xdev -type f -exec cat {} + | wc -c")
+    assert int(every.stdout) > 80_000_000
+    assert conversions.server.requests() == []
