@@ -13,7 +13,14 @@ from time import monotonic
 
 from zstandard import ZstdDecompressor, ZstdError
 
-from store.errors import AccessDenied, BootfsError, FormatError, IntegrityError, NotFound
+from store.errors import (
+    AccessDenied,
+    BootfsError,
+    FormatError,
+    IntegrityError,
+    NotFound,
+    RemoteError,
+)
 from store.format.names import hot_pack_name, profiles_name
 from store.format.profile import DOCUMENT_LIMIT, WINDOW, choose_profile, parse_profiles
 from store.format.status import HOT_PACK
@@ -139,8 +146,9 @@ class HotPack:
         chosen, command = self._wanted
         try:
             self._source.stream(name, DOCUMENT_LIMIT, document.extend)
-        except (NotFound, AccessDenied) as error:
-            # Some stores say that something must not be read where there is nothing.
+        except (NotFound, AccessDenied, RemoteError) as error:
+            # Some stores say that something must not be read where there is nothing.  Where
+            # the store is away, whoever wants a chunk says so.
             if chosen:
                 self._log(f"no profile {chosen!r}: {error}")
             return None

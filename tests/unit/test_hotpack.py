@@ -355,3 +355,20 @@ def test_without_a_hot_pack_its_chunks_are_fetched_ahead(image: StoredImage, cac
     assert reader.read([7])[7] == plain(image, 7)
     assert source.fetched.total() == fetched
     assert not said
+
+
+def test_a_store_that_is_away_is_told_of_by_who_wants_a_chunk(
+    image: StoredImage, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = StreamedSource(image)
+
+    def fail(*_: object) -> int:
+        raise Unreachable("nobody there")
+
+    monkeypatch.setattr(source.directory, "stream", fail)
+    _, hot, said = begin(image, source, cache)
+    hot.run()
+    assert not said
+    _, hot, said = begin(image, source, cache, name="web")
+    hot.run()
+    assert said == ["no profile 'web': nobody there"]
