@@ -59,7 +59,7 @@ class Completion:
                 pass
         if self._rate:
             sleep(max(stored / self._rate - (monotonic() - begun_s), 0.0))
-        return all(flight.result is not None for flight in flights)
+        return all(map(reader.has_here, window))
 
     def _iter_windows(self) -> Iterator[list[int]]:
         index = self._reader.index

@@ -26,6 +26,8 @@ FILL_LIMIT_S = 120.0
 RECORD_S = 60.0
 """What a start is taken to last that is recorded (BOOTFS_RECORD=1)."""
 NO_PROFILE = "off"
+NAME_LIMIT = 64
+"""Of store/format/profile.py, which is imported only where there are profiles."""
 CACHE_LEAST = 4 << 20
 """Bytes below which a cache would only be written, never read (BOOTFS_CACHE_LIMIT)."""
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -89,6 +91,11 @@ class Settings:
             raise BootError(f"BOOTFS_READ_LIMIT is {limit!r}; give seconds, for instance 30")
         self.profile = os.fsdecode(environment.get(b"BOOTFS_PROFILE", b""))
         """A profile's name; empty for the one of the command, ``off`` for none."""
+        if len(os.fsencode(self.profile)) > NAME_LIMIT:
+            raise BootError(
+                f"BOOTFS_PROFILE begins with {self.profile[:20]!r} and is longer than the "
+                f"{NAME_LIMIT} bytes of a profile's name"
+            )
         record = os.fsdecode(environment.get(b"BOOTFS_RECORD", b""))
         try:
             self.record_s = float(record or 0)

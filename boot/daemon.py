@@ -64,12 +64,15 @@ class Opened:
         self.recording = recording
 
 
-def open_image(settings: Settings, command: list[bytes], memory: mmap) -> Opened:
+def open_image(
+    settings: Settings, command: list[bytes], memory: mmap, *, is_recorded: bool = False
+) -> Opened:
     """Return the image, bootstrap, cache and store put together, for a start of ``command``.
 
     What can be fetched ahead is on its way then.
 
-    What is done is counted in ``memory``.
+    What is done is counted in ``memory``.  ``is_recorded`` is for who tells a recording what
+    is read, and records a start and not what comes later.
 
     Raises:
         BootfsError: the boot image is damaged, or the store's URL is none.
@@ -105,8 +108,8 @@ def open_image(settings: Settings, command: list[bytes], memory: mmap) -> Opened
     if settings.complete is not None:
         _begin_completion(settings, chunks, cache)
     hot = recording = None
-    if settings.record_s and cache is not None:
-        recording = _begin_recording(settings, cache.path, command)
+    if settings.record_s and is_recorded:
+        recording = _begin_recording(settings, cache, command)
     if cache is not None and order is not None and order.is_empty and recording is None:
         hot = _begin_hot_pack(settings, chunks, source, cache, command)
     return Opened(ImageReader(open_bootstrap(index), chunks), order, hot, recording)
@@ -129,11 +132,16 @@ def _begin_completion(settings: Settings, chunks: ChunkReader, cache: Cache | No
     Completion(chunks, settings.complete or 0, log).start()
 
 
-def _begin_recording(settings: Settings, path: str, command: list[bytes]) -> Recording | None:
+def _begin_recording(
+    settings: Settings, cache: Cache | None, command: list[bytes]
+) -> Recording | None:
     from boot.recording import Recording
 
+    if cache is None:
+        log("nothing is recorded: there is no cache to keep it in")
+        return None
     try:
-        return Recording(path, settings.chunk_index, command, settings.record_s, log)
+        return Recording(cache.path, settings.chunk_index, command, settings.record_s, log)
     except OSError as error:
         log(f"nothing is recorded: {error.strerror}")
         return None
@@ -172,7 +180,9 @@ def name_of(process: int) -> bytes:
 class Service:
     """``image.erofs`` on an open FUSE device, and what is done beside answering reads of it."""
 
-    def __init__(self, environment: dict[bytes, bytes], fuse: int, memory: mmap) -> None:
+    def __init__(
+        self, environment: dict[bytes, bytes], fuse: int, memory: mmap, *, is_first: bool
+    ) -> None:
         """Open the image; ``environment`` is the one that the engine gave to the init.
 
         What is done is counted in ``memory``.
@@ -184,7 +194,7 @@ class Service:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         settings = Settings(read_boot_config(), environment)
         command = [*settings.entrypoint, *map(os.fsencode, sys.argv[1:])]
-        opened = open_image(settings, command, memory)
+        opened = open_image(settings, command, memory, is_recorded=is_first)
         image, order = opened.image, opened.order
         reads = RepeatedReads(image.read)
         self.file = OneFile(fuse, b"image.erofs", image.size, reads.read, log)

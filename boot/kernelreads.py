@@ -29,7 +29,7 @@ class KernelReads:
         self._opened.acquire()
         self._sysfs = -1
         self._before: set[str] = set()
-        self._shortened: list[tuple[int, bytes]] = []
+        self._shortened: list[tuple[int, int]] = []
         """Descriptors of settings, and what they were."""
         try:
             start_new_thread(self._open, ())
@@ -82,9 +82,13 @@ class KernelReads:
         try:
             for name in self._of_erofs() - self._before:
                 setting = self._setting(name)
-                self._shortened.append((setting, os.pread(setting, 32, 0).strip()))
+                before = int(os.pread(setting, 32, 0))
+                if before <= SHORT_READ_AHEAD >> 10:
+                    # By another start at this moment, which gives back what it found.
+                    before = ADVICE >> 10
+                self._shortened.append((setting, before))
                 os.pwrite(setting, b"%d" % (SHORT_READ_AHEAD >> 10), 0)
-        except OSError:
+        except (OSError, ValueError):
             return
 
     def restore(self) -> None:
@@ -92,11 +96,30 @@ class KernelReads:
         while self._shortened:
             setting, before = self._shortened.pop()
             try:
-                os.pwrite(setting, before, 0)
+                os.pwrite(setting, b"%d" % before, 0)
             except OSError:
                 continue
             finally:
                 os.close(setting)
+
+    def give_back(self) -> None:
+        """Put right what a daemon that was killed has left shortened.
+
+        Also that of a start which goes on somewhere at this moment: it reads some more.
+        """
+        self.wait_until_open()
+        try:
+            for name in self._before:
+                setting = self._setting(name)
+                try:
+                    if int(os.pread(setting, 32, 0)) == SHORT_READ_AHEAD >> 10:
+                        os.pwrite(setting, b"%d" % (ADVICE >> 10), 0)
+                finally:
+                    os.close(setting)
+        except (OSError, ValueError):
+            return
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Let sysfs go."""

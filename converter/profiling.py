@@ -15,7 +15,7 @@ from converter.profileviews import describe, printable
 from converter.progress import shown_progress
 from converter.reference import parse_reference
 from converter.traces import read_traces
-from store.errors import UsageError
+from store.errors import NotFound, UsageError
 from store.format.chunkindex import ChunkIndex
 from store.format.profile import ORIGINS, Profile
 from store.format.shownurl import shown
@@ -58,6 +58,12 @@ def add_profiles(
         from converter.images.recorded import read_container_traces
 
         traces += read_container_traces(container, opened.image, _warn)
+    if not any(trace.reads for trace in traces):
+        raise NotFound(
+            "nothing was recorded: no read is in the traces; start the container with "
+            "BOOTFS_RECORD=1, in mode erofs"
+        )
+    traces = [trace for trace in traces if trace.reads]
     index = opened.view.index
     done: list[Profile] = []
     with closing(open_backend(url)) as backend, shown_progress(progress_wish) as progress:

@@ -99,16 +99,16 @@ class Attempt:
         self._status.count_daemon()
         return respawn_daemon(self._namespace, self._serve_again)
 
-    def _open_service(self) -> Service:
+    def _open_service(self, *, is_first: bool) -> Service:
         from boot.daemon import Service
 
-        return Service(self._environment, self._fuse, self._status.memory)
+        return Service(self._environment, self._fuse, self._status.memory, is_first=is_first)
 
     def _serve_first(self, told: Callable[[BaseException | None], None]) -> None:
         from boot.kernelreads import KernelReads
 
         kernel = KernelReads()
-        service = self._open_service()
+        service = self._open_service(is_first=True)
         service.watch_reads(kernel.restore)
         self._status.step(SERVED)
         _mount_file(self._fuse)
@@ -149,8 +149,16 @@ class Attempt:
         service.file.serve()
 
     def _serve_again(self) -> None:
-        service = self._open_service()
+        from boot.kernelreads import KernelReads
+
+        kernel = KernelReads()
+        service = self._open_service(is_first=False)
         service.file.resend()
+        try:
+            start_new_thread(kernel.give_back, ())
+        except RuntimeError:
+            # The container may have no more threads (--pids-limit).
+            kernel.close()
         service.file.serve()
 
 

@@ -229,6 +229,8 @@ def serve_tree(settings: Settings, place: bytes, memory: mmap, mounted: Callable
         BootfsError: the image cannot be served at all.
 
     """
+    if settings.record_s:
+        log("nothing is recorded: mode fuse does not; BOOTFS_MODE=erofs does")
     command = [*settings.entrypoint, *map(os.fsencode, sys.argv[1:])]
     reader = open_image(settings, command, memory).image
     tree = Tree(Image(reader.bootstrap.read_all()), reader)

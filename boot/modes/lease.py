@@ -112,6 +112,8 @@ def boot(
     prctl(PR_SET_DUMPABLE, 0)
     detach_stdio()
 
+    if settings.record_s:
+        log("nothing is recorded: modes lease and eager do not; BOOTFS_MODE=erofs does")
     # The image's bytes.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     keep_freed_memory(KEPT_MEMORY)

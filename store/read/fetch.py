@@ -32,6 +32,8 @@ FOLLOW_S = 5.0
 FOLLOW_PAUSE_S = 0.001, 0.025
 """Pauses between looks for it, doubled from the one to the other."""
 
+BROUGHT_S = 2.0
+"""So long at most does a read wait for chunks that somebody brings unasked."""
 LAST_WORD_S = 0.25
 """So much longer than its limit does a read wait, for a fetch to say why it has failed."""
 
@@ -184,9 +186,10 @@ class ChunkReader:
             cached = self._read_cached(chunks)
             if cached is not None:
                 return cached
-        if self._ahead is not None and not all(map(self.has_here, chunks)):
+        undecided = self._ahead
+        if undecided is not None and not all(map(self.has_here, chunks)):
             self.begin_wait()
-            self._ahead.wait_until_decided()
+            undecided.wait_until_decided()
             self._ahead = None
         found: dict[int, bytes | memoryview] = {}
         joined: list[tuple[int, Flight]] = []
@@ -231,7 +234,7 @@ class ChunkReader:
         wait = self.counts.begin_wait() if waits else None
         try:
             if brought:
-                late = self._wait_for_brought(brought)
+                late = self._wait_for_brought(brought, until)
                 if late:
                     self._start(late)
             failed = self._collect(mine, joined, found, joins_failures, until)
@@ -246,13 +249,21 @@ class ChunkReader:
             found.update(self.read(failed, joins_failures=True, until=until))
         return found
 
-    def _wait_for_brought(self, brought: list[tuple[int, Flight]]) -> list[int]:
-        """Wait for flights that others bring, for as long as is worth it; return those to fetch."""
+    def _wait_for_brought(self, brought: list[tuple[int, Flight]], until: float) -> list[int]:
+        """Wait for flights that others bring, for as long as is worth it; return those to fetch.
+
+        That is `BROUGHT_S` at most for all of them together, and well before ``until``, so
+        that a request of one's own has most of the limit.
+        """
+        now = monotonic()
+        ends = now + min(BROUGHT_S, (until - now) / 4 if until else BROUGHT_S)
         late: list[int] = []
         for chunk, flight in brought:
             ahead = flight.ahead
-            patience_s = ahead.patience_s(chunk) if ahead is not None else 0.0
-            if patience_s > 0 and flight.landed.acquire(timeout=patience_s):
+            patience_s = min(ahead.patience_s(chunk) if ahead is not None else 0.0, ends - now)
+            has_landed = flight.landed.acquire(timeout=max(patience_s, 0.0))
+            now = monotonic()
+            if has_landed:
                 flight.landed.release()
                 continue
             with self._lock:
@@ -297,6 +308,8 @@ class ChunkReader:
                 flight.ahead = None
                 if not flight.is_wanted:
                     del self._flights[chunk]
+                    flight.error = BootfsError("not brought after all")
+                    flight.landed.release()
         self._change_claims([chunk for chunk, _ in left], ends=True)
         wanted = [chunk for chunk, flight in left if flight.is_wanted]
         if wanted:
@@ -395,6 +408,7 @@ class ChunkReader:
         Returns what is under way of them; each of these lands, well or not.
         """
         with self._lock:
+            under_way = [self._flights[c] for c in chunks if c in self._flights]
             missing = [c for c in chunks if c not in self._flights and not self.has_here(c)]
             mine = [(chunk, Flight()) for chunk in dict.fromkeys(missing)]
             self._flights.update(mine)
@@ -404,7 +418,7 @@ class ChunkReader:
             except BaseException as error:
                 self._crash_unlanded(mine, error)
                 raise
-        return [flight for _, flight in mine]
+        return [*under_way, *(flight for _, flight in mine)]
 
     def wait_until_landed(self) -> None:
         """Return when all fetches that are under way now have ended, well or not."""

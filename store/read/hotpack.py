@@ -33,8 +33,14 @@ NEAR_S = 0.25
 NEAR_SHARE = 0.25
 """So is what lies within this share of the hot pack: starts do not read in just the same order,
 and who fetches what is on its way takes from the same link."""
-PATIENCE_S = 1.0
-"""For so long, and what the stream should take, thrice, does one wait at most."""
+FIRST_PATIENCE_S = 1.0
+"""For so long do readers wait for the first byte."""
+STALL_S = 0.5
+"""Nobody waits for a stream that has brought nothing for so long."""
+PACE_S = 0.25
+"""How fast it is, is taken anew each time."""
+CLAIMED = 4 << 20
+"""Plain bytes ahead that other containers on the cache are told to wait for."""
 WINDOW_STORED = 1 << 20
 """Stored bytes that are asked for together where a profile has no hot pack."""
 PIECE = 128 << 10
@@ -87,8 +93,16 @@ class HotPack:
         self._pending = bytearray()
         self._plain = 0
         """Plain bytes that have come."""
-        self._begun_s = 0.0
+        self._expected_s = 0.0
+        """When somebody first waited for it."""
+        self._arrived_s = self._paced_s = 0.0
+        self._paced = 0
+        self._rate = 0.0
+        """Plain bytes/s, lately."""
+        self._received = 0
         self._renewed_s = 0.0
+        self._claimed = 0
+        """Chunks from the first on that others were told of."""
         self._decompress: Callable[[bytes | memoryview], object] = lambda piece: None
 
     def start(self) -> None:
@@ -106,12 +120,17 @@ class HotPack:
 
     def patience_s(self, chunk: int) -> float:
         """Return how long to wait for a chunk that is on its way; 0 where that is no use."""
+        now = monotonic()
         if not self._plain:
-            return PATIENCE_S
+            # Once for all of them: some servers have all of it before they give any.
+            self._expected_s = self._expected_s or now
+            return max(self._expected_s + FIRST_PATIENCE_S - now, 0.0)
+        if now - self._arrived_s > STALL_S:
+            return 0.0
         left = self._ends[chunk] - self._plain
-        left_s = left * (monotonic() - self._begun_s) / self._plain
+        left_s = left / self._rate if self._rate else 0.0
         is_near = left_s <= NEAR_S or left <= NEAR_SHARE * self._total
-        return PATIENCE_S + 3 * left_s if is_near else 0.0
+        return NEAR_S + 2 * left_s if is_near else 0.0
 
     def run(self) -> None:
         """Bring everything, or what can be had of it."""
@@ -203,14 +222,11 @@ class HotPack:
             if size < WINDOW_STORED and place + 1 < len(profile.chunks):
                 continue
             flights = self._reader.want(window)
-            for flight in before:
-                with flight.landed:
-                    pass
+            if not _have_landed(before):
+                return
             before, window, size = flights, [], 0
-        for flight in before:
-            with flight.landed:
-                pass
-        self.landed(len(profile.chunks))
+        if _have_landed(before):
+            self.landed(len(profile.chunks))
 
     def _stream(self, profile: Profile) -> None:
         """Land all chunks as they come.
@@ -225,8 +241,13 @@ class HotPack:
         plain: Any = _Plain(self._write)
         self._decompress = decompressor.stream_writer(plain, write_size=PIECE).write
         begun_s = monotonic()
-        size = self._source.stream(name, profile.hot_pack_size, self._arrived)
-        self._reader.counts.add_request(HOT_PACK, 0, size, self._next, begun_s)
+        is_failed = True
+        try:
+            self._source.stream(name, profile.hot_pack_size, self._arrived)
+            is_failed = False
+        finally:
+            counts = self._reader.counts
+            counts.add_request(HOT_PACK, 0, self._received, self._next, begun_s, is_failed)
         if self._next < len(profile.chunks):
             where = f"{self._source.location}/{name}"
             raise IntegrityError(f"{where}: {self._next} of {len(profile.chunks)} chunks")
@@ -235,15 +256,29 @@ class HotPack:
         profile = self.profile
         assert profile is not None
         now = monotonic()
-        if not self._begun_s:
-            self._begun_s = self._renewed_s = now
-            # Now, while the kernel takes what comes: each takes some system calls.
-            self._reader.claim(list(profile.chunks))
-        elif now - self._renewed_s >= RENEW_S:
-            self._renewed_s = now
-            self._reader.renew_claims(list(profile.chunks[self._next :]), profile.hot_pack)
+        self._arrived_s = now
+        self._received += len(piece)
+        if now - self._paced_s >= PACE_S:
+            if self._paced_s:
+                self._rate = (self._plain - self._paced) / (now - self._paced_s)
+            self._paced_s, self._paced = now, self._plain
+        self._claim(profile, now)
         self._decompress(piece)
         self.landed(self._next)
+
+    def _claim(self, profile: Profile, now: float) -> None:
+        """Tell other containers of what comes soon.  Here, while the kernel takes what comes."""
+        first = self._claimed
+        while self._claimed < len(profile.chunks):
+            if self._ends[profile.chunks[self._claimed]] > self._plain + CLAIMED:
+                break
+            self._claimed += 1
+        if self._claimed > first:
+            self._reader.claim(list(profile.chunks[first : self._claimed]))
+        if now - self._renewed_s >= RENEW_S:
+            self._renewed_s = now
+            under_way = list(profile.chunks[self._next : self._claimed])
+            self._reader.renew_claims(under_way, profile.hot_pack)
 
     def _write(self, piece: memoryview) -> None:
         """Take plain bytes, and land what is whole.
@@ -272,6 +307,15 @@ class HotPack:
                 where = f"{self._source.location}/{hot_pack_name(profile.hot_pack)}"
                 raise IntegrityError(f"{where}: more than its chunks")
         del pending[:at]
+
+
+def _have_landed(flights: list[Flight]) -> bool:
+    """Wait for flights to end; return whether all went well."""
+    for flight in flights:
+        with flight.landed:
+            if flight.result is None:
+                return False
+    return True
 
 
 class _Plain:

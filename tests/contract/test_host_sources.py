@@ -154,7 +154,7 @@ def test_authorities_and_proxies_of_docker_and_of_the_environment(
 def test_fetchable_asks_as_a_container_would(
     run: Run, home: Path, tmp_path: Path, serve: Callable[..., Nginx], registry: Registry
 ) -> None:
-    """Without --auth too: no manifest is asked for, no list, and nothing that takes more rights."""
+    """Without --auth too: no list, no manifest but that of profiles, as a container asks for it."""
     (tmp_path / "a.tar").write_bytes(docker_archive(tar_of(file("a", os.urandom(300_000)))))
     store = f"docker://{registry.host_port}/{REPOSITORY}"
     source, boot = f"docker-archive:{tmp_path}/a.tar", f"oci:{tmp_path}/boot"
@@ -165,6 +165,9 @@ def test_fetchable_asks_as_a_container_would(
     assert (status, err) == (0, "") and out.endswith("all can be fetched\n")
     paths = {request.path.partition("?")[0] for request in front.server.requests()}
     asked = {path for path in paths if path != "/token"}
+    profiles = {path for path in asked if "/manifests/bootfs-profiles-" in path}
+    assert len(profiles) == 1
+    asked -= profiles
     assert asked and all(path.startswith(f"/v2/{REPOSITORY}/blobs/sha256:") for path in asked)
     (home / "config.json").unlink()
     status, out, err = run("check", "--fetchable", boot, "--store", front.url)

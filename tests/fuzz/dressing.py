@@ -84,7 +84,7 @@ def dress_chunk_index(data: bytes, random: Random) -> bytes:
     if fields[12] != fields[13]:
         # A frame can claim any size.
         with suppress(zstandard.ZstdError, MemoryError):
-            body = zstandard.zstandard.ZstdDecompressor().decompress(body, max_output_size=1 << 16)
+            body = zstandard.ZstdDecompressor().decompress(body, max_output_size=1 << 16)
     if not _does(random):
         return data
     bootstrap = fields[4] % (3 * chunkindex.FRAME) or 1

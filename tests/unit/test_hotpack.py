@@ -7,6 +7,7 @@ import threading
 import time
 from array import array
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from random import Random
@@ -105,6 +106,7 @@ class StreamedSource(WatchedSource):
         self.gate = threading.Event()
         self.reached = threading.Event()
         self.fails = False
+        self.trickles = False
 
     def stream(self, name: str, limit: int, arrived: Callable[[memoryview], None]) -> int:
         self.streamed.append(name)
@@ -120,6 +122,9 @@ class StreamedSource(WatchedSource):
                         raise Unreachable("the network is gone")
                 arrived(piece[at : at + 4096])
                 done += 4096
+                if self.trickles and done >= 100_000:
+                    # Slower and slower, and never silent for long.
+                    self.gate.wait(0.1)
 
         return self.directory.stream(name, limit, pass_on)
 
@@ -130,9 +135,10 @@ def begin(
     cache: Cache | None,
     name: str = "",
     command: list[bytes] = COMMAND,
+    limit_s: float = 0.0,
 ) -> tuple[ChunkReader, HotPack, list[str]]:
     said: list[str] = []
-    reader = ChunkReader(image.index, source, cache, said.append)
+    reader = ChunkReader(image.index, source, cache, said.append, read_limit_s=limit_s)
     hot = HotPack(reader, source, cache, IMAGE, (name, command), said.append)
     reader.expect_decision(hot)
     return reader, hot, said
@@ -372,3 +378,65 @@ def test_a_store_that_is_away_is_told_of_by_who_wants_a_chunk(
     _, hot, said = begin(image, source, cache, name="web")
     hot.run()
     assert said == ["no profile 'web': nobody there"]
+
+
+@pytest.mark.parametrize("limit_s", [1.0, 4.0])
+def test_a_stream_that_trickles_takes_nobody_s_limit(
+    image: StoredImage, cache: Cache, limit_s: float
+) -> None:
+    chunks = list(range(image.index.chunk_count))
+    put(image, chunks)
+    source = StreamedSource(image)
+    source.trickles = True
+    reader, hot, _ = begin(image, source, cache, limit_s=limit_s)
+    beside(hot)
+    begun = time.monotonic()
+    for chunk in chunks:
+        assert reader.read([chunk])[chunk] == plain(image, chunk)
+    assert time.monotonic() - begun < 15
+    assert source.fetched
+    source.gate.set()
+
+
+def test_a_stream_that_does_not_begin_is_waited_for_once(image: StoredImage, cache: Cache) -> None:
+    chunks = list(range(image.index.chunk_count))
+    put(image, chunks)
+    source = StreamedSource(image, gate_at=0)
+    reader, hot, _ = begin(image, source, cache)
+    beside(hot)
+    assert source.reached.wait(20)
+    begun = time.monotonic()
+    for chunk in chunks:
+        assert reader.read([chunk])[chunk] == plain(image, chunk)
+    # Not a second for each of them.
+    assert time.monotonic() - begun < 0.2 * len(chunks)
+    source.gate.set()
+
+
+def test_readers_beside_the_decision_all_get_what_they_want(
+    image: StoredImage, cache: Cache
+) -> None:
+    put(image, [0, 1])
+    for _ in range(100):
+        reader, hot, _ = begin(image, StreamedSource(image), None)
+        with ThreadPoolExecutor(8) as pool:
+            wanted = [pool.submit(reader.read, [chunk]) for chunk in range(2, 10)]
+            hot.run()
+            assert [one.result(20)[chunk] for chunk, one in enumerate(wanted, 2)] == [
+                plain(image, chunk) for chunk in range(2, 10)
+            ]
+
+
+def test_what_is_given_up_is_not_waited_for(image: StoredImage, cache: Cache) -> None:
+    chunks = list(range(image.index.chunk_count))
+    put(image, chunks)
+    source = StreamedSource(image, gate_at=100_000)
+    source.fails = True
+    reader, hot, _ = begin(image, source, cache)
+    beside(hot)
+    assert source.reached.wait(20)
+    waits = threading.Thread(target=reader.wait_until_landed)
+    waits.start()
+    source.gate.set()
+    waits.join(20)
+    assert not waits.is_alive()
