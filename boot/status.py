@@ -10,7 +10,7 @@ is full.
 from __future__ import annotations
 
 import os
-from errno import EEXIST, ENOENT, ENOSPC
+from errno import EEXIST, EROFS, ENOENT, ENOSPC
 from mmap import mmap
 from time import monotonic, monotonic_ns, time_ns
 
@@ -113,6 +113,8 @@ class Status:
         try:
             self._write(self._pieces(has_ended))
         except OSError as error:
+            if error.errno == EROFS:
+                return  # as where the directory cannot be made: `--volumes-from NAME:ro`
             log(f"status: {error.strerror}; the file in {DIRECTORY} is not written")
 
     def _pieces(self, has_ended: bool) -> list[bytes]:
