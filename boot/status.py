@@ -10,7 +10,7 @@ is full.
 from __future__ import annotations
 
 import os
-from errno import EEXIST, EROFS, ENOENT, ENOSPC
+from errno import EEXIST, ENOENT, ENOSPC, EROFS
 from mmap import mmap
 from time import monotonic, monotonic_ns, time_ns
 
