@@ -110,7 +110,9 @@ def open_image(
     hot = recording = None
     if settings.record_s and is_recorded:
         recording = _begin_recording(settings, cache, command)
-    if cache is not None and order is not None and order.is_empty and recording is None:
+    # Mode fuse keeps no order, but what was fetched is here after a start.
+    is_cold = order is not None and order.is_empty
+    if cache is not None and is_cold and not cache.present_count and recording is None:
         hot = _begin_hot_pack(settings, chunks, source, cache, command)
     return Opened(ImageReader(open_bootstrap(index), chunks), order, hot, recording)
 
@@ -206,8 +208,6 @@ class Service:
         self._counts.whose = self._whose
         self._hot = opened.hot
         self._recording = opened.recording
-        self.reads_exactly = opened.hot is not None or opened.recording is not None
-        """The kernel should read on less than it does by itself."""
         self.file.answered = self._answered
         image.chunks.begin_wait = self.file.workers.begin_wait
 
@@ -220,12 +220,25 @@ class Service:
         read_ahead = ReadAhead(self._image, self._order, Pages(self._image.size), started)
         if self._hot is not None:
             read_ahead.follow_profile(self._hot)
+
+            def go_without() -> None:
+                read_ahead.go_without()
+                started()
+
+            self._hot.without = go_without
+            if self._hot.is_without:
+                go_without()
         if self._replays:
             # First of all these; the replay lets it go on.
             read_ahead.hold()
         self._read_ahead = read_ahead
         signal(SIGUSR1, lambda *_: read_ahead.end())
         pthread_sigmask(SIG_UNBLOCK, (SIGUSR1,))
+
+    def reads_exactly(self) -> bool:
+        """Whether the kernel should read on less than it does by itself."""
+        hot = self._hot
+        return self._recording is not None or (hot is not None and not hot.is_without)
 
     @property
     def _replays(self) -> bool:

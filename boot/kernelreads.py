@@ -27,6 +27,7 @@ class KernelReads:
         """Begin to open sysfs, beside what the caller does next."""
         self._opened = allocate_lock()
         self._opened.acquire()
+        self._changes = allocate_lock()
         self._sysfs = -1
         self._before: set[str] = set()
         self._shortened: list[tuple[int, int]] = []
@@ -86,15 +87,17 @@ class KernelReads:
                 if before <= SHORT_READ_AHEAD >> 10:
                     # By another start at this moment, which gives back what it found.
                     before = ADVICE >> 10
-                self._shortened.append((setting, before))
                 os.pwrite(setting, b"%d" % (SHORT_READ_AHEAD >> 10), 0)
+                with self._changes:
+                    self._shortened.append((setting, before))
         except (OSError, ValueError):
             return
 
     def restore(self) -> None:
         """Have it read on as before."""
-        while self._shortened:
-            setting, before = self._shortened.pop()
+        with self._changes:
+            changed, self._shortened = self._shortened, []
+        for setting, before in changed:
             try:
                 os.pwrite(setting, b"%d" % before, 0)
             except OSError:

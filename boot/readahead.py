@@ -158,6 +158,11 @@ class ReadAhead:
         self._quiet_s = UNHEARD_S
         self._is_quiet = False
 
+    def go_without(self) -> None:
+        """Hear of all that is read, after all."""
+        self._hot = None
+        self._quiet_s = QUIET_S
+
     def _take_profile(self) -> None:
         hot, self._hot = self._hot, None
         self._quiet_s = QUIET_S

@@ -134,8 +134,11 @@ class Attempt:
                 if problems:
                     told(problems[0])
             step = kernel.allow_long_advice(_device(FUSE))
-            if service.reads_exactly:
+            if service.reads_exactly():
                 kernel.shorten()
+                if not service.reads_exactly():
+                    # One has heard meanwhile that there is no profile.
+                    kernel.restore()
             kernel.close()
             # Asks nothing of this daemon: the kernel knows the name, and that it need not ask.
             own = os.open(FUSE + b"/image.erofs", os.O_RDONLY | os.O_CLOEXEC)

@@ -75,6 +75,11 @@ class HotPack:
         """
         self.profile: Profile | None = None
         """What was chosen."""
+        self.is_without = False
+        """It is known that there is none."""
+        self._is_others = False
+        self.without: Callable[[], None] = lambda: None
+        """Called by the thread when that is known."""
         self.landed: Callable[[int], None] = lambda count: None
         """Called by the thread with the number of chunks of the profile that are here by now."""
         self._reader = reader
@@ -144,6 +149,9 @@ class HotPack:
                     self._reader.expect(list(profile.chunks), self)
             finally:
                 self._decided.release()
+                if self.profile is None and not self._is_others:
+                    self.is_without = True
+                    self.without()
             if profile is not None and profile.hot_pack_size:
                 self._stream(profile)
             elif profile is not None:
@@ -183,6 +191,7 @@ class HotPack:
         cache = self._cache
         if is_streamed and cache is not None and not cache.claims.take(profile.hot_pack):
             # Another container on this cache fetches all this now.
+            self._is_others = True
             return None
         return profile
 
