@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from types import MappingProxyType
@@ -52,8 +52,8 @@ def merge_layers(
     verified: list[Future[None]] = []
     read: list[tuple[str, FileBlob, array[int]]] = []
     with ThreadPoolExecutor(1, thread_name_prefix="verify") as pool:
+        plain = _iter_plain_layers(layers, spool, advance, pool, verified, known)
         try:
-            plain = _iter_plain_layers(layers, spool, advance, pool, verified, known)
             for number, blob in enumerate(plain):
                 runs = _merge_layer(root, blob, budget, number)
                 if isinstance(blob, FileBlob):
@@ -65,6 +65,9 @@ def merge_layers(
                 _await(verified)
             raise
         finally:
+            # Here, and not when it is collected: that may be within a thread that begins,
+            # and its end waits for a thread.
+            plain.close()
             pool.shutdown(wait=False, cancel_futures=True)
     if keep is not None:
         for one in read:
@@ -97,7 +100,7 @@ def _iter_plain_layers(
     verifiers: Executor,
     verified: list[Future[None]],
     known: Mapping[str, NamedBlob],
-) -> Iterator[NamedBlob]:
+) -> Generator[NamedBlob, None, None]:
     """Yield plain layers in order; while one is in use the next is read.
 
     Those that lie there plain are yielded before they are verified: what is going on
