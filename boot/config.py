@@ -58,6 +58,8 @@ class Settings:
         "profile",
         "read_limit_s",
         "record_s",
+        "record_to",
+        "sends_recording",
     )
 
     def __init__(self, config: BootConfig, environment: dict[bytes, bytes]) -> None:
@@ -105,6 +107,14 @@ class Settings:
             raise BootError(f"BOOTFS_RECORD is {record!r}; give 1, or seconds, for instance 30")
         if self.record_s == 1.0:
             self.record_s = RECORD_S
+        record_to = os.fsdecode(environment.get(b"BOOTFS_RECORD_TO", b"")) or "store"
+        if record_to not in ("store", "cache") and "://" not in record_to and record_to[0] != "/":
+            raise BootError(
+                f"BOOTFS_RECORD_TO is {record_to!r}; give store, cache, or the URL of a store"
+            )
+        self.record_to = {"store": self.blob_store, "cache": ""}.get(record_to, record_to)
+        """URL of the store that a trace is sent to, or of several mirrors; empty for none."""
+        self.sends_recording = bool(self.record_s and self.record_to)
         self.fill_limit_s = self.read_limit_s if limit else FILL_LIMIT_S
         gates = environment.get(b"BOOTFS_GATES")
         self.gates = tuple(os.fsencode(g) for g in GATES) if gates is None else tuple(gates.split())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from _signal import SIG_UNBLOCK, SIGUSR1, pthread_sigmask, signal
+from _signal import SIG_UNBLOCK, SIGUSR1, SIGUSR2, pthread_sigmask, signal
 from _thread import get_ident, start_new_thread
 
 from boot.config import AUTH, AUTHORITIES, NO_PROFILE, Settings, read_boot_config
@@ -142,11 +142,26 @@ def _begin_recording(
     if cache is None:
         log("nothing is recorded: there is no cache to keep it in")
         return None
+    image = settings.chunk_index
     try:
-        return Recording(cache.path, settings.chunk_index, command, settings.record_s, log)
+        recording = Recording(cache.path, image, command, settings.record_s, log)
     except OSError as error:
         log(f"nothing is recorded: {error.strerror}")
         return None
+
+    def send(name: str, trace: bytes, limit_s: float) -> str:
+        from boot.sending import send_object
+
+        return send_object(settings.record_to, name, trace, limit_s, AUTHORITIES, AUTH)
+
+    def is_kept() -> bool:
+        from boot.mounts import read_mounts
+        from boot.root import is_kept
+
+        return is_kept(settings.cache, read_mounts(), image.hex())
+
+    recording.begin(send if settings.record_to else None, is_kept)
+    return recording
 
 
 def _begin_hot_pack(
@@ -208,13 +223,15 @@ class Service:
         self._counts.whose = self._whose
         self._hot = opened.hot
         self._recording = opened.recording
+        self._sends = is_first and settings.sends_recording
         self.file.answered = self._answered
         image.chunks.begin_wait = self.file.workers.begin_wait
 
     def watch_reads(self, started: Callable[[], None]) -> None:
         """Note from now on what is read, for `read_ahead`, and settle on SIGUSR1.
 
-        That ends this process when the next start has all that it may want.  ``started``
+        That ends this process when the next start has all that it may want, and SIGUSR2 when
+        what was recorded is sent, which the other waits for too.  ``started``
         is called when a start seems to be over.  To be called by the main thread.
         """
         read_ahead = ReadAhead(self._image, self._order, Pages(self._image.size), started)
@@ -232,8 +249,23 @@ class Service:
             # First of all these; the replay lets it go on.
             read_ahead.hold()
         self._read_ahead = read_ahead
-        signal(SIGUSR1, lambda *_: read_ahead.end())
+        signal(SIGUSR1, lambda *_: self._end(read_ahead))
         pthread_sigmask(SIG_UNBLOCK, (SIGUSR1,))
+        if self._sends:
+            signal(SIGUSR2, lambda *_: self._end(None))
+            pthread_sigmask(SIG_UNBLOCK, (SIGUSR2,))
+
+    def _end(self, read_ahead: ReadAhead | None) -> None:
+        """End this process when a recording is sent, and ``read_ahead`` has settled."""
+        recording = self._recording
+        if recording is not None:
+            recording.end(exits=read_ahead is None)
+        elif read_ahead is None:
+            os._exit(0)
+        if read_ahead is not None:
+            if recording is not None:
+                read_ahead.last = recording.wait_until_sent
+            read_ahead.end()
 
     def reads_exactly(self) -> bool:
         """Whether the kernel should read on less than it does by itself."""

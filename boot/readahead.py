@@ -54,6 +54,8 @@ class ReadAhead:
         ``started`` is called each time when a start may be over.
         """
         self.advised = advised
+        self.last: Callable[[], None] = lambda: None
+        """What `end` has to be done before this process ends."""
         self._started = started
         self._hot: HotPack | None = None
         self._quiet_s = QUIET_S
@@ -125,6 +127,7 @@ class ReadAhead:
                 self._take(*seen)
         self._settle()
         self._image.chunks.wait_until_landed()
+        self.last()
 
     def _settle(self) -> None:
         """Have what lies around this start's reads fetched, in the background.

@@ -6,17 +6,38 @@ Imported only where BOOTFS_RECORD is set.
 from __future__ import annotations
 
 import os
-from _thread import allocate_lock
+from _queue import Empty, SimpleQueue
+from _thread import allocate_lock, start_new_thread
 from time import monotonic, time
 
+from store.errors import BootfsError
 from store.format.chunkindex import BLOCK
-from store.format.trace import ENTRY, ENTRY_LIMIT, encode_trace_head
+from store.format.trace import (
+    ENTRY,
+    ENTRY_LIMIT,
+    FILE_PREFIX,
+    LIMIT,
+    encode_trace_head,
+    trace_file_name,
+    trace_name,
+)
+
+KEPT = 32
+"""Traces of an image that a cache keeps: the newest, the one that is begun among them."""
+SEND_LIMIT_S = 60.0
+"""So long is it tried to send a trace to the store, in the background."""
+LAST_LIMIT_S = 1.5
+"""The same when the workload has ended: PID 1 waits a little longer."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    Send = Callable[[str, bytes, float], str]
+    """Sends an object of a name, in so many seconds; returns which store took it."""
+
+NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+AGAIN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Recording:
@@ -41,13 +62,21 @@ class Recording:
         self._limit_s = limit_s
         self._begun_s = 0.0
         self._left = ENTRY_LIMIT
-        name = f"{path}/trace-{os.urandom(8).hex()}"
-        self._fd = os.open(name, FLAGS, 0o600)
+        self._directory = path
+        begun_s = int(time())
+        self._file_name = trace_file_name(image, begun_s, os.urandom(8))
+        self._name = trace_name(image, self._file_name)
+        self._path = f"{path}/{self._file_name}"
+        self._ends: SimpleQueue[bool] = SimpleQueue()
+        """What `end` was told."""
+        self._done = allocate_lock()
+        """Held while a thread has still to send what is recorded."""
+        self._fd = os.open(self._path, NEW, 0o600)
         try:
-            os.write(self._fd, encode_trace_head(image, command, int(time())))
+            os.write(self._fd, encode_trace_head(image, command, begun_s))
         except OSError:
             self._close()
-            os.unlink(name)
+            os.unlink(self._path)
             raise
 
     def saw(self, offset: int, size: int) -> None:
@@ -76,3 +105,96 @@ class Recording:
     def _close(self) -> None:
         fd, self._fd = self._fd, -1
         os.close(fd)
+
+    def begin(self, send: Send | None, is_kept: Callable[[], bool]) -> None:
+        """Have old traces removed, and this one sent when it ends, by a thread of its own.
+
+        Without ``send`` it stays in the cache.  ``is_kept`` says whether what is there
+        outlives the container.
+        """
+        self._done.acquire()
+        try:
+            start_new_thread(self._run, (send, is_kept))
+        except RuntimeError:
+            self._done.release()
+            self._log(
+                "no thread to send the trace by (--pids-limit): it stays in the cache, and so do "
+                "old ones; allow the container more processes"
+            )
+
+    def end(self, *, exits: bool) -> None:
+        """End the recording; with ``exits`` end this process too, when the trace is sent.
+
+        For a signal handler: it takes no lock that `saw` may hold.
+        """
+        if exits and not self._done.locked():
+            os._exit(0)
+        self._ends.put(exits)
+
+    def wait_until_sent(self) -> None:
+        """Return when the trace is sent, or stays where it is; `end` has been called."""
+        with self._done:
+            return
+
+    def _run(self, send: Send | None, is_kept: Callable[[], bool]) -> None:
+        exits = False
+        limit_s = LAST_LIMIT_S
+        try:
+            self._remove_old()
+        except OSError as error:
+            self._log(f"old traces stay in the cache: {error.strerror}")
+        if send is None:
+            self._done.release()
+            return
+        try:
+            try:
+                exits = self._ends.get(timeout=self._limit_s)
+            except Empty:
+                limit_s = SEND_LIMIT_S
+            with self._lock:
+                if self._fd >= 0:
+                    self._close()
+            self._send(send, is_kept, limit_s)
+        except Exception as error:
+            # A fault of ours: the workload goes on, and so does whoever waits for the end.
+            self._log(f"the trace is not sent: {error!r}; it stays in the cache")
+        self._done.release()
+        # While it was sent `end` may have been called by one that saw it locked.
+        while not exits:
+            exits = self._ends.get()
+        os._exit(0)
+
+    def _send(self, send: Send, is_kept: Callable[[], bool], limit_s: float) -> None:
+        fd = os.open(self._path, AGAIN)
+        try:
+            trace = os.pread(fd, LIMIT, 0)
+        finally:
+            os.close(fd)
+        try:
+            taker = send(self._name, trace, limit_s)
+        except BootfsError as error:
+            kept = "the cache volume" if is_kept() else "the container, and goes with it"
+            self._log(
+                f"the trace is not sent: {error}; it stays in {kept}: "
+                "bootfs profile add IMAGE --from CONTAINER takes it from there"
+            )
+            return
+        os.unlink(self._path)
+        self._log(f"the trace is in {taker}: bootfs profile add IMAGE --from-store takes it")
+
+    def _remove_old(self) -> None:
+        """Remove the oldest traces of the image, whoever recorded them, beyond `KEPT`."""
+        found: list[tuple[float, str]] = []
+        for name in os.listdir(self._directory):
+            if name.startswith(FILE_PREFIX):
+                path = f"{self._directory}/{name}"
+                try:
+                    found.append((os.stat(path, follow_symlinks=False).st_mtime, path))
+                except FileNotFoundError:
+                    continue  # others remove some too
+        found.sort()
+        for _, path in found[: max(len(found) - KEPT, 0)]:
+            try:
+                os.unlink(path)
+            except (FileNotFoundError, IsADirectoryError):
+                continue

@@ -149,6 +149,7 @@ def boot(
     if not root.is_kept(settings.cache, mounts, settings.chunk_index.hex()):
         # No start to come would find what it fetches in the end.
         daemon.settles = lambda: False
+    daemon.sends = settings.sends_recording and mode == "erofs"
     # What is in this process's memory is not for the workload.
     prctl(PR_SET_DUMPABLE, 0)
     detach_stdio()

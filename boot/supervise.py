@@ -11,6 +11,7 @@ from _signal import (
     SIGKILL,
     SIGSTOP,
     SIGUSR1,
+    SIGUSR2,
     sigtimedwait,
     sigwaitinfo,
 )
@@ -54,8 +55,8 @@ class Daemon:
     """The serving process: its pid, how to start it again, and how to know that it works."""
 
     __slots__ = (
-        *("answers", "deaths", "give_up", "pid", "respawn", "seen", "settles", "since_s"),
-        "wanted",
+        *("answers", "deaths", "give_up", "pid", "respawn", "seen", "sends", "settles"),
+        *("since_s", "wanted"),
     )
 
     def __init__(
@@ -75,6 +76,8 @@ class Daemon:
         """Number of reads answered so far, by all daemons together."""
         self.settles = settles
         """Whether it has something to do before the container ends, and ends itself on SIGUSR1."""
+        self.sends = False
+        """It may have a recording to send before the container ends, and ends itself on SIGUSR2."""
         self.deaths = 0
         self.seen = 0
         self.since_s = monotonic()
@@ -110,6 +113,7 @@ class Daemon:
             return
         # The next one does not know what was read.
         self.settles = lambda: False
+        self.sends = False
         try:
             self.pid = self.respawn()
         except OSError as error:
@@ -120,12 +124,15 @@ class Daemon:
     def settle(self) -> None:
         """Have it fetch what the next start may want, where this one has fetched something.
 
+        And have it send what is recorded.
+
         Returns `SETTLE_LIMIT_S` later at most, and at once when a signal comes: somebody
         wants the container to end.
         """
-        if not self.pid or not self.settles():
+        settles = self.settles()
+        if not self.pid or not (settles or self.sends):
             return
-        os.kill(self.pid, SIGUSR1)
+        os.kill(self.pid, SIGUSR1 if settles else SIGUSR2)
         end_s = monotonic() + SETTLE_LIMIT_S
         while os.waitpid(self.pid, os.WNOHANG)[0] == 0:
             left_s = end_s - monotonic()

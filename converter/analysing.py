@@ -7,6 +7,7 @@ import sys
 from contextlib import closing
 
 from converter.firstprofile import NAME, analyse_image, settings_of_boot_image
+from converter.platforms import Platform
 from converter.profileplace import READ_LIMIT_S, open_profiled, writable_store
 from converter.profileviews import describe, printable
 from converter.progress import shown_progress
@@ -22,6 +23,7 @@ def add_analysed(
     image: str,
     name: str | None,
     store: str | None,
+    platform: Platform | None,
     progress_wish: str | None,
     *,
     replaces: bool,
@@ -40,7 +42,7 @@ def add_analysed(
     """
     name = NAME if name is None else name
     check_name(name)
-    opened = open_profiled(parse_reference(image), store)
+    opened = open_profiled(parse_reference(image), store, platform)
     url = writable_store(opened.store)
     view = opened.view
     with (

@@ -408,7 +408,10 @@ def _run(options: argparse.Namespace) -> int:
         print(f"bootfs: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("bootfs: interrupted; the store stays valid", file=sys.stderr)
+        # What reads alone has no store to reassure of.
+        is_reading = options.command in ("status", "report")
+        rest = "" if is_reading else "; the store stays valid"
+        print(f"bootfs: interrupted{rest}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has seen enough.
@@ -643,12 +646,18 @@ def _status(options: argparse.Namespace) -> int:
         return write_metrics(Path(options.metrics), options.containers)
     if options.files and options.follow:
         raise UsageError("status: --files and --follow do not go together; give one of them")
-    return show_status(
-        options.containers,
-        has_files=options.files,
-        follows=options.follow,
-        as_json=options.json,
-    )
+    try:
+        return show_status(
+            options.containers,
+            has_files=options.files,
+            follows=options.follow,
+            as_json=options.json,
+        )
+    except KeyboardInterrupt:
+        if not options.follow:
+            raise
+        # The ordinary way to end it.
+        return 0
 
 
 def _check_fetchable(options: argparse.Namespace) -> int:

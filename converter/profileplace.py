@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from converter.bootview import BootView, read_boot_image
 from converter.images.transports import open_image
-from converter.platforms import OWN_OR_ONLY
+from converter.platforms import OWN_OR_ONLY, Platform
 from converter.reference import Reference
 from converter.spool import Spool
 from store.errors import UsageError
@@ -35,8 +35,12 @@ class Opened:
         return open_objects(self.store.partition("|")[0], READ_LIMIT_S)
 
 
-def open_profiled(reference: Reference, store: str | None) -> Opened:
+def open_profiled(
+    reference: Reference, store: str | None, platform: Platform | None = None
+) -> Opened:
     """Return a boot image and the URL of its store: ``store``, or what its boot config names.
+
+    Of an image index it is that for ``platform``, or else this machine's, or the only one.
 
     Raises:
         UsageError: it is no boot image, or names no store.
@@ -44,7 +48,7 @@ def open_profiled(reference: Reference, store: str | None) -> Opened:
 
     """
     with Spool() as spool:
-        view = read_boot_image(open_image(reference, spool, OWN_OR_ONLY), spool)
+        view = read_boot_image(open_image(reference, spool, platform or OWN_OR_ONLY), spool)
     url = os.fsdecode(view.config.blob_store) if store is None else store
     if not url:
         raise UsageError(f"{reference}: the image names no store; give --store URL")

@@ -9,6 +9,7 @@ from contextlib import closing
 from typing import Any
 
 from converter.pagenames import Touched, touched_files
+from converter.platforms import Platform
 from converter.profileplace import Opened, open_profiled
 from converter.reference import parse_reference
 from converter.tables import iter_table
@@ -22,14 +23,16 @@ COMMAND_LIMIT = 60
 """Of a command, the characters that a table shows."""
 
 
-def list_profiles(image: str, store: str | None, *, as_json: bool) -> int:
+def list_profiles(
+    image: str, store: str | None, platform: Platform | None, *, as_json: bool
+) -> int:
     """Show which profiles the store has of a boot image; return 0.
 
     Raises:
         BootfsError: image or store cannot be read.
 
     """
-    opened = open_profiled(parse_reference(image), store)
+    opened = open_profiled(parse_reference(image), store, platform)
     with closing(opened.open_objects()) as objects:
         profiles = read_profiles(objects, opened.image)
     facts = [describe(one, opened.view.index) for one in profiles]
@@ -66,7 +69,9 @@ def describe(profile: Profile, index: ChunkIndex) -> dict[str, Any]:
     }
 
 
-def show_profile(image: str, name: str | None, store: str | None, *, as_json: bool) -> int:
+def show_profile(
+    image: str, name: str | None, store: str | None, platform: Platform | None, *, as_json: bool
+) -> int:
     """Show which files a profile reads, in order; return 0.
 
     Raises:
@@ -75,7 +80,7 @@ def show_profile(image: str, name: str | None, store: str | None, *, as_json: bo
         BootfsError: image or store cannot be read.
 
     """
-    opened = open_profiled(parse_reference(image), store)
+    opened = open_profiled(parse_reference(image), store, platform)
     with closing(opened.open_objects()) as objects:
         profiles = read_profiles(objects, opened.image)
     profile = _only(profiles, name, opened)

@@ -9,30 +9,49 @@ import json
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 
+from converter.platforms import Platform
 from converter.profileplace import open_profiled, writable_store
 from converter.profileviews import describe, printable
 from converter.progress import shown_progress
 from converter.reference import parse_reference
-from converter.traces import read_traces
+from converter.traces import Found, choose_traces, read_traces
 from store.errors import NotFound, UsageError
 from store.format.chunkindex import ChunkIndex
 from store.format.profile import ORIGINS, Profile
 from store.format.shownurl import shown
 from store.format.trace import Trace
+from store.interfaces import Backend
 from store.write.backends import open_backend
 from store.write.profilebuild import NO_PROFILE, build_profile, check_name, merge_profiles
 from store.write.profilestore import add_profile, has_damage, read_profiles, remove_profiles
+from store.write.roots import check_is_store
+from store.write.tracestore import read_stored_traces, remove_traces
 
 RECORDING = ORIGINS.index("recording")
 
 
+@dataclass(frozen=True, slots=True)
+class TraceSources:
+    """Where traces are taken from."""
+
+    paths: Sequence[str] = ()
+    """Files, and directories of them."""
+    container: str | None = None
+    """One of the local engine."""
+    from_store: bool = False
+    """What containers have sent to the store."""
+    newest: int | None = None
+    """How many of each command, at most; None: all."""
+
+
 def add_profiles(
     image: str,
-    paths: Sequence[str],
-    container: str | None,
+    sources: TraceSources,
     name: str | None,
     store: str | None,
+    platform: Platform | None,
     progress_wish: str | None,
     *,
     replaces: bool,
@@ -47,26 +66,21 @@ def add_profiles(
         StorageFull, AccessDenied, RemoteError: as they say.
 
     """
-    if not paths and container is None:
-        raise UsageError("profile add: give --trace FILE or --from CONTAINER")
+    if not sources.paths and sources.container is None and not sources.from_store:
+        raise UsageError("profile add: give --trace FILE, --from CONTAINER or --from-store")
     if name is not None:
         check_name(name)
-    opened = open_profiled(parse_reference(image), store)
+    opened = open_profiled(parse_reference(image), store, platform)
     url = writable_store(opened.store)
-    traces = read_traces(paths, opened.image)
-    if container is not None:
-        from converter.images.recorded import read_container_traces
-
-        traces += read_container_traces(container, opened.image, _warn)
-    if not any(trace.reads for trace in traces):
-        raise NotFound(
-            "nothing was recorded: no read is in the traces; start the container with "
-            "BOOTFS_RECORD=1, in mode erofs"
-        )
-    traces = [trace for trace in traces if trace.reads]
     index = opened.view.index
     done: list[Profile] = []
     with closing(open_backend(url)) as backend, shown_progress(progress_wish) as progress:
+        found = choose_traces(
+            _find_traces(sources, opened.image, backend),
+            sources.newest,
+            _warn,
+        )
+        traces = [one.trace for one in found]
         is_mended = replaces and has_damage(backend, opened.image)
         known = [] if is_mended else read_profiles(backend, opened.image)
         for profile in profiles_of(index, traces, name, known):
@@ -81,6 +95,8 @@ def add_profiles(
                 advance=progress.advance,
             )
             done.append(whole)
+        # What has come to the store meanwhile is not among them, and stays.
+        remove_traces(backend, [one.stored for one in found if one.stored], _warn)
         progress.end()
     if is_mended:
         _warn(f"{shown(url)}: the profiles of the image were damaged, and are replaced")
@@ -95,6 +111,32 @@ def add_profiles(
                 f"hot pack of {fact['hot_pack'] / 1e6:.1f} MB"
             )
     return 0
+
+
+def _find_traces(sources: TraceSources, image: bytes, backend: Backend) -> list[Found]:
+    """Return all traces of an image that sources have; of what is none of it a line is said.
+
+    Raises:
+        NotFound: there is no such file, container or store, or nothing of the image in it.
+        FormatError, IntegrityError: a file that is named is no trace, or of another image.
+
+    """
+    found = read_traces(sources.paths, image, _warn)
+    if sources.container is not None:
+        from converter.images.recorded import read_container_traces
+
+        found += read_container_traces(sources.container, image, _warn)
+    if sources.from_store:
+        check_is_store(backend)
+        where = shown(backend.location)
+        stored = read_stored_traces(backend, image, _warn)
+        if not stored:
+            raise NotFound(
+                f"{where}: no trace of this image, blake3:{image.hex()}; containers that may "
+                "write to it send theirs with BOOTFS_RECORD=1"
+            )
+        found += [Found(f"{where}/{name}", trace, name) for name, trace in stored]
+    return found
 
 
 def profiles_of(
@@ -150,7 +192,12 @@ def _free_name(command: tuple[bytes, ...], taken: set[str]) -> str:
 
 
 def remove_from_store(
-    image: str, names: Sequence[str], store: str | None, *, removes_all: bool
+    image: str,
+    names: Sequence[str],
+    store: str | None,
+    platform: Platform | None,
+    *,
+    removes_all: bool,
 ) -> int:
     """Remove profiles that are named, or all of a boot image; return 0.
 
@@ -162,7 +209,7 @@ def remove_from_store(
     """
     if bool(names) == removes_all:
         raise UsageError("profile remove: give --name NAME or --all")
-    opened = open_profiled(parse_reference(image), store)
+    opened = open_profiled(parse_reference(image), store, platform)
     url = writable_store(opened.store)
     with closing(open_backend(url)) as backend:
         was_damaged = has_damage(backend, opened.image)
@@ -175,4 +222,4 @@ def remove_from_store(
 
 
 def _warn(message: str) -> None:
-    print(f"bootfs: {message}", file=sys.stderr)
+    print(f"bootfs: {printable(message)}", file=sys.stderr)

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from converter.platforms import Platform, parse_platform
+
 TIMEOUT_S = 300.0
 
 
@@ -14,6 +16,8 @@ class TraceWish:
     """What the command line asks for."""
 
     image: str
+    platform: Platform | None
+    """That of IMAGE, to be certain; None for whatever it is."""
     store: str | None
     name: str | None
     until: str
@@ -35,6 +39,10 @@ def add_trace_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--store", metavar="URL", help="its store, to be written (default: the one it names)"
     )
+    command.add_argument(
+        "--platform", metavar="OS/ARCHITECTURE",
+        help="refuse an image that is not for it; the engine has one platform of an image",
+    )  # fmt: skip
     command.add_argument(
         "--name", metavar="NAME",
         help="of the profile (default: of the one there is for this command, or the program's)",
@@ -69,6 +77,7 @@ def trace_wish(options: argparse.Namespace, store: str | None) -> TraceWish:
     """Return what the options ask for; ``store`` is the URL that ``--store`` means."""
     return TraceWish(
         image=options.image,
+        platform=None if options.platform is None else parse_platform(options.platform),
         store=store,
         name=options.name,
         until=options.until,

@@ -74,7 +74,7 @@ def trace_image(wish: TraceWish) -> int:
     options = parse_run_options(wish.docker_options)
     # By id from here on, so that all is of one image if the tag moves meanwhile.
     image_id = read_image_id(reference)
-    opened = open_profiled(reference, wish.store)
+    opened = open_profiled(reference, wish.store, wish.platform)
     url = writable_store(opened.store)
     _add_settings(options, opened, url, wish.timeout_s + until.seconds)
     run = Run(
@@ -116,6 +116,8 @@ def _add_settings(options: RunOptions, opened: Opened, url: str, record_s: float
             options.host["binds"] = [*binds, f"{os.path.abspath(path)}:{STORE}:ro"]
     settings["BOOTFS_MODE"] = "erofs"
     settings["BOOTFS_PROFILE"] = "off"
+    # It is taken from there; sent to the store, it would be merged twice.
+    settings["BOOTFS_RECORD_TO"] = "cache"
     # Not 1, which means a minute.
     settings["BOOTFS_RECORD"] = f"{max(record_s + _SPARE_S, 2.0):g}"
 

@@ -20,6 +20,7 @@ SIGTERM: int
 SIGQUIT: int
 SIGSTOP: int
 SIGUSR1: int
+SIGUSR2: int
 SIGXFSZ: int
 
 def default_int_handler(signalnum: int, frame: FrameType | None, /) -> Never: ...

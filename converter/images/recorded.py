@@ -12,10 +12,11 @@ from docker.errors import NotFound as EngineNotFound
 
 from converter.images.daemon import open_engine
 from converter.images.view import JsonObject
-from converter.traces import parse_trace_of
+from converter.traces import Found, parse_trace_of
 from store.errors import FormatError, IntegrityError, NotFound, RemoteProtocolError
 from store.format.names import CACHE_LAYOUT
-from store.format.trace import LIMIT, Trace
+from store.format.trace import LIMIT
+from store.write.tracestore import FILE_NAME
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -29,12 +30,12 @@ class _Api(Protocol):
     def get_archive(self, container: str, path: str) -> tuple[Iterator[bytes], JsonObject]: ...
 
 
-_NAME = re.compile(r"(?:.*/)?(trace-[0-9a-f]{16})")
+_NAME = re.compile(f"(?:.*/)?({FILE_NAME})")
 
 
 def read_container_traces(
     container: str, image: bytes, report: Callable[[str], None]
-) -> list[Trace]:
+) -> list[Found]:
     """Return what a container of the engine recorded, and who shares its cache, oldest first.
 
     Whether it runs or has ended.  Of the cache all that is of the image is read: the engine
@@ -48,7 +49,7 @@ def read_container_traces(
     """
     directory = f"/.bootfs/cache/{CACHE_LAYOUT}/{image.hex()}"
     name = f"container {container}"
-    traces: list[Trace] = []
+    traces: list[Found] = []
     with open_engine(name) as opened:
         engine = cast("_Api", opened)
         try:
@@ -65,9 +66,10 @@ def read_container_traces(
             try:
                 for member, data in _iter_members(pieces):
                     try:
-                        traces.append(parse_trace_of(data, image, f"{name}: {member}"))
+                        where = f"{name}: {member}"
+                        traces.append(Found(where, parse_trace_of(data, image, where)))
                     except (FormatError, IntegrityError) as error:
-                        report(str(error))
+                        report(f"left: {error}")
             except (tarfile.TarError, EOFError) as error:
                 raise RemoteProtocolError(
                     f"{name}: what the engine gives of {directory} is no tar: {error}"
@@ -76,7 +78,7 @@ def read_container_traces(
         raise NotFound(
             f"{name}: no trace of this image, blake3:{image.hex()}; start it with BOOTFS_RECORD=1"
         )
-    return sorted(traces, key=lambda trace: trace.begun_s)
+    return sorted(traces, key=lambda found: found.trace.begun_s)
 
 
 def _iter_members(pieces: Iterator[bytes]) -> Iterator[tuple[str, bytes]]:

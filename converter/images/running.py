@@ -204,7 +204,7 @@ def _address(state: JsonObject) -> str:
 
 def _take(name: str, run: Run, report: Callable[[str], None]) -> list[Trace]:
     try:
-        traces = read_container_traces(name, run.image, report)
+        traces = [found.trace for found in read_container_traces(name, run.image, report)]
     except NotFound:
         traces = []
     if not any(trace.reads for trace in traces):

@@ -1,4 +1,4 @@
-"""AWS Signature Version 4 as far as ranged reads need it.
+"""AWS Signature Version 4 as far as ranged reads, and small writes, need it.
 
 The layouts are those of "Authenticating Requests: Using the Authorization Header" in
 the API reference of Amazon S3, whose example a test signs.  `_hashlib` is what `hashlib`
@@ -40,23 +40,25 @@ def signed_fields(
     host: str,
     path: str,
     wanted: str,
+    method: str = "GET",
+    body: str = NOTHING,
 ) -> str:
-    """Return the header fields, each with its line's end, that a ranged GET has to have.
+    """Return the header fields, each with its line's end, that a request has to have.
 
     ``key`` is the `signing_key` of ``moment`` (``20130524T000000Z``, in UTC), ``host`` the
-    value of Host, ``path`` the encoded path without a query, ``wanted`` the value of Range.
+    value of Host, ``path`` the encoded path without a query, ``wanted`` the value of Range,
+    empty where there is none, ``body`` the SHA-256 of the body in hexadecimal.
     """
-    fields = {
-        "host": host,
-        "range": wanted,
-        "x-amz-content-sha256": NOTHING,
-        "x-amz-date": moment,
-    }
+    fields = {"host": host}
+    if wanted:
+        fields["range"] = wanted
+    fields["x-amz-content-sha256"] = body
+    fields["x-amz-date"] = moment
     if credentials.token:
         fields["x-amz-security-token"] = credentials.token
     names = ";".join(fields)
     lines = "".join(f"{name}:{value}\n" for name, value in fields.items())
-    request = f"GET\n{path}\n\n{lines}\n{names}\n{NOTHING}"
+    request = f"{method}\n{path}\n\n{lines}\n{names}\n{body}"
     scope = f"{moment[:8]}/{region}/s3/aws4_request"
     digest = openssl_sha256(request.encode()).hexdigest()
     text = f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n{digest}"

@@ -105,9 +105,10 @@ class Counts:
         """
         self._memory = memory
         self.counters = Counters() if memory is None else Counters.from_buffer(memory)
+        self._lock = allocate_lock()
         # Who waited for a daemon that died asks this one again.
         self.counters.waiting = 0
-        self._lock = allocate_lock()
+        self._end_waits()
         self._at_hand = 0
         """Reads listed that did not wait."""
         self.whose: Callable[[], Asked | None] = lambda: None
@@ -162,6 +163,18 @@ class Counts:
                 int(begun_s * 1e9), int(waited_s * 1e9) or 1,
                 *READ.unpack_from(self._memory, place)[2:],
             )  # fmt: skip
+
+    def _end_waits(self) -> None:
+        """Count as over, from now on, what is listed as waiting for the daemon before."""
+        now_s = monotonic()
+        for at in range(min(self.counters.listed_reads, READ_LIMIT)):
+            place = READS_AT + at * READ.size
+            assert self._memory is not None
+            begun_ns, waited_ns, *asked = READ.unpack_from(self._memory, place)
+            if waited_ns == UNDER_WAY:
+                waited_s = max(now_s - begun_ns / 1e9, 0.0)
+                READ.pack_into(self._memory, place, begun_ns, int(waited_s * 1e9) or 1, *asked)
+                self._add_wait(waited_s)
 
     def note_wait(self, begun_s: float, asked: Asked) -> None:
         """Count and list a wait that is over; the caller has counted it as ``waiting``."""

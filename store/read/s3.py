@@ -74,6 +74,13 @@ class S3Access(HttpAccess):
 
     def fields(self, endpoint: Endpoint, target: str, offset: int, size: int) -> str:
         """Return the signature of a request, none without credentials; see `Access`."""
+        return self.signed(endpoint, target, f"bytes={offset}-{offset + size - 1}")
+
+    def signed(self, endpoint: Endpoint, target: str, wanted: str, *of_body: str) -> str:
+        """Return the same for a request of which ``wanted`` is the range.
+
+        ``of_body`` are method and digest of one with a body, as for `signed_fields`.
+        """
         credentials = self._credentials
         # What somebody redirects to with a query has its own signature in that.
         if credentials is None or "?" in target or not _is_same(endpoint, self._home):
@@ -84,9 +91,8 @@ class S3Access(HttpAccess):
         if signer is not credentials or key_date != date:
             key = signing_key(credentials.secret, date, region)
             self._key = (credentials, date, key)
-        wanted = f"bytes={offset}-{offset + size - 1}"
         host = endpoint.authority
-        return signed_fields(credentials, key, region, moment, host, target, wanted)
+        return signed_fields(credentials, key, region, moment, host, target, wanted, *of_body)
 
     def refusal(
         self, endpoint: Endpoint, head: ResponseHead, where: str, body: Callable[[], bytes]

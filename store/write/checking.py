@@ -40,6 +40,7 @@ from store.write.catalogue import read_table
 from store.write.manifest import parse_manifest
 from store.write.profilestore import read_profiles
 from store.write.roots import Packs, check_is_store
+from store.write.tracestore import image_of_trace
 
 PIECE = 4 << 20
 """Bytes read at once: larger than any chunk, small enough for every thread to have."""
@@ -101,7 +102,7 @@ def list_store(backend: Listing) -> Inventory:
         parsed = parse_name(name)
         if parsed is not None:
             found.objects[parsed[0]].append(parsed[1])
-        elif name != STORE_MARK:
+        elif name != STORE_MARK and image_of_trace(name) is None:
             found.other.append(name)
     return found
 

@@ -23,10 +23,13 @@ from store.interfaces import Backend
 from store.write.manifest import parse_manifest
 from store.write.profilestore import read_profiles
 from store.write.roots import MANIFESTS, Packs, Roots, check_is_store, needed_names
+from store.write.tracestore import image_of_trace
 
 GRACE_S = 24 * 3600.0
 """What is younger is left: longer than a conversion takes, and than it takes somebody to
 repeat one that was killed, which goes on with the packs it left."""
+TRACE_S = 30 * 24 * 3600.0
+"""Traces of an image that is there are left for so long: somebody may make a profile of them."""
 
 _OBJECT = re.compile(
     r"packs/([0-9a-f]{2})/\1[0-9a-f]{62}|(indexes|bootstraps|profiles|hot)/[0-9a-f]{64}"
@@ -79,10 +82,12 @@ def collect(backend: Backend, grace_s: float, now_s: float, *, delete: bool) -> 
 
 
 def _find(backend: Backend, roots: Roots, grace_s: float, now_s: float) -> Collection:
-    objects = [name for name in backend.iter_names("") if _OBJECT.fullmatch(name)]
+    names = list(backend.iter_names(""))
+    objects = [name for name in names if _OBJECT.fullmatch(name)]
+    traces = {name: image for name in names if (image := image_of_trace(name)) is not None}
     needed = roots.needed() | _used_by_profiles(backend, roots.images, objects)
     found = Collection(images=sorted(roots.images))
-    for name in [*objects, *backend.iter_unfinished()]:
+    for name in [*objects, *traces, *backend.iter_unfinished()]:
         if name in needed:
             continue
         try:
@@ -90,7 +95,9 @@ def _find(backend: Backend, roots: Roots, grace_s: float, now_s: float) -> Colle
         except PackNotFound:
             # Unfinished, and finished by now.
             continue
-        (found.old if garbage.age_s >= grace_s else found.young).append(garbage)
+        is_of_image = traces.get(name) in roots.images
+        limit_s = max(grace_s, TRACE_S) if is_of_image else grace_s
+        (found.old if garbage.age_s >= limit_s else found.young).append(garbage)
     return found
 
 

@@ -93,10 +93,29 @@ def test_a_daemon_that_takes_over_goes_on_counting_and_has_nobody_wait() -> None
     shared = memory()
     first = Counts(shared)
     first.add_request(0, 0, 10, 1, monotonic())
+    first.whose = lambda: (4096, 4096, 7, b"reader")
     assert first.begin_wait() is not None
     second = Counts(shared)
     second.add_request(0, 0, 10, 1, monotonic())
     assert (second.counters.requests, second.counters.waiting) == (2, 0)
+
+
+def test_a_daemon_that_takes_over_ends_the_waits_of_the_one_before() -> None:
+    def act(first: Counts) -> None:
+        first.whose = lambda: (4096, 4096, 7, b"reader")
+        ended = first.begin_wait()
+        assert ended is not None and first.begin_wait() is not None
+        first.end_wait(ended)
+        second = Counts(first._memory)
+        second.whose = first.whose
+        assert second.begin_wait() is not None
+
+    status = parse_status(encoded(act))
+    # The third is that of the second, asked again.
+    assert [read.waits for read in status.reads] == [False, False, True]
+    assert status.reads[1].waited_s > 0
+    assert status.numbers["waiting"] == 1
+    assert (status.numbers["waits"], status.waits.count) == (3, 2)
 
 
 def test_without_memory_nothing_is_listed_and_all_is_counted() -> None:

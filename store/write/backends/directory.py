@@ -11,7 +11,7 @@ from errno import EDQUOT, EFBIG, EINVAL, ENOLCK, ENOSPC, ENOSYS, EOPNOTSUPP, ERO
 from pathlib import Path
 from threading import Lock
 
-from store.errors import AccessDenied, BootfsError, PackNotFound, StorageFull, UsageError
+from store.errors import AccessDenied, BootfsError, NotFound, PackNotFound, StorageFull, UsageError
 from store.format.names import STORE_MARK, STORE_MARK_TEXT
 from store.read.local import DirectorySource
 
@@ -88,6 +88,8 @@ class DirectoryBackend:
     ) -> bytes:
         """Return bytes of an object; see `Source`."""
         with self._lock:
+            if self._source is None and not self._root.exists():
+                raise NotFound(f"{self.location}: does not exist; give the address of a store")
             source = self._source = self._source or DirectorySource(self.location)
         return source.fetch(name, offset, size, arrived)
 
