@@ -180,7 +180,9 @@ class Recording:
             )
             return
         os.unlink(self._path)
-        self._log(f"the trace is in {taker}: bootfs profile add IMAGE --from-store takes it")
+        self._log(
+            f"the trace is in {taker}: {self._name}; bootfs profile add IMAGE --from-store takes it"
+        )
 
     def _remove_old(self) -> None:
         """Remove the oldest traces of the image, whoever recorded them, beyond `KEPT`."""

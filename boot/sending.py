@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from store.format.http1 import Endpoint, ResponseHead
+    from store.format.sftpanswer import Answer
     from store.read.httpaccess import HttpAccess
     from store.read.s3 import S3Access
 
@@ -57,7 +58,7 @@ def send_object(
         except BootfsError as error:
             problems.append(str(error))
         else:
-            return f"{shown(url).rstrip('/')}/{name}"
+            return shown(url)
     raise BootfsError("; ".join(problems))
 
 
@@ -70,10 +71,12 @@ def _send(url: str, name: str, data: bytes, limit_s: float, authorities: str, au
         _put_until_done(url, name, data, limit_s, authorities, access)
     elif scheme == "s3":
         _put_s3(url, name, data, limit_s, authorities, auth)
+    elif scheme in ("ssh", "sftp"):
+        _put_sftp(url, name, data, limit_s, auth)
     else:
         raise UsageError(
             f"{shown(url)}: containers write no traces to such a store; BOOTFS_RECORD_TO=URL "
-            "names a directory, http://, https:// or s3:// for them"
+            "names a directory, http://, https://, s3:// or ssh:// for them"
         )
 
 
@@ -235,3 +238,55 @@ def _check_taken(
     if status in (401, 403):
         raise AccessDenied(f"{where}: {status}; the server does not let containers write")
     raise RemoteError(f"{where}: {status}; the server takes no files by PUT")
+
+
+def _put_sftp(url: str, name: str, data: bytes, limit_s: float, auth: str) -> None:
+    from store.format.sftp import (
+        CLOSE,
+        OPEN_CREATE,
+        OPEN_EXCLUSIVE,
+        OPEN_WRITE,
+        READ_SIZE,
+        STAT,
+        encode_mkdir,
+        encode_open,
+        encode_path_request,
+        encode_rename,
+        encode_write,
+    )
+    from store.format.sftpanswer import parse_handle
+    from store.read.ssh import SshSource
+
+    source = SshSource(url, limit_s, auth)
+    try:
+        deadline = monotonic() + limit_s
+        connection = source.session(deadline).connection
+
+        def call(encode: Callable[[int], bytes], path: bytes) -> Answer:
+            answer = connection.call(encode, deadline)
+            connection.check(answer, path)
+            return answer
+
+        def make_directory(path: bytes) -> None:
+            # One that is there is a failure like any other: opening the file says which.
+            connection.call(lambda n: encode_mkdir(n, path, 0o755), deadline)
+
+        def write(path: bytes, handle: bytes, at: int) -> None:
+            piece = data[at : at + READ_SIZE]
+            call(lambda n: encode_write(n, handle, at, piece), path)
+
+        mark = source.path(STORE_MARK)
+        call(lambda n: encode_path_request(STAT, n, mark), mark)
+        parents = name.split("/")[:-1]
+        for count in range(1, len(parents) + 1):
+            make_directory(source.path("/".join(parents[:count])))
+        path = source.path(name)
+        part = path + b".part"
+        flags = OPEN_WRITE | OPEN_CREATE | OPEN_EXCLUSIVE
+        handle = parse_handle(call(lambda n: encode_open(n, part, flags, 0o644), part))
+        for at in range(0, len(data), READ_SIZE):
+            write(part, handle, at)
+        call(lambda n: encode_path_request(CLOSE, n, handle), part)
+        call(lambda n: encode_rename(n, part, path), path)
+    finally:
+        source.close()

@@ -80,7 +80,7 @@ def test_a_short_start_is_sent_to_a_web_server_and_taken_from_the_store(
     assert sent.name.startswith(f"trace-{traces.name[:12]}-20")
     (line,) = container.logs().splitlines()[1:]
     assert line == (
-        f"bootfs: the trace is in {url}/traces/{traces.name}/{sent.name}: "
+        f"bootfs: the trace is in {url}: traces/{traces.name}/{sent.name}; "
         "bootfs profile add IMAGE --from-store takes it"
     )
     store = ("--store", str(conversions.directory))
@@ -114,7 +114,7 @@ def test_a_service_is_sent_when_its_time_is_over_and_runs_on(
     assert container.run("perl", "-e", "print 7").stdout == "7"
     assert container.pid()
     container.stop(0)
-    assert container.logs().startswith("bootfs: the trace is in /store/traces/")
+    assert container.logs().startswith("bootfs: the trace is in /store: traces/")
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["volume", "none"])
@@ -173,7 +173,7 @@ def test_with_a_password_of_its_own_the_web_server_takes_it(
         image = dataclasses.replace(image, store=f"http://{gateway()}:1|{url}")
         container = record(engine, image, "-v", f"{tmp_path}:/.bootfs/auth:ro")
     assert len(list(traces.iterdir())) == 1
-    assert f"the trace is in {url}/traces/" in container.logs()
+    assert f"the trace is in {url}: traces/" in container.logs()
 
 
 def test_the_store_for_traces_may_be_another_one(

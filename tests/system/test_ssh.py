@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from converter.cli import main
 from converter.convert import convert
 from converter.progress import Silent
 from converter.reference import parse_reference
@@ -98,6 +99,27 @@ def test_it_boots_and_every_byte_is_right(engine: Engine, served: Served, mode: 
     done = served.image(mode).run(engine, *CHECK, options=mounted(served.sshd.auth))
     assert (done.returncode, done.stdout) == (0, "WHOLE\n"), done.stderr
     assert "bootfs:" not in done.stderr
+
+
+def test_a_trace_is_sent_over_ssh(engine: Engine, served: Served, tmp_path: Path) -> None:
+    options = (*mounted(served.sshd.auth), "-e", "BOOTFS_RECORD=1")
+    container = served.image("erofs").start(engine, "true", options=options)
+    assert container.wait() == 0
+    (sent,) = (served.directory / "traces").rglob("*/*")
+    assert f": traces/{sent.parent.name}/{sent.name}; " in container.logs()
+    store = ("--store", served.sshd.url_of(served.directory))
+    assert main(["profile", "add", served.boot, *store, "--from-store"]) == 0
+    assert not sent.exists()
+    assert main(["profile", "remove", served.boot, *store, "--all"]) == 0
+    tmp_path.chmod(0o755)
+    elsewhere = served.sshd.url_of(tmp_path, address=served.sshd.addresses[1])
+    container = served.image("erofs").start(
+        engine, "true", options=(*options, "-e", f"BOOTFS_RECORD_TO={elsewhere}")
+    )
+    assert container.wait() == 0
+    # It is no store.
+    assert "the trace is not sent: " in container.logs()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -126,9 +127,32 @@ def test_a_malformed_file_is_one_line(engine: Engine, in_s3: InS3, tmp_path: Pat
     assert f"{PLACE}/s3: line 2: " in line and SECRET not in line
 
 
-def bootfs(*arguments: str) -> subprocess.CompletedProcess[str]:
+def test_a_trace_is_sent_to_s3(engine: Engine, in_s3: InS3, tmp_path: Path) -> None:
+    auth = ("-v", f"{write_credentials(tmp_path / 'auth')}:{PLACE}:ro")
+    container = in_s3.image.start(engine, "true", options=(*auth, "-e", "BOOTFS_RECORD=1"))
+    assert container.wait() == 0
+    (sent,) = (in_s3.server.bucket / "images/traces").rglob("trace-*")
+    assert f": traces/{sent.parent.name}/{sent.name}; " in container.logs()
+    boot, store = in_s3.image.boot, in_s3.server.store_url("images")
+    credentials = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET}
+    done = bootfs("profile", "add", boot, "--store", store, "--from-store", **credentials)
+    assert done.returncode == 0 and done.stdout.startswith("true: "), done.stderr
+    assert not sent.exists()
+    done = bootfs("profile", "remove", boot, "--store", store, "--all", **credentials)
+    assert done.returncode == 0
+    elsewhere = in_s3.image.store.replace("s3://images/", "s3://no-such-bucket/")
+    options = (*auth, "-e", "BOOTFS_RECORD=1", "-e", f"BOOTFS_RECORD_TO={elsewhere}")
+    container = in_s3.image.start(engine, "true", options=options)
+    assert container.wait() == 0
+    assert "the trace is not sent: " in container.logs()
+    assert "404 NoSuchBucket; there is no bucket no-such-bucket" in container.logs()
+
+
+def bootfs(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "converter.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | variables
+    )
 
 
 def test_a_store_in_s3_is_kept_as_any_other(

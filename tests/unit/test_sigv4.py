@@ -1,6 +1,7 @@
 """Signatures: the examples that AWS publishes, and what its own library signs."""
 
 from datetime import UTC, datetime
+from hashlib import sha256
 from string import ascii_letters, digits
 
 import pytest
@@ -48,14 +49,26 @@ words = st.text(ascii_letters + digits, min_size=1, max_size=40)
     path=st.text(ascii_letters + digits + "-._~/", max_size=60),
     moment=st.datetimes(datetime(2015, 1, 1), datetime(2060, 1, 1)),
     port=st.integers(1, 65535).filter(lambda n: n not in (80, 443)),
+    body=st.one_of(st.none(), st.binary(max_size=40)),
 )
 def test_it_signs_as_the_library_does(
-    secret: str, token: str, region: str, path: str, moment: datetime, port: int
+    secret: str,
+    token: str,
+    region: str,
+    path: str,
+    moment: datetime,
+    port: int,
+    body: bytes | None,
 ) -> None:
+    """A ranged read, or a write where there is a ``body``."""
+    method, digest, wanted = "GET", NOTHING, "bytes=5-9"
+    if body is not None:
+        method, digest, wanted = "PUT", sha256(body).hexdigest(), ""
     text = moment.replace(tzinfo=UTC).strftime("%Y%m%dT%H%M%SZ")
-    request = AWSRequest(method="GET", url=f"http://h:{port}/b/{path}", headers={})
-    request.headers["Range"] = "bytes=5-9"
-    request.headers["X-Amz-Content-SHA256"] = NOTHING
+    request = AWSRequest(method=method, url=f"http://h:{port}/b/{path}", headers={})
+    if wanted:
+        request.headers["Range"] = wanted
+    request.headers["X-Amz-Content-SHA256"] = digest
     request.headers["X-Amz-Date"] = text
     request.context["timestamp"] = text
     if token:
@@ -67,8 +80,10 @@ def test_it_signs_as_the_library_does(
     key = signing_key(secret, text[:8], region)
     host = f"h:{port}"
     ours = signed_fields(
-        Credentials(KEY_ID, secret, token), key, region, text, host, f"/b/{path}", "bytes=5-9"
+        *(Credentials(KEY_ID, secret, token), key, region, text, host, f"/b/{path}", wanted),
+        *(method, digest),
     )
+    assert f"x-amz-content-sha256: {digest}\r\n" in ours
     assert f",Signature={signature}\r\n" in ours
     assert (f"x-amz-security-token: {token}\r\n" in ours) == bool(token)
 
