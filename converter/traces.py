@@ -12,7 +12,6 @@ from store.errors import FormatError, IntegrityError, NotFound
 from store.format.trace import FILE_PREFIX, LIMIT, Trace, parse_trace
 from store.write.profilebuild import check_trace
 
-
 _LATEST_S = 253_402_300_799
 """The end of the year 9999."""
 
@@ -80,7 +79,7 @@ def parse_trace_of(data: bytes, image: bytes, where: str) -> Trace:
 def choose_traces(
     found: Sequence[Found], newest: int | None, report: Callable[[str], None]
 ) -> list[Found]:
-    """Return what profiles are made of, in the order in which it was begun.
+    """Return what profiles are made of, in the order in which it was found.
 
     That is what has reads, and with ``newest`` of each command so many that were begun
     last.  ``report`` is told what was taken, and what was left and why.
@@ -89,16 +88,19 @@ def choose_traces(
         NotFound: that is nothing.
 
     """
-    taken: list[Found] = []
+    ranks: dict[int, int] = {}
     counts: dict[tuple[bytes, ...], int] = {}
-    for one in sorted(found, key=lambda one: one.trace.begun_s, reverse=True):
-        command = tuple(one.trace.command)
-        if not one.trace.reads:
+    for at in sorted(range(len(found)), key=lambda at: -found[at].trace.begun_s):
+        if found[at].trace.reads:
+            command = tuple(found[at].trace.command)
+            ranks[at] = counts[command] = counts.get(command, 0) + 1
+    taken: list[Found] = []
+    for at, one in enumerate(found):
+        if at not in ranks:
             report(f"left: {one.where}: it has no read")
-        elif newest is not None and counts.get(command, 0) >= newest:
+        elif newest is not None and ranks[at] > newest:
             report(f"left: {one.where}: older than the newest {newest} of its command")
         else:
-            counts[command] = counts.get(command, 0) + 1
             taken.append(one)
             if one.is_listed:
                 # By the clock of whoever recorded it, who may say anything.
@@ -109,4 +111,4 @@ def choose_traces(
             "nothing was recorded: no read is in the traces; start the container with "
             "BOOTFS_RECORD=1, in mode erofs"
         )
-    return taken[::-1]
+    return taken

@@ -248,7 +248,7 @@ def test_what_somebody_wrote_into_a_store_does_nothing_to_a_terminal(
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        (("add", "BOOT"), 2, "give --trace FILE or --from CONTAINER"),
+        (("add", "BOOT"), 2, "give --trace FILE, --from CONTAINER or --from-store"),
         (("add", "BOOT", "--trace", "none"), 10, "none"),
         (("add", "BOOT", "--trace", "BOOT.tar"), 12, "not a trace"),
         (("add", "BOOT", "--trace", "OTHER"), 11, "a trace of another image, blake3:0707"),

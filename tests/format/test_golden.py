@@ -17,7 +17,7 @@ from store.format.packfile import (
     version_of,
 )
 from store.format.profile import WINDOW, Profile, parse_profiles
-from store.format.trace import parse_trace
+from store.format.trace import parse_trace, trace_file_name, trace_name
 from store.read.fetch import plain_of
 from store.write.manifest import parse_manifest
 from tests.format.regenerate import CHUNKS, FILES, GOLDEN, calls, noise, read
@@ -94,6 +94,10 @@ def test_trace_1() -> None:
     trace = parse_trace(read("trace-1.hex"), "it")
     assert (trace.image, trace.command) == (digest_of(b"chunk index"), [b"/bin/sh", b"-c", b""])
     assert (trace.begun_s, trace.reads) == (1_700_000_000, [(0, 0, 4), (250, 512, 32)])
+    name = trace_file_name(trace.image, trace.begun_s, bytes(range(8)))
+    image = trace.image.hex()
+    assert name == f"trace-{image[:12]}-20231114T221320Z-0001020304050607"
+    assert trace_name(trace.image, name) == f"traces/{image}/{name}"
 
 
 def test_boot_config_1() -> None:

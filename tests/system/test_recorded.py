@@ -10,6 +10,7 @@ import pytest
 from converter.cli import main
 from converter.images.recorded import read_container_traces
 from store.errors import NotFound
+from store.format.trace import trace_file_name
 from tests.support.engine import Container, Engine, docker
 from tests.support.profiled import Profiled, make_profiled
 
@@ -29,7 +30,9 @@ def fill_cache(container: Container, stored: Profiled) -> None:
         trace = stored.trace(f"t{number}", (page, 4))
         data = bytearray(trace.read_bytes())
         data[16] = 9 - number  # the second is older
-        (cache / f"trace-{number:016x}").write_bytes(data)
+        # As releases before called it, and as this one does.
+        name = f"{number:016x}" if number else trace_file_name(stored.image, 9, bytes(8))[6:]
+        (cache / f"trace-{name}").write_bytes(data)
     (cache / f"trace-{'f' * 16}").write_bytes(b"bootfsTR")
     (cache / "trace-x").write_bytes(b"not ours")
     (cache / "data").write_bytes(bytes(3_000_000))
@@ -49,7 +52,7 @@ def test_all_traces_of_a_container_come_oldest_first(
     said: list[str] = []
     traces = read_container_traces(container.name, stored.image, said.append)
     page = stored.first
-    assert [trace.reads for trace in traces] == [[(0, page, 4)], [(0, page + 80, 4)]]
+    assert [found.trace.reads for found in traces] == [[(0, page, 4)], [(0, page + 80, 4)]]
     assert len(said) == 1 and f"trace-{'f' * 16}" in said[0]
 
 

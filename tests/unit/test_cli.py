@@ -337,7 +337,7 @@ def test_a_profile_can_be_told_of_an_image_that_is_there(run: Run, tmp_path: Pat
     code, out, _ = run(*add)
     assert (code, out.startswith("default: ")) == (0, True)
     code, _, err = run(*add, "--trace", "file")
-    assert (code, "--analyze needs neither" in err) == (2, True)
+    assert (code, "--analyze needs no --trace, --from" in err) == (2, True)
     other = f"{boot}-of-nothing"
     run("convert", source, other, "--store", store, "--no-profile", "--entrypoint", "/none")
     code, _, err = run("profile", "add", other, "--store", store, "--analyze")
