@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from converter import imageindex
+from store.format.trace import ENTRY, encode_trace_head
 from tests.support.elves import make_elf
 from tests.support.indexes import UNKNOWN, Index, read_index
 from tests.support.layers import file, tar_of
@@ -450,3 +451,40 @@ def test_a_boot_image_for_another_machine_is_found_where_it_is_the_only_one(
     assert run("check", "--fetchable", boot)[0] == 0
     assert run("profile", "list", boot, "--store", url)[0] == 0
     assert run("forget", url, boot)[0] == 0
+
+
+def test_profiles_are_of_the_boot_image_for_a_platform(run: Run, tmp_path: Path) -> None:
+    made = Index()
+    for number, platform in enumerate(BOTH, 1):
+        tool = file("tool", make_elf(text=number << 16), mode=0o755)
+        made.add(platform, tar_of(tool), command=["/tool"])
+    source, boot = made.write(tmp_path / "s"), f"oci:{tmp_path}/b:v1"
+    store = ("--store", str(tmp_path / "t"))
+    assert run("convert", source, boot, *store, "--platform", "all")[0] == 0
+
+    def profiles(platform: str) -> list[dict[str, Any]]:
+        status, out, _ = run("profile", "list", boot, *store, "--json", "--platform", platform)
+        assert status == 0
+        return list(json.loads(out))
+
+    amd64, arm64 = map(profiles, BOTH)
+    assert [one["name"] for one in (*amd64, *arm64)] == ["default", "default"]
+    assert amd64[0]["plain"] < arm64[0]["plain"]
+    for_arm64 = (boot, *store, "--platform", "linux/arm64")
+    shown = json.loads(run("profile", "show", *for_arm64, "--json")[1])
+    assert shown["plain"] == arm64[0]["plain"]
+    views = json.loads(run("inspect", boot, "--json", "--platform", "linux/arm64")[1])
+    image = bytes.fromhex(views["chunk_index"].removeprefix("blake3:"))
+    trace = tmp_path / "trace"
+    trace.write_bytes(encode_trace_head(image, [b"/tool"], 1) + ENTRY.pack(0, 0, 1))
+    # It is of the one for another machine than this.
+    status, _, err = run("profile", "add", boot, *store, "--trace", trace)
+    assert status == 11 and "a trace of another image" in err
+    assert run("profile", "add", *for_arm64, "--trace", trace)[0] == 0
+    assert [one["origin"] for one in profiles("linux/arm64")] == ["recording"]
+    assert [one["origin"] for one in profiles("linux/amd64")] == ["analysis"]
+    assert run("profile", "add", *for_arm64, "--analyze", "--replace")[0] == 0
+    assert run("profile", "remove", *for_arm64, "--all")[0] == 0
+    assert profiles("linux/arm64") == [] and len(profiles("linux/amd64")) == 1
+    status, _, err = run("profile", "list", boot, *store, "--platform", "linux/s390x")
+    assert status == 10 and "s390x" in err

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -271,3 +272,19 @@ def test_no_container_of_a_boot_image(
     assert main(["status", container.name]) == 2
     assert "not a container of a boot image" in capsys.readouterr().err
     assert main(["status", f"{container.name}-not"]) == 10
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_following_is_ended_by_a_signal_without_a_word(
+    engine: Engine, converted_workshop: Converted, number: int
+) -> None:
+    container = converted_workshop.start(engine, "sleep", "1000")
+    command = [sys.executable, "-m", "converter.cli", "status", container.name, "--follow"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert container.name in process.stdout.readline()
+        process.send_signal(number)
+        assert process.wait(30) == 0
+        assert process.stderr.read() == ""

@@ -115,6 +115,13 @@ def test_a_workload_is_traced_to_its_end_and_runs_are_merged(traced: Traced) -> 
     assert (found["name"], found["traces"]) == ("version", 2)
     assert len(found["ready_s"]) == 2  # type: ignore[arg-type]  # JSON has no types
     assert found["command"] == ["dpkg", "--version"]
+    # Taken from the containers, not sent to the store: it would be taken twice.
+    assert not (traced.store / "traces").exists()
+
+
+def test_an_image_for_another_platform_than_is_asked_for_is_refused(traced: Traced) -> None:
+    code, _, err = traced.run("--platform", "linux/arm64")
+    assert code == 10 and "the image is for linux/amd64, not for linux/arm64" in err
 
 
 @pytest.mark.parametrize("until", ["port:8080", "http::8080/ready", "2"])
