@@ -92,6 +92,9 @@ class Ahead(Protocol):
     def patience_s(self, chunk: int) -> float:
         """Return how long a reader of ``chunk`` should wait for it; 0: it should fetch it."""
 
+    def missed(self) -> None:
+        """Hear that a reader has waited in vain, and fetches for itself."""
+
 
 class Access(Protocol):
     """What HTTP servers are told of the user, and the way to them; used by many threads."""

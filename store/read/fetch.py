@@ -270,6 +270,8 @@ class ChunkReader:
                 if self._flights.get(chunk) is flight and flight.ahead is not None:
                     flight.ahead = None
                     late.append(chunk)
+            if ahead is not None:
+                ahead.missed()
         return late
 
     def expect_decision(self, ahead: Ahead) -> None:

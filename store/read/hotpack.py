@@ -9,7 +9,7 @@ A profile that is wrong, or none, costs time and nothing else (docs/decisions/00
 from __future__ import annotations
 
 from _thread import allocate_lock, start_new_thread
-from time import monotonic
+from time import monotonic, sleep
 
 from zstandard import ZstdDecompressor, ZstdError
 
@@ -106,6 +106,7 @@ class HotPack:
         """Plain bytes/s, lately."""
         self._received = 0
         self._renewed_s = 0.0
+        self._is_renewed = self._is_over = False
         self._claimed = 0
         """Chunks from the first on that others were told of."""
         self._decompress: Callable[[bytes | memoryview], object] = lambda piece: None
@@ -115,8 +116,14 @@ class HotPack:
         try:
             start_new_thread(self.run, ())
         except RuntimeError:
-            # The container may have no more threads (--pids-limit).
+            # The container may have no more threads.
+            self._log(
+                "profile: no thread to fetch it by: what the start reads is fetched when it is "
+                "read, which takes longer, and nothing else is lost; give the container a larger "
+                "--pids-limit"
+            )
             self._decided.release()
+            self.is_without = True
 
     def wait_until_decided(self) -> None:
         """Return when one knows what is on its way, or that is not known in time."""
@@ -136,6 +143,26 @@ class HotPack:
         left_s = left / self._rate if self._rate else 0.0
         is_near = left_s <= NEAR_S or left <= NEAR_SHARE * self._total
         return NEAR_S + 2 * left_s if is_near else 0.0
+
+    def missed(self) -> None:
+        """Have other containers leave the hot pack to this one while its first byte is late.
+
+        From that byte on the thread that takes them sees to it.
+        """
+        if self._received or self._is_renewed:
+            return
+        self._is_renewed = True
+        try:
+            start_new_thread(self._renew_until_begun, ())
+        except RuntimeError:
+            # The container may have no more threads: others may fetch it too.
+            return
+
+    def _renew_until_begun(self) -> None:
+        while not self._received and not self._is_over:
+            if self.profile is not None:
+                self._reader.renew_claims([], self.profile.hot_pack)
+            sleep(RENEW_S)
 
     def run(self) -> None:
         """Bring everything, or what can be had of it."""
@@ -162,6 +189,7 @@ class HotPack:
             # A fault of ours: readers fetch for themselves.
             self._log(f"profile: {error!r}; going on without")
         finally:
+            self._is_over = True
             self._reader.abandon(self)
             if profile is not None:
                 self._reader.release_claim(profile.hot_pack)

@@ -9,20 +9,26 @@ from array import array
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from random import Random
 
 import pytest
 from zstandard import ZstdCompressor
 
+from boot import completion
 from store.errors import Unreachable
 from store.format.names import hot_pack_name, profiles_name
 from store.format.profile import Profile
+from store.format.status import HOT_PACK, REQUEST, REQUESTS_AT
+from store.read import claims, hotpack
 from store.read.cache import Cache
+from store.read.counts import Counts
 from store.read.fetch import ChunkReader
 from store.read.hotpack import HotPack
 from store.read.local import DirectorySource
 from store.write.profiles import encode_profiles, iter_hot_pack
+from tests.support.statuses import memory
 from tests.support.stores import StoredImage, WatchedSource
 from tests.support.trees import make_directory, make_file
 
@@ -328,6 +334,136 @@ def test_two_containers_on_one_cache_fetch_it_once(image: StoredImage, tmp_path:
     assert not other.fetched
     assert slow.streamed[-1] == hot_pack_name(profile.hot_pack)
     reader.wait_until_landed()
+
+
+def test_while_its_first_byte_is_late_others_leave_the_hot_pack_to_who_asked_for_it(
+    image: StoredImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "CLAIM_S", 0.6)
+    monkeypatch.setattr(hotpack, "RENEW_S", 0.1)
+    monkeypatch.setattr(hotpack, "FIRST_PATIENCE_S", 0.1)
+    chunks = list(range(image.index.chunk_count))
+    profile = put(image, chunks)
+    first = image.open_cache(tmp_path / "c", owner=1)
+    second = image.open_cache(tmp_path / "c", owner=2)
+    slow = StreamedSource(image, gate_at=0)
+    reader, hot, _ = begin(image, slow, first)
+    beside(hot)
+    assert slow.reached.wait(20)
+    assert reader.read([0])[0] == plain(image, 0)
+    # Longer than the claim of somebody who says nothing.
+    time.sleep(1.5)
+    other = StreamedSource(image)
+    follower, too, _ = begin(image, other, second)
+    too.run()
+    assert other.streamed == [profiles_name(IMAGE)]
+    assert follower.read([0])[0] == plain(image, 0)
+    slow.gate.set()
+    threads[-1].join(20)
+    # When it is over, nobody holds it.
+    assert second.claims.is_free(profile.hot_pack)
+    assert slow.streamed + other.streamed == [
+        profiles_name(IMAGE),
+        hot_pack_name(profile.hot_pack),
+        profiles_name(IMAGE),
+    ]
+
+
+def test_claims_move_on_before_the_stream(
+    image: StoredImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hotpack, "CLAIMED", 300_000)
+    monkeypatch.setattr(hotpack, "RENEW_S", 0.0)
+    chunks = list(range(image.index.chunk_count))
+    put(image, chunks)
+    first = image.open_cache(tmp_path / "c", owner=1)
+    second = image.open_cache(tmp_path / "c", owner=2)
+    source = StreamedSource(image, gate_at=400_000)
+    _, hot, _ = begin(image, source, first)
+    beside(hot)
+    assert source.reached.wait(20)
+
+    def claimed() -> list[bool]:
+        return [not second.claims.is_free(image.index.digest(chunk)) for chunk in chunks]
+
+    ends = list(accumulate(image.index.plain_sizes))
+    now = claimed()
+    # What has come is here and nobody's any more; then what comes soon; the rest is free.
+    here = [second.has(chunk) or first.has(chunk) for chunk in chunks]
+    came = here.index(False)
+    assert came > 0 and not any(now[:came]) and not any(here[came:])
+    until = now.index(False, came)
+    assert came < until < len(chunks) and not any(now[until:])
+    assert ends[until - 1] <= ends[came - 1] + 300_000 < ends[until] + 100_000
+    source.gate.set()
+    threads[-1].join(20)
+    assert not any(claimed()) and all(map(first.has, chunks))
+
+
+def test_a_stream_that_failed_is_counted_as_such_with_what_came(
+    image: StoredImage, cache: Cache
+) -> None:
+    chunks = list(range(image.index.chunk_count))
+    put(image, chunks)
+    source = StreamedSource(image, gate_at=300_000)
+    source.fails = True
+    source.gate.set()
+    said: list[str] = []
+    memory_of_counts = memory()
+    counts = Counts(memory_of_counts)
+    reader = ChunkReader(image.index, source, cache, said.append, counts=counts)
+    hot = HotPack(reader, source, cache, IMAGE, ("", COMMAND), said.append)
+    hot.run()
+    came = sum(map(cache.has, chunks))
+    assert 0 < came < len(chunks)
+    counters = counts.counters
+    assert (counters.errors, counters.requests, counters.fetched_bytes) == (1, 0, 0)
+    assert (counters.listed_requests, counters.fetched_chunks) == (1, came)
+    *_, size, pack, listed, failed = REQUEST.unpack_from(memory_of_counts, REQUESTS_AT)
+    assert (size >= 300_000, pack, listed, failed) == (True, HOT_PACK, came, 1)
+
+
+def test_completion_beside_a_stream_fetches_nothing_that_it_brings(
+    image: StoredImage, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(completion, "QUIET_S", 0.0)
+    chunks = list(range(image.index.chunk_count))
+    hot_ones = chunks[: len(chunks) // 2]
+    put(image, hot_ones)
+    source = StreamedSource(image, gate_at=100_000)
+    reader, hot, said = begin(image, source, cache)
+    beside(hot)
+    assert source.reached.wait(20)
+    rest = threading.Thread(target=completion.Completion(reader, 0, said.append).run)
+    rest.start()
+    time.sleep(0.3)
+    # It waits for what is on its way, and has begun with nothing else of that window.
+    assert not any(map(cache.has, hot_ones[-3:]))
+    source.gate.set()
+    rest.join(20)
+    assert all(map(cache.has, chunks)) and not said
+    # Each came once, by one way or the other.
+    assert reader.counters.fetched_chunks == len(chunks)
+
+
+def test_without_a_thread_a_start_goes_without_and_says_what_that_costs(
+    image: StoredImage, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(image, [0])
+    source = StreamedSource(image)
+    reader, hot, said = begin(image, source, cache)
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hotpack, "start_new_thread", refuse)
+        hot.start()
+    # The kernel is to read on as ever.
+    assert hot.is_without
+    assert reader.read([0])[0] == plain(image, 0)
+    (line,) = said
+    assert "takes longer, and nothing else is lost; give the container a larger --pids" in line
 
 
 def test_a_stream_that_breaks_leaves_its_readers_to_fetch(image: StoredImage, cache: Cache) -> None:
