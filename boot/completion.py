@@ -38,7 +38,10 @@ class Completion:
         try:
             start_new_thread(self.run, ())
         except RuntimeError:
-            self._log("BOOTFS_COMPLETE: no thread for it (--pids-limit)")
+            self._log(
+                "BOOTFS_COMPLETE: no thread to fetch the rest of the image by: it is fetched when "
+                "it is read, and the store stays needed; give the container a larger --pids-limit"
+            )
 
     def run(self) -> None:
         """Bring everything, in the order of the packs; return when it is here."""

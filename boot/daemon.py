@@ -13,7 +13,7 @@ from _thread import get_ident, start_new_thread
 from boot.config import AUTH, AUTHORITIES, NO_PROFILE, Settings, read_boot_config
 from boot.fuse import IN_HEADER, READ_IN, OneFile
 from boot.image import open_bootstrap, open_index
-from boot.log import log
+from boot.log import explained, log
 from boot.readahead import ReadAhead
 from boot.repeats import RepeatedReads
 from boot.replay import Replay
@@ -345,5 +345,8 @@ def run(action: Callable[[], None], failed: Callable[[BaseException, str], None]
         action()
     except BaseException as error:
         code = error.exit_code if isinstance(error, BootfsError) else 1
-        failed(error, str(error) if code > 1 else f"the daemon failed: {error!r}")
+        failed(
+            error,
+            str(error) if code > 1 else f"the daemon failed: {explained(error) or repr(error)}",
+        )
     os._exit(code)

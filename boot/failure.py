@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from errno import EIO
 
-from boot.log import log
+from boot.log import explained, log
 from store.errors import BootError, BootfsError
 
 
@@ -16,6 +16,8 @@ def report(error: Exception) -> int:
         return error.exit_code
     if isinstance(error, BootfsError):
         log(str(error))
+    elif reason := explained(error):
+        log(f"boot failed: {reason}")
     elif not isinstance(error, OSError):
         log(f"boot failed by a fault of bootfs: {error!r}")
     elif error.errno != EIO:

@@ -118,8 +118,9 @@ class Recording:
         except RuntimeError:
             self._done.release()
             self._log(
-                "no thread to send the trace by (--pids-limit): it stays in the cache, and so do "
-                "old ones; allow the container more processes"
+                "no thread to send the trace by: it stays in the cache, and so do old ones; "
+                "bootfs profile add IMAGE --from CONTAINER takes it from there, or give the "
+                "container a larger --pids-limit"
             )
 
     def end(self, *, exits: bool) -> None:

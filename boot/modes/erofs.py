@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 from _thread import allocate_lock, start_new_thread
+from time import monotonic, sleep
 
+from boot.log import NO_PROCESS
 from boot.mounts import read_mounts
 from boot.spawn import NEEDS, open_fuse, respawn_daemon, spawn_daemon
 from boot.status import Status
@@ -25,13 +27,15 @@ from boot.syscalls import (
     unmount,
     unshare,
 )
-from store.errors import MountFailed
+from store.errors import BootError, MountFailed
 from store.format.status import SERVED
 
 FUSE = b"/.bootfs/mnt/fuse"
 LOWER = b"/.bootfs/mnt/image"
 FILES = 1024
 """More than a daemon that begins has open."""
+THREAD_LIMIT_S = 2.0
+"""So long does the boot wait for a thread where the container may have no more of them."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -147,8 +151,8 @@ class Attempt:
             told(None)
             service.read_ahead(own, step)
 
-        start_new_thread(mount_image, ())
-        start_new_thread(go_on, ())
+        _start_thread(mount_image)
+        _start_thread(go_on)
         service.file.serve()
 
     def _serve_again(self) -> None:
@@ -163,6 +167,28 @@ class Attempt:
             # The container may have no more threads (--pids-limit).
             kernel.close()
         service.file.serve()
+
+
+def _start_thread(action: Callable[[], None]) -> None:
+    """Run ``action``, which the boot needs, in a thread of its own.
+
+    Where there is none to be had it waits for others, which end soon: those that dial and
+    that open sysfs are but for speed.
+
+    Raises:
+        BootError: none becomes free.
+
+    """
+    until_s = monotonic() + THREAD_LIMIT_S
+    while True:
+        try:
+            start_new_thread(action, ())
+        except RuntimeError:
+            if monotonic() > until_s:
+                raise BootError(NO_PROCESS) from None
+            sleep(0.01)
+        else:
+            return
 
 
 def _mount_file(fuse: int) -> None:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
+import signal
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from bench.images import IMAGES, build_image
+from boot.kernelreads import ADVICE, SHORT_READ_AHEAD
 from converter.cli import main
+from tests.system.test_daemon_death import daemon_of
 
 if TYPE_CHECKING:
-    from tests.support.converted import Conversions
+    from collections.abc import Iterator
+
+    from tests.support.converted import Conversions, Converted
     from tests.support.engine import Engine
 
 pytestmark = pytest.mark.system
@@ -48,3 +57,71 @@ def test_a_start_with_a_profile_asks_for_its_hot_pack_and_little_else(
     assert off.stdout == "READY\n"
     assert not [r for r in conversions.server.requests() if r.path.startswith("/hot/")]
     assert main(["profile", "remove", *profile[2:], "--all"]) == 0
+
+
+@pytest.fixture
+def profiled(engine: Engine, conversions: Conversions) -> Iterator[Converted]:
+    """Give an image that has a profile of a sleep."""
+    image = conversions.convert(build_image(IMAGES["deb"]))
+    profile = (image.boot, "--store", str(conversions.directory))
+    options = ("-e", "BOOTFS_RECORD=1", "-e", "BOOTFS_RECORD_TO=cache")
+    container = image.start(engine, "sleep", "0", options=options)
+    assert container.wait() == 0
+    assert main(["profile", "add", *profile, "--from", container.name]) == 0
+    yield image
+    assert main(["profile", "remove", *profile, "--all"]) == 0
+
+
+def read_aheads() -> dict[str, int]:
+    """Return the read-ahead of each EROFS of this machine, in KiB."""
+    found = {}
+    for place in Path("/sys/class/bdi").glob("erofs-*"):
+        try:
+            found[place.name] = int((place / "read_ahead_kb").read_text())
+        except (FileNotFoundError, OSError):
+            continue  # it has just been unmounted
+    return found
+
+
+def wait_for(name: str, size: int) -> None:
+    deadline = time.monotonic() + 30
+    while read_aheads()[name] != size >> 10:
+        assert time.monotonic() < deadline, read_aheads()
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("dies", [False, True], ids=["lives", "killed"])
+def test_the_kernel_reads_on_as_ever_after_a_start_with_a_profile(
+    engine: Engine, profiled: Converted, dies: bool
+) -> None:
+    before = set(read_aheads())
+    container = profiled.start(engine, "sleep", "1000")
+    (name,) = set(read_aheads()) - before
+    wait_for(name, SHORT_READ_AHEAD)
+    if dies:
+        os.kill(daemon_of(container), signal.SIGKILL)
+    # When the start is over; or by the daemon that takes the place of the one that was killed.
+    wait_for(name, ADVICE)
+    assert container.run("perl", "-e", "print 7").stdout == "7"
+
+
+@pytest.mark.parametrize("mode", ["fuse", "lease", "eager"])
+def test_a_mode_that_does_not_record_says_so_and_which_does(
+    engine: Engine, conversions: Conversions, mode: str
+) -> None:
+    image = dataclasses.replace(conversions.convert(build_image(IMAGES["deb"])), mode=mode)
+    done = image.run(engine, *COMMAND, options=("-e", "BOOTFS_RECORD=1"))
+    assert (done.returncode, done.stdout) == (0, "READY\n")
+    which = "mode fuse does" if mode == "fuse" else "modes lease and eager do"
+    assert done.stderr == f"bootfs: nothing is recorded: {which} not; BOOTFS_MODE=erofs does\n"
+
+
+@pytest.mark.parametrize("limit", ["2", "3", "4"])
+def test_a_container_of_too_few_processes_is_told_what_to_do(
+    engine: Engine, profiled: Converted, limit: str
+) -> None:
+    done = profiled.run(engine, "true", options=("--pids-limit", limit))
+    assert done.returncode == 125
+    assert "no process or thread to be had: the container may have too few" in done.stderr
+    assert "give it a larger --pids-limit, 16 or more" in done.stderr
+    assert "can't start new thread" not in done.stderr
