@@ -32,17 +32,31 @@ pytestmark = pytest.mark.system
 
 COMMAND = ("perl", "-e", "use POSIX; print qq(READY\n)")
 TAKES = "client_max_body_size 2m; dav_methods PUT; create_full_put_path on;"
-GUARDED = (
-    "if ($request_method = PUT) { set $asked put; }"
-    "if ($http_authorization = 'Bearer token-1') { set $asked ''; }"
-    "if ($asked = put) { return 401; }" + TAKES
-)
+GUARDED = """\
+location /traces/ {{
+    dav_methods PUT;
+    create_full_put_path on;
+    client_max_body_size 1m;
+    limit_except PUT {{ deny all; }}
+    auth_basic "traces";
+    auth_basic_user_file {users};
+}}
+"""
+"""As in docs/stores/http.md."""
 TAKEN_S = 30.0
 
 
 @pytest.fixture(scope="module")
 def image(conversions: Conversions) -> Converted:
     return conversions.convert(build_image(IMAGES["deb"]))
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> str:
+    """Give what has nginx ask who sends a trace."""
+    users = tmp_path / "users"
+    users.write_text("recorder:{PLAIN}of-traces\n")
+    return GUARDED.format(users=users)
 
 
 @pytest.fixture
@@ -125,11 +139,12 @@ def test_what_the_store_does_not_take_stays_and_one_line_says_so(
     image: Converted,
     traces: Path,
     capsys: pytest.CaptureFixture[str],
+    guarded: str,
     kind: str,
     kept: bool,
 ) -> None:
     options = ["-v", f"{engine.volume()}:/.bootfs/cache"] if kept else []
-    extra = GUARDED if kind == "401" else ""
+    extra = guarded if kind == "401" else ""
     with Nginx(conversions.directory, addresses=[gateway()], extra=extra) as server:
         image = dataclasses.replace(image, store=f"http://{gateway()}:{server.port}")
         if kind == "read-only":
@@ -164,14 +179,21 @@ def test_what_the_store_does_not_take_stays_and_one_line_says_so(
 
 
 def test_with_a_password_of_its_own_the_web_server_takes_it(
-    engine: Engine, conversions: Conversions, image: Converted, traces: Path, tmp_path: Path
+    engine: Engine,
+    conversions: Conversions,
+    image: Converted,
+    traces: Path,
+    guarded: str,
+    tmp_path: Path,
 ) -> None:
-    with Nginx(conversions.directory, addresses=[gateway()], extra=GUARDED) as server:
+    with Nginx(conversions.directory, addresses=[gateway()], extra=guarded) as server:
         url = f"http://{gateway()}:{server.port}"
-        (tmp_path / "http").write_text(f"{url} bearer token-1\n")
+        auth = tmp_path / "auth"
+        auth.mkdir()
+        (auth / "http").write_text(f"{url} basic recorder:of-traces\n")
         # Of several mirrors the first that takes it: nobody listens at the first.
         image = dataclasses.replace(image, store=f"http://{gateway()}:1|{url}")
-        container = record(engine, image, "-v", f"{tmp_path}:/.bootfs/auth:ro")
+        container = record(engine, image, "-v", f"{auth}:/.bootfs/auth:ro")
     assert len(list(traces.iterdir())) == 1
     assert f"the trace is in {url}: traces/" in container.logs()
 
