@@ -185,8 +185,8 @@ def dress_profiles(data: bytes, random: Random) -> bytes:
     try:
         # `max_output_size` is for frames that do not say how large they are.
         body = bytearray(zstandard.ZstdDecompressor().decompress(stored, max_output_size=1 << 20))
-    except zstandard.ZstdError:
-        return data
+    except (zstandard.ZstdError, MemoryError):
+        return data  # a frame can claim any size
     at = 0
     while at + profile.PROFILE.size <= len(body):
         fields = list(profile.PROFILE.unpack_from(body, at))

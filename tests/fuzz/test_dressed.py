@@ -49,3 +49,13 @@ def test_dressing_gets_past_digests_and_sums(name: str, at: int) -> None:
     assert not target.check(bytes(changed))
     # Each part of a dresser is left out now and then.
     assert any(target.check(target.dress(bytes(changed), Random(seed))) for seed in range(20))
+
+
+@pytest.mark.parametrize("name", ["profiles", "chunk-index"])
+def test_dressing_outlives_a_frame_that_claims_any_size(name: str) -> None:
+    target = TARGETS[name]
+    head = next(found for found in seeds()[name] if target.check(found))[:96]
+    # A single segment of 2^61 bytes, and an empty last block.
+    frame = b"\x28\xb5\x2f\xfd\xe0" + (1 << 61).to_bytes(8, "little") + b"\x01\x00\x00"
+    start = 80 if name == "profiles" else 96
+    assert all(target.dress(head[:start] + frame, Random(seed)) for seed in range(4))
