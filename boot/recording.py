@@ -12,15 +12,8 @@ from time import monotonic, time
 
 from store.errors import BootfsError
 from store.format.chunkindex import BLOCK
-from store.format.trace import (
-    ENTRY,
-    ENTRY_LIMIT,
-    FILE_PREFIX,
-    LIMIT,
-    encode_trace_head,
-    trace_file_name,
-    trace_name,
-)
+from store.format.trace import ENTRY, ENTRY_LIMIT, LIMIT, encode_trace_head
+from store.format.tracenames import FILE_PREFIX, trace_file_name, trace_name
 
 KEPT = 32
 """Traces of an image that a cache keeps: the newest, the one that is begun among them."""

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from converter.spool import os_errors_at
 from store.errors import FormatError, IntegrityError, NotFound
-from store.format.trace import FILE_PREFIX, LIMIT, Trace, parse_trace
+from store.format.trace import LIMIT, Trace, parse_trace
+from store.format.tracenames import FILE_PREFIX
 from store.write.profilebuild import check_trace
 
 _LATEST_S = 253_402_300_799

@@ -7,7 +7,6 @@ a trace may end anywhere: what is whole of it counts.  Nothing here does I/O.
 from __future__ import annotations
 
 from struct import Struct
-from time import gmtime, strftime
 
 from store.errors import FormatError, UnsupportedVersion
 
@@ -39,9 +38,6 @@ HEADER = Struct("<8sHHIQ32s")
 ENTRY = Struct("<III")
 LIMIT = HEADER.size + COMMAND_LIMIT + ENTRY_LIMIT * ENTRY.size
 """No trace is larger."""
-TRACES = "traces/"
-"""Below it a store has the traces that containers have sent, by image."""
-FILE_PREFIX = "trace-"
 
 
 class Trace:
@@ -72,20 +68,6 @@ def encode_command(command: list[bytes]) -> bytes:
 def parse_command(kept: bytes) -> list[bytes]:
     """Return the words of a kept command."""
     return kept.split(b"\0") if kept else []
-
-
-def trace_file_name(image: bytes, begun_s: int, drawn: bytes) -> str:
-    """Return the name of a new trace: its image, when it was begun, and 8 bytes at random.
-
-    Names of one image sort by time.  ``image`` is the raw digest of its chunk index.
-    """
-    moment = strftime("%Y%m%dT%H%M%SZ", gmtime(begun_s))
-    return f"{FILE_PREFIX}{image.hex()[:12]}-{moment}-{drawn.hex()}"
-
-
-def trace_name(image: bytes, file_name: str) -> str:
-    """Return the name in a store of the trace that has ``file_name`` in a cache."""
-    return f"{TRACES}{image.hex()}/{file_name}"
 
 
 def encode_trace_head(image: bytes, command: list[bytes], begun_s: int) -> bytes:

@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable, Iterable
 
 from store.errors import BootfsError, FormatError, IntegrityError, PackNotFound
-from store.format.trace import LIMIT, TRACES, Trace, parse_trace
+from store.format.trace import LIMIT, Trace, parse_trace
+from store.format.tracenames import TRACES
 from store.interfaces import Backend
 from store.write.profilebuild import check_trace
 

@@ -111,7 +111,7 @@ def test_what_a_boot_imports(engine: Engine, conversions: Conversions, tmp_path:
         assert {"boot.config", "blake3", "store.read.counts"} <= daemon
         # What only one of the ways needs is imported on that way alone.
         assert not {"boot.modes.fusetree", "boot.modes.fuseserver"} & (init | daemon)
-        assert not {"boot.recording", "boot.sending", "store.format.trace"} & (init | daemon)
+        assert not {"boot.recording", "boot.sending", "store.format.tracenames"} & (init | daemon)
         assert not {"store.read.tls", "store.read.local", "store.read.remote"} & init
         assert not {"store.read.tls", "store.read.local"} & daemon
         assert "store.read.remote" in daemon

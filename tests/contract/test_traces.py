@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from store.format.trace import trace_file_name, trace_name
+from store.format.tracenames import trace_file_name, trace_name
 from store.write.backends import open_backend
 from store.write.backends.directory import DirectoryBackend
 from store.write.collecting import GRACE_S, TRACE_S, collect

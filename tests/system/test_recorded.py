@@ -10,7 +10,7 @@ import pytest
 from converter.cli import main
 from converter.images.recorded import read_container_traces
 from store.errors import NotFound
-from store.format.trace import trace_file_name
+from store.format.tracenames import trace_file_name
 from tests.support.engine import Container, Engine, docker
 from tests.support.profiled import Profiled, make_profiled
 
