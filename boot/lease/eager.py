@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import stat
 from _signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, sigpending
-from _thread import allocate_lock, start_new_thread
+from _thread import allocate_lock, get_ident, start_new_thread
 from errno import EISDIR
+from time import sleep
 
 from boot.lease.earlier import find
 from boot.lease.filler import AHEAD_SHARE, PIECE, write_contents
@@ -18,6 +19,10 @@ ENDING = {SIGHUP, SIGINT, SIGQUIT, SIGTERM}
 """Signals that a user ends a container with; the next to come is the last one wanted."""
 THREADS = 4
 """Who write; each waits for the network or the disk most of the time."""
+APART_SHARE = 6
+"""Of the reader's memory, one part in so many may lie between two of them: what is fetched
+for who is behind would be dropped otherwise, and fetched again."""
+WAIT_S = 0.005
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,6 +98,8 @@ class Filling:
         self._files: list[Piece] = []
         self._lock = allocate_lock()
         self._next = 0
+        self._under_way: dict[int, int] = {}
+        """Where what each thread writes begins in the image, by thread."""
         self._asked = 0
         self._errors: list[BaseException] = []
 
@@ -143,6 +150,11 @@ class Filling:
 
     def _take(self) -> list[Piece]:
         """Claim the next files, about `PIECE` of them, and begin to fetch those behind them."""
+        own = get_ident()
+        with self._lock:
+            self._under_way.pop(own, None)
+        while not self._errors and self._is_far_ahead():
+            sleep(WAIT_S)
         with self._lock:
             start = self._next
             size = 0
@@ -150,10 +162,20 @@ class Filling:
                 size += self._files[self._next].inode.size
                 self._next += 1
             batch = self._files[start : self._next]
+            if batch:
+                self._under_way[own] = batch[0].inode.data_offset
             wanted = self._behind(start)
         if wanted:
             self._reader.chunks.want(wanted)
         return batch
+
+    def _is_far_ahead(self) -> bool:
+        """Whether somebody should come up before the next files are begun."""
+        with self._lock:
+            if self._next >= len(self._files) or not self._under_way:
+                return False
+            apart = self._files[self._next].inode.data_offset - min(self._under_way.values())
+        return apart > self._reader.chunks.memory_limit // APART_SHARE
 
     def _behind(self, at: int) -> list[int]:
         if at >= len(self._files):
