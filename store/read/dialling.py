@@ -10,6 +10,7 @@ from _thread import allocate_lock, start_new_thread
 from time import monotonic
 
 from store.format.http1 import Endpoint
+from store.read.source import lookups
 
 LOOKUP_LIMIT_S = 2.0
 """The C library asks a silent name server again after 5 s; a lookup of its own is sooner there."""
@@ -118,6 +119,9 @@ def _addresses(endpoint: Endpoint, limit_s: float) -> list[Address]:
         # An address: nobody has to be asked.
         look_up(_socket.AI_NUMERICHOST)
     else:
+        if not lookups.acquire(timeout=limit_s):
+            raise TimeoutError("no name can be looked up yet")
+        lookups.release()
         try:
             start_new_thread(look_up, (0,))
         except RuntimeError:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from _thread import allocate_lock
 
 from store.errors import UsageError
 from store.format.shownurl import shown
+
+lookups = allocate_lock()
+"""Held while no name may be looked up, which opens files of /etc and waits for them."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
