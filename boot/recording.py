@@ -95,6 +95,14 @@ class Recording:
                 )
                 self._close()
 
+    def is_over(self) -> bool:
+        """Whether nothing more is noted; where nothing was read at all, it is not."""
+        with self._lock:
+            is_late = bool(self._begun_s) and monotonic() - self._begun_s > self._limit_s
+            if is_late and self._fd >= 0:
+                self._close()
+            return self._fd < 0
+
     def _close(self) -> None:
         fd, self._fd = self._fd, -1
         os.close(fd)

@@ -96,6 +96,19 @@ class Ahead(Protocol):
         """Hear that a reader has waited in vain, and fetches for itself."""
 
 
+class Aside(Protocol):
+    """Where chunks lie that came before anybody asked; used by many threads at once."""
+
+    def put(self, chunk: int, plain: bytes) -> bool:
+        """Keep a chunk's plain bytes; whether there was room."""
+
+    def has(self, chunk: int) -> bool:
+        """Whether it was kept."""
+
+    def get(self, chunk: int) -> bytes | None:
+        """Return what was kept, not verified again; None where nothing is, or it is gone."""
+
+
 class Access(Protocol):
     """What HTTP servers are told of the user, and the way to them; used by many threads."""
 

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
     from boot.lease.freezer import Freezer
     from boot.lease.journal import Journal
+    from boot.lease.profiled import Profiled
+    from boot.recording import Recording
     from store.read.image import ImageReader
 
 
@@ -81,12 +83,18 @@ class Filler:
         freezer: Freezer,
         break_time_s: float,
         failed: Callable[[BaseException], None],
+        profiled: Profiled | None = None,
+        recording: Recording | None = None,
     ) -> None:
         """Fill nothing yet.
 
         ``files`` become this object's.  ``failed`` is called when a file that somebody
-        waits for cannot be filled; it ends the container.
+        waits for cannot be filled; it ends the container.  What ``profiled`` names is filled
+        first.  With a ``recording`` only what is asked for is filled, as long as it lasts.
         """
+        self._profiled = profiled
+        self._recording = recording
+        """Until it has ended."""
         files.sort(key=lambda file: file.offset)
         self._image = image
         self._counts = image.chunks.counts
@@ -134,13 +142,21 @@ class Filler:
             self._wanted.add(file)
             self._counters.waits += 1
             self._counters.waiting += 1
-            if file.is_gate and self._left:
-                self._hurry = True
-                return
-            if file.begun:
-                return
-            file.begun = True
-        self._enqueue(file)
+            is_held = file.is_gate and self._left > 0
+            self._hurry = self._hurry or is_held
+            is_mine = not is_held and not file.begun
+            file.begun = file.begun or is_mine
+        if is_mine:
+            self._enqueue(file)
+        if self._recording is not None:
+            self._record(self._recording, file, is_last=is_held)
+
+    def _record(self, recording: Recording, file: File, *, is_last: bool) -> None:
+        """Note that somebody opens ``file``; nothing after that is noted if it ``is_last``."""
+        recording.saw(file.offset, file.size)
+        if is_last:
+            log("recording ends here: a program starts that waits for all files (BOOTFS_GATES)")
+            self._recording = None
 
     def want_all_lost(self) -> None:
         """Look for files that somebody waits for, after signals were lost for want of room."""
@@ -195,6 +211,8 @@ class Filler:
 
     def _fill_neighbours(self, file: File) -> None:
         """Fill files beside one whose bytes are at hand, having come in the same chunks."""
+        if self._recording is not None:
+            return
         for step in (1, -1):
             at = self._place_of(file)
             for _ in range(NEIGHBOURS):
@@ -321,7 +339,16 @@ class Filler:
             raise
 
     def _complete(self) -> None:
-        """Fill all files, in the order of the image, while nobody waits for one: a thread."""
+        """Fill all files: a thread.
+
+        What a profile names, then all in the order of the image, while nobody waits for one.
+        """
+        if self._profiled is not None:
+            for file in self._profiled.iter_files(self._files):
+                if self._take(file) and not self._try(file):
+                    break
+            # As if it had been waited for: it is what a start uses.
+            self._last_wanted_s = max(self._last_wanted_s, monotonic())
         at = 0
         asked = 0
         while at < len(self._files):
@@ -358,7 +385,9 @@ class Filler:
         while not self._hurry:
             with self._lock:
                 quiet = not self._wanted and monotonic() - self._last_wanted_s >= QUIET_S
-            if quiet:
+            if self._recording is not None and self._recording.is_over():
+                self._recording = None
+            if quiet and self._recording is None:
                 return
             sleep(POLL_S)
 
@@ -381,6 +410,8 @@ class Filler:
                 self._freezer.go_on()
                 self._stopped_s = 0.0
             if done:
+                if self._profiled is not None:
+                    self._profiled.close()
                 return
 
 

@@ -18,12 +18,13 @@ from _signal import SIGCONT, SIGHUP, sigtimedwait
 from _thread import start_new_thread
 from termios import TIOCNOTTY, TIOCSCTTY
 
-from boot.config import AUTH, AUTHORITIES, HOME, Settings
+from boot.config import AUTH, AUTHORITIES, HOME, NO_PROFILE, Settings
 from boot.failure import report
 from boot.image import open_bootstrap, open_index
 from boot.lease import eager, leased
-from boot.lease.filler import File, Filler
+from boot.lease.filler import AHEAD_SHARE, File, Filler
 from boot.lease.freezer import Freezer
+from boot.lease.journal import PATH as JOURNAL
 from boot.lease.journal import Journal
 from boot.lease.keeper import Keeper
 from boot.lease.leases import SIGNAL, Signals, break_time_s
@@ -46,13 +47,17 @@ from store.read.children import PIDS
 from store.read.counts import Counts
 from store.read.fetch import ChunkReader
 from store.read.image import ImageReader
-from store.read.source import open_source
+from store.read.source import lookups, open_source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from boot.lease.aside import AsideFile
+    from boot.recording import Recording
     from store.format.chunkindex import ChunkIndex
+    from store.interfaces import Streaming
+    from store.read.hotpack import HotPack
 
 KEPT_MEMORY = 4 << 20
 """Freed bytes that stay with the process."""
@@ -112,8 +117,6 @@ def boot(
     prctl(PR_SET_DUMPABLE, 0)
     detach_stdio()
 
-    if settings.record_s:
-        log("nothing is recorded: modes lease and eager do not; BOOTFS_MODE=erofs does")
     # The image's bytes.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     keep_freed_memory(KEPT_MEMORY)
@@ -130,6 +133,9 @@ def boot(
     chunks = ChunkReader(index, source, cache, log, memory, settings.fill_limit_s, counts)
     bootstrap = open_bootstrap(index)
     reader = ImageReader(bootstrap, chunks)
+    hot = None
+    if settings.mode != "eager" and settings.profile != NO_PROFILE and not settings.record_s:
+        hot = _begin_hot_pack(settings, chunks, source, cache, command)
     image = Image(bootstrap.read_all())
     status.step(SERVED)
 
@@ -137,12 +143,24 @@ def boot(
     hidden = {m.target.strip(b"/") for m in mounts} - {b""} | {HOME.strip("/").encode()}
     os.umask(0)
     journal = Journal(settings.chunk_index, container_name(mounts), image.inode_count + 1)
+    aside = _open_aside(chunks) if hot is not None and cache is None else None
     try:
         if not journal.is_built:
             fill_new_volumes(image, reader, mounts)
-        files = _make_tree(settings, image, reader, hidden, journal)
+        allow_lookups = _forbid_lookups(chunks)
+        files = _make_tree(settings, image, reader, hidden, journal, allow_lookups)
     except eager.Interrupted as interrupted:
         return 128 + interrupted.number
+    recording = profiled = None
+    if settings.record_s:
+        is_first = bool(files) and not journal.is_built
+        recording = _begin_recording(settings, index, cache, command, is_first=is_first)
+    if hot is not None:
+        from boot.lease.profiled import Profiled
+
+        profiled = Profiled(reader, hot, aside, memory // AHEAD_SHARE)
+        if not files:
+            profiled.close()
     journal.set_built()
     os.makedirs(directory, 0o755, exist_ok=True)
     status.step(ROOTED)
@@ -157,6 +175,7 @@ def boot(
     mode = "lease" if files else "eager"
     status.watch(mode, settings.chunk_index, container_name(mounts))
     _enter_home()
+    allow_lookups()
 
     failures: list[int] = []
 
@@ -169,7 +188,7 @@ def boot(
         os._exit(failures[0])
 
     signals = ALL_SIGNALS
-    filler = Filler(reader, journal, files, freezer, limit_s, fail)
+    filler = Filler(reader, journal, files, freezer, limit_s, fail, profiled, recording)
     if files:
         signals -= {SIGNAL}
         start_new_thread(_listen, (filler, workload, processes, has_begun, fail))
@@ -191,7 +210,12 @@ def boot(
 
 
 def _make_tree(
-    settings: Settings, image: Image, reader: ImageReader, hidden: set[bytes], journal: Journal
+    settings: Settings,
+    image: Image,
+    reader: ImageReader,
+    hidden: set[bytes],
+    journal: Journal,
+    allow_lookups: Callable[[], None],
 ) -> list[File]:
     """Make the tree, or find it again; return the files that wait, with leases."""
     directories = list(iter_directories(image, image.root_nid, hidden))
@@ -200,8 +224,92 @@ def _make_tree(
             return leased.make_tree(image, reader, directories, journal, settings.gates)
         except leased.NoLeases as error:
             log(f"mode eager: {error}")
+    allow_lookups()
     eager.make_tree(image, reader, directories, journal)
     return []
+
+
+def _begin_hot_pack(
+    settings: Settings,
+    chunks: ChunkReader,
+    source: Streaming,
+    cache: Cache | None,
+    command: list[bytes],
+) -> HotPack | None:
+    """Have the image's hot pack fetched, where this is the container's first start."""
+    if os.path.lexists(JOURNAL) or (cache is not None and cache.present_count):
+        return None
+    # Here, since other starts need none.
+    from store.read.hotpack import HotPack
+
+    wanted = (settings.profile, command)
+    limit = chunks.memory_limit // AHEAD_SHARE
+    hot = HotPack(chunks, source, cache, settings.chunk_index, wanted, log, limit)
+    chunks.expect_decision(hot)
+    hot.start()
+    return hot
+
+
+def _open_aside(chunks: ChunkReader) -> AsideFile | None:
+    """Have what is brought kept until its files are filled, where there is no cache for it."""
+    from boot.lease.aside import AsideFile
+
+    try:
+        chunks.aside = aside = AsideFile(HOME, log)
+    except OSError as error:
+        log(f"what comes ahead is kept in memory, and in part fetched again: {error.strerror}")
+        return None
+    return aside
+
+
+def _begin_recording(
+    settings: Settings,
+    index: ChunkIndex,
+    cache: Cache | None,
+    command: list[bytes],
+    *,
+    is_first: bool,
+) -> Recording | None:
+    """Begin a trace of the files that are opened, in the cache volume, whoever else has that."""
+    from boot.recording import Recording
+
+    if not is_first:
+        log(
+            "nothing is recorded: modes lease and erofs do, and the former in a container's first "
+            "start alone"
+        )
+        return None
+    kept = cache
+    try:
+        if kept is None:
+            kept = Cache(settings.cache, settings.chunk_index.hex(), index.plain_sizes, log)
+        return Recording(kept.path, settings.chunk_index, command, settings.record_s, log)
+    except CacheUnusable as error:
+        log(f"nothing is recorded: {error}")
+    except OSError as error:
+        log(f"nothing is recorded: {error.strerror}")
+    finally:
+        if cache is None and kept is not None:
+            kept.close()
+    return None
+
+
+def _forbid_lookups(chunks: ChunkReader) -> Callable[[], None]:
+    """Have nobody look up a name in the tree that is made; return what allows it again.
+
+    The C library would open files of its /etc, and keep everybody waiting who looks up
+    another, until one of those was filled.  Who waits for a fetch allows it, too.
+    """
+    held = {0: lookups}
+    lookups.acquire()
+
+    def allow() -> None:
+        lock = held.pop(0, None)
+        if lock is not None:
+            lock.release()
+
+    chunks.begin_wait = allow
+    return allow
 
 
 def _listen(

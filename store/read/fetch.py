@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from store.format.chunkindex import ChunkIndex
-    from store.interfaces import Ahead, Source
+    from store.interfaces import Ahead, Aside, Source
     from store.read.cache import Cache
 
 
@@ -146,6 +146,8 @@ class ChunkReader:
         """Called by a reader before it waits for a fetch or a disk."""
         self.fetched: Callable[[], None] = lambda: None
         """Called for each chunk that was fetched, before its readers have it."""
+        self.aside: Aside | None = None
+        """Where what is brought unasked is kept, which memory has no room for."""
         self._source = source
         self._cache = cache
         self._log = log
@@ -297,10 +299,12 @@ class ChunkReader:
                 return
         digest = self.index.digest(chunk)
         check_digest(plain, digest, f"hot pack: chunk {printable(digest)}")
+        aside = self.aside
+        is_aside = aside is not None and aside.put(chunk, plain)
         self._keep(chunk, digest, plain)
         self.fetched()
         self.counters.fetched_chunks += 1
-        self._land(chunk, plain)
+        self._land(chunk, plain, is_kept=not is_aside)
 
     def abandon(self, ahead: Ahead) -> None:
         """Fetch what ``ahead`` does not bring after all and somebody waits for."""
@@ -422,6 +426,17 @@ class ChunkReader:
                 raise
         return [*under_way, *(flight for _, flight in mine)]
 
+    def wait_for(self, chunks: list[int], limit_s: float) -> bool:
+        """Return whether what is under way of ``chunks`` has ended, well or not, in ``limit_s``."""
+        with self._lock:
+            flights = [self._flights[c] for c in chunks if c in self._flights]
+        until = monotonic() + limit_s
+        for flight in flights:
+            if not flight.landed.acquire(timeout=max(until - monotonic(), 0.0)):
+                return False
+            flight.landed.release()
+        return True
+
     def wait_until_landed(self) -> None:
         """Return when all fetches that are under way now have ended, well or not."""
         with self._lock:
@@ -436,7 +451,11 @@ class ChunkReader:
 
     def has_here(self, chunk: int) -> bool:
         """Whether a read of the chunk would need no fetch, as far as one knows without it."""
-        return chunk in self._memory or (self._cache is not None and self._cache.has(chunk))
+        return (
+            chunk in self._memory
+            or (self._cache is not None and self._cache.has(chunk))
+            or (self.aside is not None and self.aside.has(chunk))
+        )
 
     def _start(self, chunks: list[int]) -> None:
         """See that the flights of ``chunks``, which are not cached, land by fetchers."""
@@ -513,8 +532,11 @@ class ChunkReader:
         return cache.read(first, count)
 
     def _land_cached(self, chunks: list[int]) -> list[int]:
-        """Land those of ``chunks`` that the cache holds unharmed; return the others."""
+        """Land those of ``chunks`` that are kept unharmed; return the others."""
         cache = self._cache
+        aside = self.aside
+        if aside is not None:
+            chunks = [chunk for chunk in chunks if not self._land_aside(aside, chunk)]
         if cache is None:
             return chunks
         sizes = self.index.plain_sizes
@@ -545,6 +567,13 @@ class ChunkReader:
                 missing += damaged
             at = end
         return missing
+
+    def _land_aside(self, aside: Aside, chunk: int) -> bool:
+        plain = aside.get(chunk)
+        if plain is None or digest_of(plain) != self.index.digest(chunk):
+            return False
+        self._land(chunk, plain)
+        return True
 
     def _verify_run(
         self, first: int, count: int, plain: memoryview

@@ -68,15 +68,20 @@ class HotPack:
         image: bytes,
         wanted: tuple[str, list[bytes]],
         log: Callable[[str], None],
+        fetch_limit: int = 0,
     ) -> None:
         """Be for ``image``, by its chunk index's digest.
 
-        ``wanted`` is the name of a profile, empty where the command beside it decides.
+        ``wanted`` is the name of a profile, empty where the command beside it decides.  Of
+        one without a hot pack so many plain bytes, ``fetch_limit``, are fetched, 0 for all.
         """
+        self._fetch_limit = fetch_limit
         self.profile: Profile | None = None
         """What was chosen."""
         self.is_without = False
         """It is known that there is none."""
+        self.is_over = False
+        """It brings nothing, or nothing more."""
         self._is_others = False
         self.without: Callable[[], None] = lambda: None
         """Called by the thread when that is known."""
@@ -106,7 +111,7 @@ class HotPack:
         """Plain bytes/s, lately."""
         self._received = 0
         self._renewed_s = 0.0
-        self._is_renewed = self._is_over = False
+        self._is_renewed = False
         self._claimed = 0
         """Chunks from the first on that others were told of."""
         self._decompress: Callable[[bytes | memoryview], object] = lambda piece: None
@@ -122,13 +127,20 @@ class HotPack:
                 "read, which takes longer, and nothing else is lost; give the container a larger "
                 "--pids-limit"
             )
+            self.is_over = True
             self._decided.release()
             self.is_without = True
 
     def wait_until_decided(self) -> None:
         """Return when one knows what is on its way, or that is not known in time."""
-        if self._decided.acquire(timeout=DECISION_S):
+        self.decides_within(DECISION_S)
+
+    def decides_within(self, limit_s: float) -> bool:
+        """Return whether one knows what is on its way within ``limit_s``, as soon as one does."""
+        is_decided = self._decided.acquire(timeout=limit_s)
+        if is_decided:
             self._decided.release()
+        return is_decided
 
     def patience_s(self, chunk: int) -> float:
         """Return how long to wait for a chunk that is on its way; 0 where that is no use."""
@@ -159,7 +171,7 @@ class HotPack:
             return
 
     def _renew_until_begun(self) -> None:
-        while not self._received and not self._is_over:
+        while not self._received and not self.is_over:
             if self.profile is not None:
                 self._reader.renew_claims([], self.profile.hot_pack)
             sleep(RENEW_S)
@@ -189,7 +201,7 @@ class HotPack:
             # A fault of ours: readers fetch for themselves.
             self._log(f"profile: {error!r}; going on without")
         finally:
-            self._is_over = True
+            self.is_over = True
             self._reader.abandon(self)
             if profile is not None:
                 self._reader.release_claim(profile.hot_pack)
@@ -253,6 +265,16 @@ class HotPack:
         before: list[Flight] = []
         window: list[int] = []
         size = 0
+        if self._fetch_limit:
+            # Who reads whole files knows better what comes next.
+            plain = self._reader.index.plain_sizes
+            for chunk in profile.chunks:
+                size += plain[chunk]
+                if size > self._fetch_limit:
+                    break
+                window.append(chunk)
+            self._reader.want(window)
+            return
         for place, chunk in enumerate(profile.chunks):
             window.append(chunk)
             size += stored[chunk]

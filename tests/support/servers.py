@@ -153,15 +153,12 @@ class Server:
         workers = Path(f"/proc/{first}/task/{first}/children").read_text().split()
         processes = [first, *map(int, workers)]
         for process in processes:
-            # Who served the last to ask may just have ended.
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGSTOP)
+            os.kill(process, signal.SIGSTOP)
         try:
             yield
         finally:
             for process in processes:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process, signal.SIGCONT)
+                os.kill(process, signal.SIGCONT)
 
     def close(self) -> None:
         """End the process and remove its directory."""
