@@ -137,31 +137,16 @@ def _begin_completion(settings: Settings, chunks: ChunkReader, cache: Cache | No
 def _begin_recording(
     settings: Settings, cache: Cache | None, command: list[bytes]
 ) -> Recording | None:
-    from boot.recording import Recording
+    from boot.recording import begin_recording
 
     if cache is None:
         log("nothing is recorded: there is no cache to keep it in")
         return None
-    image = settings.chunk_index
     try:
-        recording = Recording(cache.path, image, command, settings.record_s, log)
+        return begin_recording(cache.path, settings, command)
     except OSError as error:
         log(f"nothing is recorded: {error.strerror}")
         return None
-
-    def send(name: str, trace: bytes, limit_s: float) -> str:
-        from boot.sending import send_object
-
-        return send_object(settings.record_to, name, trace, limit_s, AUTHORITIES, AUTH)
-
-    def is_kept() -> bool:
-        from boot.mounts import read_mounts
-        from boot.root import is_kept
-
-        return is_kept(settings.cache, read_mounts(), image.hex())
-
-    recording.begin(send if settings.record_to else None, is_kept)
-    return recording
 
 
 def _begin_hot_pack(

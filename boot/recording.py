@@ -10,6 +10,8 @@ from _queue import Empty, SimpleQueue
 from _thread import allocate_lock, start_new_thread
 from time import monotonic, time
 
+from boot.config import AUTH, AUTHORITIES
+from boot.log import log
 from store.errors import BootfsError
 from store.format.chunkindex import BLOCK
 from store.format.trace import ENTRY, ENTRY_LIMIT, LIMIT, encode_trace_head
@@ -26,9 +28,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from boot.config import Settings
+    from boot.mounts import Mount
+
     Send = Callable[[str, bytes, float], str]
     """Sends an object of a name, in so many seconds; returns which store took it."""
 
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 AGAIN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -55,21 +61,25 @@ class Recording:
         self._limit_s = limit_s
         self._begun_s = 0.0
         self._left = ENTRY_LIMIT
-        self._directory = path
+        # By itself: who made the path may close it, and this process may get another root.
+        self._directory = os.open(path, DIRECTORY)
         begun_s = int(time())
         self._file_name = trace_file_name(image, begun_s, os.urandom(8))
         self._name = trace_name(image, self._file_name)
-        self._path = f"{path}/{self._file_name}"
         self._ends: SimpleQueue[bool] = SimpleQueue()
         """What `end` was told."""
         self._done = allocate_lock()
         """Held while a thread has still to send what is recorded."""
-        self._fd = os.open(self._path, NEW, 0o600)
         try:
-            os.write(self._fd, encode_trace_head(image, command, begun_s))
+            self._fd = os.open(self._file_name, NEW, 0o600, dir_fd=self._directory)
+            try:
+                os.write(self._fd, encode_trace_head(image, command, begun_s))
+            except OSError:
+                self._close()
+                os.unlink(self._file_name, dir_fd=self._directory)
+                raise
         except OSError:
-            self._close()
-            os.unlink(self._path)
+            os.close(self._directory)
             raise
 
     def saw(self, offset: int, size: int) -> None:
@@ -167,7 +177,7 @@ class Recording:
         os._exit(0)
 
     def _send(self, send: Send, is_kept: Callable[[], bool], limit_s: float) -> None:
-        fd = os.open(self._path, AGAIN)
+        fd = os.open(self._file_name, AGAIN, dir_fd=self._directory)
         try:
             trace = os.pread(fd, LIMIT, 0)
         finally:
@@ -181,7 +191,7 @@ class Recording:
                 "bootfs profile add IMAGE --from CONTAINER takes it from there"
             )
             return
-        os.unlink(self._path)
+        os.unlink(self._file_name, dir_fd=self._directory)
         self._log(
             f"the trace is in {taker}: {self._name}; bootfs profile add IMAGE --from-store takes it"
         )
@@ -191,14 +201,43 @@ class Recording:
         found: list[tuple[float, str]] = []
         for name in os.listdir(self._directory):
             if name.startswith(FILE_PREFIX):
-                path = f"{self._directory}/{name}"
                 try:
-                    found.append((os.stat(path, follow_symlinks=False).st_mtime, path))
+                    status = os.stat(name, dir_fd=self._directory, follow_symlinks=False)
                 except FileNotFoundError:
                     continue  # others remove some too
+                found.append((status.st_mtime, name))
         found.sort()
-        for _, path in found[: max(len(found) - KEPT, 0)]:
+        for _, name in found[: max(len(found) - KEPT, 0)]:
             try:
-                os.unlink(path)
+                os.unlink(name, dir_fd=self._directory)
             except (FileNotFoundError, IsADirectoryError):
                 continue
+
+
+def begin_recording(
+    path: str, settings: Settings, command: list[bytes], mounts: list[Mount] | None = None
+) -> Recording:
+    """Begin a trace in the directory ``path`` of a cache, and have it sent when it ends.
+
+    ``mounts`` are the container's, where they cannot be read later.
+
+    Raises:
+        OSError: it cannot be written.
+
+    """
+    image = settings.chunk_index
+    recording = Recording(path, image, command, settings.record_s, log)
+
+    def send(name: str, trace: bytes, limit_s: float) -> str:
+        from boot.sending import send_object
+
+        return send_object(settings.record_to, name, trace, limit_s, AUTHORITIES, AUTH)
+
+    def is_kept() -> bool:
+        from boot.mounts import read_mounts
+        from boot.root import is_kept
+
+        return is_kept(settings.cache, mounts or read_mounts(), image.hex())
+
+    recording.begin(send if settings.record_to else None, is_kept)
+    return recording

@@ -153,8 +153,11 @@ def boot(
         return 128 + interrupted.number
     recording = profiled = None
     if settings.record_s:
-        is_first = bool(files) and not journal.is_built
-        recording = _begin_recording(settings, index, cache, command, is_first=is_first)
+        recording = _begin_recording(
+            *(settings, index, cache, command, mounts),
+            is_first=bool(files) and not journal.is_built,
+            is_again=journal.is_built,
+        )
     if hot is not None:
         from boot.lease.profiled import Profiled
 
@@ -205,6 +208,9 @@ def boot(
     code = supervise(workload, keeper, lost, processes, signals, has_begun, status.answer)
     freezer.kill()
     status.step(ENDED)
+    if recording is not None:
+        recording.end(exits=False)
+        recording.wait_until_sent()
     status.write(has_ended=True)
     return failures[0] if failures else code
 
@@ -267,23 +273,27 @@ def _begin_recording(
     index: ChunkIndex,
     cache: Cache | None,
     command: list[bytes],
+    mounts: list[Mount],
     *,
     is_first: bool,
+    is_again: bool,
 ) -> Recording | None:
     """Begin a trace of the files that are opened, in the cache volume, whoever else has that."""
-    from boot.recording import Recording
+    from boot.recording import begin_recording
 
     if not is_first:
-        log(
-            "nothing is recorded: modes lease and erofs do, and the former in a container's first "
-            "start alone"
+        why = (
+            "mode lease does in a container's first start alone"
+            if is_again
+            else "mode eager does not"
         )
+        log(f"nothing is recorded: {why}; BOOTFS_MODE=erofs does")
         return None
     kept = cache
     try:
         if kept is None:
             kept = Cache(settings.cache, settings.chunk_index.hex(), index.plain_sizes, log)
-        return Recording(kept.path, settings.chunk_index, command, settings.record_s, log)
+        return begin_recording(kept.path, settings, command, mounts)
     except CacheUnusable as error:
         log(f"nothing is recorded: {error}")
     except OSError as error:

@@ -98,6 +98,7 @@ def record(leased: Leased, engine: Engine, *command: str, mode: str = "lease") -
     """Start a container that records; return it when it has ended."""
     image = replace(leased.image, mode=mode)
     options = ("-v", f"{engine.volume()}:/.bootfs/cache", "-e", "BOOTFS_RECORD=1")
+    options += ("-e", "BOOTFS_RECORD_TO=cache")
     container = engine.start(image.boot, *command, options=image.options(*options))
     assert container.wait() == 0, container.logs()
     return container

@@ -77,17 +77,19 @@ def record(engine: Engine, image: Converted, *options: str) -> Container:
     return container
 
 
+@pytest.mark.parametrize("mode", ["erofs", "lease"])
 def test_a_short_start_is_sent_to_a_web_server_and_taken_from_the_store(
     engine: Engine,
     conversions: Conversions,
     image: Converted,
     traces: Path,
     capsys: pytest.CaptureFixture[str],
+    mode: str,
 ) -> None:
     cache = ("-v", f"{engine.volume()}:/.bootfs/cache")
     with Nginx(conversions.directory, addresses=[gateway()], extra=TAKES) as server:
         url = f"http://{gateway()}:{server.port}"
-        container = record(engine, dataclasses.replace(image, store=url), *cache)
+        container = record(engine, dataclasses.replace(image, store=url, mode=mode), *cache)
         puts = [(r.path, r.status) for r in server.requests() if r.method == "PUT"]
     (sent,) = traces.iterdir()
     assert puts == [(f"/traces/{traces.name}/{sent.name}", 201)]
