@@ -37,9 +37,14 @@ from bench.ways.casync import Casync
 from bench.ways.engine import Bare, Docker, Eager, Lazy, Lease
 from bench.ways.estargz import Estargz, Traced
 from bench.ways.profile import Profile
+from bench.ways.whole import AlwaysWhole, NeverWhole
 
 WAYS: dict[str, type[Way]] = {
-    way.key: way for way in (Docker, Casync, Estargz, Traced, Bare, Lazy, Profile, Lease, Eager)
+    way.key: way
+    for way in (
+        *(Docker, Casync, Estargz, Traced, Bare, Lazy, NeverWhole, AlwaysWhole, Profile),
+        *(Lease, Eager),
+    )
 }
 LINKS: dict[str, Sequence[str]] = {
     "100M/10ms": tuple(WAYS),

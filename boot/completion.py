@@ -45,7 +45,7 @@ class Completion:
 
     def run(self) -> None:
         """Bring everything, in the order of the packs; return when it is here."""
-        for window in self._iter_windows():
+        for window in iter_windows(self._reader):
             while not self._bring(window):
                 sleep(REST_S)
 
@@ -64,18 +64,23 @@ class Completion:
             sleep(max(stored / self._rate - (monotonic() - begun_s), 0.0))
         return all(map(reader.has_here, window))
 
-    def _iter_windows(self) -> Iterator[list[int]]:
-        index = self._reader.index
-        places = sorted(range(index.chunk_count), key=lambda c: (index.packs[c], index.offsets[c]))
-        window: list[int] = []
-        size = 0
-        for chunk in places:
-            if self._reader.has_here(chunk):
-                continue
-            if window and size + index.stored_sizes[chunk] > WINDOW:
-                yield window
-                window, size = [], 0
-            window.append(chunk)
-            size += index.stored_sizes[chunk]
-        if window:
+
+def iter_windows(reader: ChunkReader) -> Iterator[list[int]]:
+    """Yield the chunks of an image that are not here, in the order of its packs.
+
+    Some at a time that have `WINDOW` stored bytes, or are a single one.
+    """
+    index = reader.index
+    places = sorted(range(index.chunk_count), key=lambda c: (index.packs[c], index.offsets[c]))
+    window: list[int] = []
+    size = 0
+    for chunk in places:
+        if reader.has_here(chunk):
+            continue
+        if window and size + index.stored_sizes[chunk] > WINDOW:
             yield window
+            window, size = [], 0
+        window.append(chunk)
+        size += index.stored_sizes[chunk]
+    if window:
+        yield window

@@ -26,6 +26,7 @@ FILL_LIMIT_S = 120.0
 RECORD_S = 60.0
 """What a start is taken to last that is recorded (BOOTFS_RECORD=1)."""
 NO_PROFILE = "off"
+WHOLE = ("auto", "on", "off")
 NAME_LIMIT = 64
 """Of store/format/profile.py, which is imported only where there are profiles."""
 CACHE_LEAST = 4 << 20
@@ -60,6 +61,7 @@ class Settings:
         "record_s",
         "record_to",
         "sends_recording",
+        "whole",
     )
 
     def __init__(self, config: BootConfig, environment: dict[bytes, bytes]) -> None:
@@ -115,6 +117,10 @@ class Settings:
         self.record_to = {"store": self.blob_store, "cache": ""}.get(record_to, record_to)
         """URL of the store that a trace is sent to, or of several mirrors; empty for none."""
         self.sends_recording = bool(self.record_s and self.record_to)
+        self.whole = os.fsdecode(environment.get(b"BOOTFS_WHOLE", b"")) or "auto"
+        """Whether a cold start has all of the image fetched: one of `WHOLE`."""
+        if self.whole not in WHOLE:
+            raise BootError(f"BOOTFS_WHOLE is {self.whole!r}; give one of {', '.join(WHOLE)}")
         self.fill_limit_s = self.read_limit_s if limit else FILL_LIMIT_S
         gates = environment.get(b"BOOTFS_GATES")
         self.gates = tuple(os.fsencode(g) for g in GATES) if gates is None else tuple(gates.split())

@@ -110,10 +110,13 @@ def open_image(
     hot = recording = None
     if settings.record_s and is_recorded:
         recording = _begin_recording(settings, cache, command)
-    # Mode fuse keeps no order, but what was fetched is here after a start.
-    is_cold = order is not None and order.is_empty
-    if cache is not None and is_cold and not cache.present_count and recording is None:
-        hot = _begin_hot_pack(settings, chunks, source, cache, command)
+    if cache is not None and recording is None:
+        # Mode fuse keeps no order, but what was fetched is here after a start.
+        is_cold = order is not None and order.is_empty and not cache.present_count
+        if is_cold:
+            hot = _begin_hot_pack(settings, chunks, source, cache, command)
+        if settings.whole == "on" or (is_cold and settings.whole == "auto"):
+            _begin_whole(settings, chunks, cache, hot)
     return Opened(ImageReader(open_bootstrap(index), chunks), order, hot, recording)
 
 
@@ -124,14 +127,33 @@ def _begin_completion(settings: Settings, chunks: ChunkReader, cache: Cache | No
     if cache is None:
         log("BOOTFS_COMPLETE: there is no cache to fetch the rest of the image into")
         return
-    size = sum(chunks.index.plain_sizes)
-    if settings.cache_limit and settings.cache_limit < size:
+    if not _has_room(settings, chunks):
         log(
-            f"BOOTFS_COMPLETE: the image has {size:,} bytes, "
+            f"BOOTFS_COMPLETE: the image has {sum(chunks.index.plain_sizes):,} bytes, "
             f"and BOOTFS_CACHE_LIMIT leaves room for {settings.cache_limit:,}"
         )
         return
     Completion(chunks, settings.complete or 0, log).start()
+
+
+def _has_room(settings: Settings, chunks: ChunkReader) -> bool:
+    """Whether the cache may hold all of the image."""
+    return not settings.cache_limit or settings.cache_limit >= sum(chunks.index.plain_sizes)
+
+
+def _begin_whole(
+    settings: Settings, chunks: ChunkReader, cache: Cache, hot: HotPack | None
+) -> None:
+    """Have everything fetched where that is sooner, or wanted, and there is room for it."""
+    if cache.present_count >= chunks.index.chunk_count or not _has_room(settings, chunks):
+        return
+    from boot.whole import Whole
+
+    whole = Whole(chunks, hot, log)
+    if settings.whole == "on":
+        whole.begin()
+    else:
+        whole.decide()
 
 
 def _begin_recording(

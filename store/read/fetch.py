@@ -16,6 +16,7 @@ from store.format.digest import check_digest, digest_of, printable
 from store.format.names import pack_name
 from store.format.packfile import FILTERED
 from store.read.counts import Counts
+from store.read.link import Arrivals, Link
 
 GAP_LIMIT = 64 << 10
 """Unwanted bytes between two chunks that are cheaper to fetch than a second request."""
@@ -25,6 +26,11 @@ FETCHER_LIMIT = 16
 """Requests under way at once: with 30 ms each and 1 MiB ranges, 844 MB/s."""
 MEMORY_LIMIT = 8 << 20
 """Plain bytes of verified chunks kept in memory, least recently used dropped first."""
+RUN_LIMIT = 4 << 20
+"""Stored bytes that are on their way at most for who reads on and on; where there is no cache to
+keep them, `RANGE_LIMIT`.  Twice that is under way at times, so 8 MiB in a round trip."""
+RUNS = 64
+"""Ends of what was read ahead that are remembered, those of the last."""
 RENEW_S = 0.5
 """A claim on chunks under way is renewed so often, when bytes arrive."""
 FOLLOW_S = 5.0
@@ -120,6 +126,15 @@ def plain_of(stored: bytes | memoryview, plain_size: int, digest: bytes, where: 
     return plain
 
 
+def have_landed(flights: list[Flight]) -> bool:
+    """Wait for flights to end; return whether all went well."""
+    for flight in flights:
+        with flight.landed:
+            if flight.result is None:
+                return False
+    return True
+
+
 class ChunkReader:
     """The chunks of one image.  May be used by many threads at once."""
 
@@ -169,6 +184,18 @@ class ChunkReader:
         self._followed: dict[int, float] = {}
         """Chunks that others fetch, and until when one waits for that."""
         self._is_following = False
+        self._link = Link()
+        self._runs: dict[int, int] = {}
+        """Chunk that follows what was read ahead, to how many stored bytes that was."""
+        self._marks: dict[int, int] = {}
+        """Chunk in what was read ahead for who reads on, to the chunk that follows all of it."""
+        self.waited: Callable[[float, float], None] | None = None
+        """Called when a reader has waited for fetches, with the `monotonic` times of that."""
+
+    @property
+    def link(self) -> Link:
+        """What fetches have shown of the way to the store."""
+        return self._link
 
     def read(
         self, chunks: list[int], joins_failures: bool = False, until: float = 0.0
@@ -184,6 +211,8 @@ class ChunkReader:
             BootfsError: one of them can be had from nowhere, or not unharmed.
 
         """
+        if self._marks:
+            self._read_on(chunks)
         if len(chunks) > 1:
             cached = self._read_cached(chunks)
             if cached is not None:
@@ -221,8 +250,9 @@ class ChunkReader:
         else:
             missing = []
         waits = bool(missing) or any(flight.landed.locked() for _, flight in joined)
+        begun_s = monotonic() if waits else 0.0
         if waits:
-            self._waited_s = monotonic()
+            self._waited_s = begun_s
             self.begin_wait()
             if self._read_limit_s and not until:
                 until = monotonic() + self._read_limit_s + LAST_WORD_S
@@ -243,6 +273,9 @@ class ChunkReader:
         finally:
             if wait is not None:
                 self.counts.end_wait(wait)
+            waited = self.waited
+            if waits and waited is not None:
+                waited(begun_s, monotonic())
         if failed:
             # Somebody else's fetch, perhaps a guess that began long ago, ran into its
             # limit: this want has what is left of its own.  Whatever flight it finds now
@@ -461,7 +494,7 @@ class ChunkReader:
         """See that the flights of ``chunks``, which are not cached, land by fetchers."""
         ranges = plan_ranges(self.index, chunks)
         if self._source.read_ahead:
-            self._extend(ranges[-1])
+            self._extend(ranges)
         self._queue_ranges(ranges)
 
     def _queue_ranges(self, ranges: list[Range]) -> None:
@@ -497,33 +530,73 @@ class ChunkReader:
                 self._spare += 1
             self._fetch(wanted)
 
-    def _extend(self, wanted: Range) -> None:
-        """Add the chunks that follow ``wanted`` in its pack, as far as a guess is worth it.
+    def _extend(self, ranges: list[Range]) -> None:
+        """Add the chunks that follow ``ranges`` in their pack, as far as a guess is worth it.
 
-        They come in the same request, after what is wanted now.  A reader that got
-        here by reading on gets twice as much.
+        They come in the same request, after what is wanted now, or beside it in further
+        ones.  What comes in the time of another request is worth it (docs/decisions/0025-link.md),
+        and twice as much as the last time for a reader that got here by reading on.
+        """
+        least = max(self._source.read_ahead, min(self._link.in_a_round_trip, RANGE_LIMIT))
+        with self._lock:
+            first = ranges[-1].chunks[0]
+            budget = self._runs.pop(first, 0) * 2
+            if budget <= least:
+                goes_on = first - 1 in self._memory or first - 1 in self._flights
+                budget = least * 2 if goes_on else least
+            self._add_ahead(ranges, ranges[-1].chunks[-1] + 1, budget)
+
+    def _read_on(self, chunks: list[int]) -> None:
+        """Have more fetched where a reader has come to the middle of what was read ahead for it."""
+        ranges: list[Range] = []
+        with self._lock:
+            for chunk in [self._marks.pop(c) for c in chunks if c in self._marks]:
+                budget = self._runs.pop(chunk, 0) * 2
+                start = self.index.offsets[chunk]
+                more = [Range(self.index.packs[chunk], start, start, [])]
+                self._add_ahead(more, chunk, budget)
+                ranges += more if more[0].chunks else []
+        if ranges:
+            self._queue_ranges(ranges)
+
+    def _add_ahead(self, ranges: list[Range], chunk: int, budget: int) -> None:
+        """Add the chunks from ``chunk`` on to the last of ``ranges``; with the lock.
+
+        ``budget`` stored bytes at most, and as far as they lie one after the other in the
+        pack and are neither here nor under way.
         """
         index = self.index
-        budget = self._source.read_ahead
-        before = wanted.chunks[0] - 1
-        with self._lock:
-            if before in self._memory or before in self._flights:
-                budget *= 2
-            chunk = wanted.chunks[-1] + 1
-            while (
-                chunk < index.chunk_count
-                and index.packs[chunk] == wanted.pack
-                and index.offsets[chunk] == wanted.end
-                and index.stored_sizes[chunk] <= budget
-                and chunk not in self._memory
-                and chunk not in self._flights
-                and not (self._cache is not None and self._cache.has(chunk))
-            ):
-                budget -= index.stored_sizes[chunk]
-                wanted.end += index.stored_sizes[chunk]
-                wanted.chunks.append(chunk)
-                self._flights[chunk] = Flight()
-                chunk += 1
+        packs, offsets, stored = index.packs, index.offsets, index.stored_sizes
+        last = ranges[-1]
+        pack = last.pack
+        budget = min(budget, RUN_LIMIT if self._cache is not None else RANGE_LIMIT)
+        left = budget
+        first = chunk
+        while (
+            chunk < index.chunk_count
+            and packs[chunk] == pack
+            and offsets[chunk] == last.end
+            and stored[chunk] <= left
+            and chunk not in self._flights
+            and not self.has_here(chunk)
+        ):
+            if last.chunks and last.end - last.start >= RANGE_LIMIT:
+                last = Range(pack, last.end, last.end, [])
+                ranges.append(last)
+            left -= stored[chunk]
+            last.end += stored[chunk]
+            last.chunks.append(chunk)
+            self._flights[chunk] = Flight()
+            chunk += 1
+        if chunk in (first, index.chunk_count):
+            return
+        self._runs[chunk] = budget
+        if len(self._runs) > RUNS:
+            del self._runs[next(iter(self._runs))]
+        if budget >= 4 * self._source.read_ahead:
+            self._marks[(first + chunk) // 2] = chunk
+            if len(self._marks) > RUNS:
+                del self._marks[next(iter(self._marks))]
 
     def _read_cache(self, cache: Cache, first: int, count: int) -> memoryview | None:
         """Read from the cache; what must come from the disk is a wait like one for a fetch."""
@@ -772,6 +845,7 @@ class ChunkReader:
         waiting = wanted.chunks[::-1]
         size = wanted.end - wanted.start
         begun_s = renewed_s = monotonic()
+        arrivals = Arrivals(self._link)
 
         def count(is_failed: bool) -> None:
             chunks = len(wanted.chunks)
@@ -779,6 +853,7 @@ class ChunkReader:
 
         def arrived(body: memoryview) -> None:
             nonlocal renewed_s
+            arrivals.saw(len(body))
             while waiting:
                 chunk = waiting[-1]
                 at = index.offsets[chunk] - wanted.start
@@ -804,6 +879,7 @@ class ChunkReader:
             self._source.fetch(pack, wanted.start, size, arrived)
             if waiting:
                 raise BootfsError(f"{pack}: the source ended before its bytes did")
+            arrivals.end()
             count(is_failed=False)
         except BootfsError as error:
             count(is_failed=True)

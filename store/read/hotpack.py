@@ -24,7 +24,7 @@ from store.errors import (
 from store.format.names import hot_pack_name, profiles_name
 from store.format.profile import DOCUMENT_LIMIT, WINDOW, choose_profile, parse_profiles
 from store.format.status import HOT_PACK
-from store.read.fetch import RENEW_S
+from store.read.fetch import RENEW_S, have_landed
 
 DECISION_S = 1.0
 """So long at most does the first reader wait to hear whether what it wants is in a hot pack."""
@@ -82,11 +82,14 @@ class HotPack:
         """It is known that there is none."""
         self.is_over = False
         """It brings nothing, or nothing more."""
-        self._is_others = False
+        self.is_others = False
+        """Another container on this cache brings it."""
         self.without: Callable[[], None] = lambda: None
         """Called by the thread when that is known."""
         self.landed: Callable[[int], None] = lambda count: None
         """Called by the thread with the number of chunks of the profile that are here by now."""
+        self.ended: Callable[[], None] = lambda: None
+        """Called by the thread when it brings nothing more, whatever it has brought."""
         self._reader = reader
         self._source = source
         self._cache = cache
@@ -115,6 +118,12 @@ class HotPack:
         self._claimed = 0
         """Chunks from the first on that others were told of."""
         self._decompress: Callable[[bytes | memoryview], object] = lambda piece: None
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether all that the start reads comes in one piece, to this container or another."""
+        profile = self.profile
+        return self.is_others or (profile is not None and profile.hot_pack_size > 0)
 
     def start(self) -> None:
         """Begin, in a thread of its own; without one it is as if there were no profile."""
@@ -188,7 +197,7 @@ class HotPack:
                     self._reader.expect(list(profile.chunks), self)
             finally:
                 self._decided.release()
-                if self.profile is None and not self._is_others:
+                if self.profile is None and not self.is_others:
                     self.is_without = True
                     self.without()
             if profile is not None and profile.hot_pack_size:
@@ -205,6 +214,7 @@ class HotPack:
             self._reader.abandon(self)
             if profile is not None:
                 self._reader.release_claim(profile.hot_pack)
+            self.ended()
 
     def _choose(self) -> Profile | None:
         """Return the profile of this start; None where there is none, or others fetch it."""
@@ -231,7 +241,7 @@ class HotPack:
         cache = self._cache
         if is_streamed and cache is not None and not cache.claims.take(profile.hot_pack):
             # Another container on this cache fetches all this now.
-            self._is_others = True
+            self.is_others = True
             return None
         return profile
 
@@ -281,10 +291,10 @@ class HotPack:
             if size < WINDOW_STORED and place + 1 < len(profile.chunks):
                 continue
             flights = self._reader.want(window)
-            if not _have_landed(before):
+            if not have_landed(before):
                 return
             before, window, size = flights, [], 0
-        if _have_landed(before):
+        if have_landed(before):
             self.landed(len(profile.chunks))
 
     def _stream(self, profile: Profile) -> None:
@@ -366,15 +376,6 @@ class HotPack:
                 where = f"{self._source.location}/{hot_pack_name(profile.hot_pack)}"
                 raise IntegrityError(f"{where}: more than its chunks")
         del pending[:at]
-
-
-def _have_landed(flights: list[Flight]) -> bool:
-    """Wait for flights to end; return whether all went well."""
-    for flight in flights:
-        with flight.landed:
-            if flight.result is None:
-                return False
-    return True
 
 
 class _Plain:

@@ -581,3 +581,49 @@ def test_a_request_is_counted_with_all_that_came_in_it(image: StoredImage) -> No
     )
     assert (offset, length, pack, chunks, failed) == (start, size, 0, image.index.chunk_count, 0)
     assert begun > 0 and took > 0
+
+
+def read_on(image: StoredImage, reader: ChunkReader, count: int) -> None:
+    for chunk in range(count):
+        assert reader.read([chunk])[chunk] == plain(image, chunk)
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> StoredImage:
+    """Give an image of many chunks in one pack."""
+    files = {f"f{n}": make_file(Random(n).randbytes(700_000)) for n in range(20)}
+    return StoredImage(make_directory(**files), tmp_path / "s")
+
+
+def test_who_reads_on_has_ever_more_on_the_way(large: StoredImage, tmp_path: Path) -> None:
+    source = watched(large, read_ahead=64 << 10)
+    cache = large.open_cache(tmp_path / "c")
+    reader = ChunkReader(large.index, source, cache, lambda _: None)
+    count = large.index.chunk_count
+    read_on(large, reader, count)
+    stored = sum(large.index.stored_sizes)
+    # One after the other they would be some hundreds; none is longer than a range may be.
+    assert source.fetched.total() <= stored / (RANGE_LIMIT / 2) + 8
+    assert reader.counters.fetched_chunks == count
+    cache.close()
+
+
+def test_without_a_cache_no_more_is_on_the_way_than_memory_holds(large: StoredImage) -> None:
+    source = watched(large, read_ahead=64 << 10)
+    reader = make_reader(large, source)
+    read_on(large, reader, large.index.chunk_count)
+    assert reader.counters.fetched_chunks == large.index.chunk_count
+
+
+def test_who_reads_here_and_there_has_no_more_on_the_way_than_a_round_trip_brings(
+    large: StoredImage,
+) -> None:
+    source = watched(large, read_ahead=1)
+    reader = make_reader(large, source)
+    middle = large.index.chunk_count // 2
+    reader.read([middle])
+    assert reader.counters.fetched_chunks == 1
+    reader.link.round_trip_s, reader.link.rate = 0.2, float(1 << 20)
+    reader.read([2])
+    fetched = reader.counters.fetched_bytes - large.index.stored_sizes[middle]
+    assert 0.2 * (1 << 20) * 0.5 <= fetched <= 0.2 * (1 << 20) + large.index.stored_sizes[2]
