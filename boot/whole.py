@@ -22,6 +22,9 @@ TRIPS = 40
 60 in the median."""
 SHARE = 0.5
 """So much of the time that all of an image takes must a lazy start be expected to wait."""
+PACE = 40e6
+"""Stored bytes/s that one processor decompresses, verifies and keeps beside a workload that wants
+it too."""
 OVER_S = 5.0
 """A start that has waited for nothing for so long is over."""
 
@@ -43,7 +46,7 @@ def is_whole_sooner(left: int, waited_s: float, link: Link) -> bool:
     if not link.rate:
         return False
     lazy_s = max(waited_s, TRIPS * link.round_trip_s)
-    return SHARE * left / link.rate <= lazy_s
+    return SHARE * (left / link.rate + left / PACE) <= lazy_s
 
 
 class Whole:

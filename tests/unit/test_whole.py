@@ -12,7 +12,7 @@ import pytest
 
 from boot import whole
 from boot.config import Settings
-from boot.whole import SHARE, TRIPS, Whole, is_whole_sooner
+from boot.whole import PACE, SHARE, TRIPS, Whole, is_whole_sooner
 from store.errors import BootError, Unreachable
 from store.format.bootconfig import BootConfig
 from store.read.cache import Cache
@@ -55,14 +55,17 @@ def link_of(rate: float, round_trip_s: float) -> Link:
     [
         # 100 Mbit/s and 10 ms: only what is small.
         (100, 0.0, 12.5, 0.01, False),
-        (8, 0.0, 12.5, 0.01, True),
-        # 200 ms: what some forty round trips' time brings, and half of it more.
+        (7, 0.0, 12.5, 0.01, True),
+        # 200 ms: twice of what forty round trips' time brings.
         (150, 0.0, 12.5, 0.2, True),
         (280, 0.0, 12.5, 0.2, False),
         # Whoever has waited for long goes on to.
-        (280, 12.0, 12.5, 0.2, True),
-        (100, 3.9, 12.5, 0.01, False),
-        (100, 4.1, 12.5, 0.01, True),
+        (280, 14.8, 12.5, 0.2, True),
+        (100, 5.2, 12.5, 0.01, False),
+        (100, 5.3, 12.5, 0.01, True),
+        # However fast the link, a processor is not.
+        (100, 1.2, 1e6, 0.0001, False),
+        (100, 1.3, 1e6, 0.0001, True),
         # Not known how fast it is.
         (1, 100.0, 0, 0.2, False),
     ],
@@ -76,8 +79,9 @@ def test_prediction(
 
 def test_no_more_is_waited_in_vain_than_a_share_of_what_the_whole_takes() -> None:
     link = link_of(10 * MEGABYTE, 0.001)
-    whole_s = 20.0
+    whole_s = 200 * MEGABYTE / (10 * MEGABYTE) + 200 * MEGABYTE / PACE
     assert TRIPS * link.round_trip_s < SHARE * whole_s
+    assert not is_whole_sooner(200 * MEGABYTE, 0.99 * SHARE * whole_s, link)
     assert is_whole_sooner(200 * MEGABYTE, SHARE * whole_s, link)
 
 
@@ -104,7 +108,7 @@ def test_it_begins_when_the_wait_has_been_long(image: StoredImage, cache: Cache)
     reader.link.answered(0.001)
     reader.link.brought(MEGABYTE, 1.0)
     decision.decide()
-    left_s = sum(image.index.stored_sizes) / MEGABYTE
+    left_s = sum(image.index.stored_sizes) / MEGABYTE + sum(image.index.stored_sizes) / PACE
     assert reader.waited
     reader.waited(10.0, 10.0 + SHARE * left_s / 2 - 0.1)
     # Who waited at the same time adds nothing.
