@@ -3,7 +3,7 @@
 Where the way to the store is long and wide and the image small, a start that waits for one
 read after the other takes longer than all of the image would, in the order of its packs.
 Imported only in a cold start whose reads nobody has recorded, or where BOOTFS_WHOLE says so
-(docs/decisions/0025-link.md).
+(docs/decisions/0026-link.md).
 """
 
 from __future__ import annotations

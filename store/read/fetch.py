@@ -534,7 +534,7 @@ class ChunkReader:
         """Add the chunks that follow ``ranges`` in their pack, as far as a guess is worth it.
 
         They come in the same request, after what is wanted now, or beside it in further
-        ones.  What comes in the time of another request is worth it (docs/decisions/0025-link.md),
+        ones.  What comes in the time of another request is worth it (docs/decisions/0026-link.md),
         and twice as much as the last time for a reader that got here by reading on.
         """
         least = max(self._source.read_ahead, min(self._link.in_a_round_trip, RANGE_LIMIT))
