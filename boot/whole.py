@@ -52,7 +52,9 @@ def is_whole_sooner(left: int, waited_s: float, link: Link) -> bool:
 class Whole:
     """Brings all of an image, beside who reads it, when that is predicted to be sooner."""
 
-    def __init__(self, reader: ChunkReader, hot: HotPack | None, log: Callable[[str], None]) -> None:
+    def __init__(
+        self, reader: ChunkReader, hot: HotPack | None, log: Callable[[str], None]
+    ) -> None:
         """Decide nothing yet.  What ``hot`` brings, comes first."""
         self._reader = reader
         self._hot = hot

@@ -69,8 +69,7 @@ class Arrivals:
         self._train_s = 0.0
 
     def saw(self, size: int) -> None:
-        """Take note that ``size`` bytes of the answer are here, all that have come; fewer than
-        before on another try."""
+        """Take note that so many bytes of the answer are here; fewer than before on another try."""
         now = monotonic()
         if not self._last_s:
             self._link.answered(now - self._asked_s)
