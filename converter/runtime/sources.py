@@ -44,6 +44,11 @@ def read_launcher(architecture: str) -> bytes:
     return (_directory_of("boot") / "launcher" / f"launcher.{architecture}").read_bytes()
 
 
+def read_placeholder(architecture: str) -> bytes:
+    """Return the program that stands at the names of an image's programs until those are there."""
+    return (_directory_of("boot") / "launcher" / f"placeholder.{architecture}").read_bytes()
+
+
 def read_builder_sources() -> dict[str, bytes]:
     """Return every file that decides how the layer is made from its inputs, by its path."""
     root = Path(__file__).parent
