@@ -16,22 +16,28 @@ import tarfile
 from dataclasses import dataclass
 
 from converter import RELEASE
+from converter.enginenames import names_for_engine
 from converter.images.view import ImageView, JsonObject, Layer
 from converter.reference import DOCKER_ARCHIVE, OCI, OCI_ARCHIVE, ROOT_ALONE
-from converter.sourceconfig import PATH_LIMIT, check_config, check_platform, encode_text
+from converter.runtime.contents import ARCHITECTURES
+from converter.runtime.sources import read_placeholder
+from converter.sourceconfig import (
+    PATH_LIMIT,
+    architecture_of,
+    check_config,
+    check_platform,
+    encode_text,
+)
 from converter.tree import Node
+from converter.treepaths import find, resolve
 from store.errors import ConvertError, UsageError
 from store.format.bootconfig import BootConfig, encode_boot_config
 
 INIT = "/.bootfs/init"
 LABEL = "io.bootfs."
 OWN_VOLUMES = ("/.bootfs/cache", "/.bootfs/rw")
-LINK_LIMIT = 40
 NAME_LIMIT = 255
 """The longest name of an entry that a file system takes, in bytes."""
-LINK_DEPTH = 3
-"""How deep links to directories may lie to be known to the engine: /var/run has 2."""
-LINK_COUNT = 1000
 
 _DIRECTORIES = (
     (".bootfs", 0o755),
@@ -51,6 +57,11 @@ _DIRECTORIES = (
 _ENGINE_FILES = ("etc/hostname", "etc/hosts", "etc/resolv.conf")
 _ACCOUNTS = ("etc/group", "etc/passwd")
 """Where the engine looks up USER, ``docker exec -u`` and HOME."""
+_MACHINES = {its: name for name, its in ARCHITECTURES.items()}
+_OURS = frozenset(
+    name.encode() for name in (".bootfs", "dev", "proc", "sys", *_ENGINE_FILES, *_ACCOUNTS)
+)
+"""Of these, and what is in them, the layer says itself what is there."""
 ACCOUNTS_LIMIT = 16 << 20
 
 
@@ -103,25 +114,27 @@ def build_own_layer(source: ImageView, tree: Node, files: ImageFiles, blob_store
     )
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        names = names_for_engine(tree, settings, _OURS)
         directories = dict(_DIRECTORIES)
-        links = _directory_links(tree, directories)
         ways = [*settings.get("Volumes", {}), settings.get("WorkingDir", "")]
-        ways += [part for link in links for part in (os.path.dirname(link), link)]
         directories.update(_engine_directories(ways, tree, directories))
-        for name, mode in _top_directories(tree):
-            directories.setdefault(name, mode)
+        for place, node in (*names.directories.items(), *tree.children.items()):
+            if node.is_directory:
+                # Of the root all: a tmpfs gets the mode of what it hides.
+                directories.setdefault(_shown(place), stat.S_IMODE(node.mode))
         for name, mode in sorted(directories.items()):
-            node = find(tree, name.encode("utf-8", "surrogateescape"))
-            owner = node if node is not None and node.is_directory else None
+            there = find(tree, name.encode("utf-8", "surrogateescape"))
+            owner = there if there is not None and there.is_directory else None
             tar.addfile(_entry(name, stat.S_IFDIR | mode, owner))
-        for name, target in sorted(links.items()):
-            tar.addfile(_link_entry(name, target))
+        for place, node in sorted(names.links.items()):
+            if _shown(place) not in directories:
+                tar.addfile(_link_entry(_shown(place), node))
         for name in _ENGINE_FILES:
             tar.addfile(_entry(name, stat.S_IFREG | 0o644, None))
         for name in _ACCOUNTS:
-            node = find(tree, name.encode())
-            if node is not None and node.is_regular and node.content.size <= ACCOUNTS_LIMIT:
-                _add_file(tar, name, node.content.pread(0, node.content.size), 0o644)
+            file = find(tree, name.encode())
+            if file is not None and file.is_regular and file.content.size <= ACCOUNTS_LIMIT:
+                _add_file(tar, name, file.content.pread(0, file.content.size), 0o644)
         for name, data in (
             ("bootstrap", files.bootstrap),
             ("chunk-index", files.chunk_index),
@@ -129,6 +142,15 @@ def build_own_layer(source: ImageView, tree: Node, files: ImageFiles, blob_store
             ("origins", files.origins),
         ):
             _add_file(tar, f".bootfs/image/{name}", data, 0o644)
+        placeholder = ".bootfs/image/placeholder"
+        program = read_placeholder(_MACHINES[architecture_of(source.config)])
+        _add_file(tar, placeholder, program, 0o755)
+        for place in sorted(names.programs):
+            if _shown(place) in directories:
+                continue
+            entry = _entry(_shown(place), stat.S_IFREG | 0o755, None)
+            entry.type, entry.linkname = tarfile.LNKTYPE, placeholder
+            tar.addfile(entry)
     return Layer.from_plain(buffer.getvalue())
 
 
@@ -199,89 +221,8 @@ def public_name(name: str) -> str:
     return f"{transport}:{os.path.basename(os.path.abspath(path))}{colon}{tag}"
 
 
-def find(tree: Node, path: bytes) -> Node | None:
-    """Return the node at ``path``, links followed inside the tree, or None."""
-    stack = [tree]
-    todo = [part for part in reversed(path.split(b"/")) if part]
-    links = 0
-    while todo:
-        part = todo.pop()
-        if part == b".":
-            continue
-        if part == b"..":
-            if len(stack) > 1:
-                stack.pop()
-            continue
-        node = stack[-1].children.get(part) if stack[-1].is_directory else None
-        if node is None:
-            return None
-        if not node.is_symlink:
-            stack.append(node)
-            continue
-        links += 1
-        if links > LINK_LIMIT:
-            return None
-        if node.target.startswith(b"/"):
-            del stack[1:]
-        todo.extend(p for p in reversed(node.target.split(b"/")) if p)
-    return stack[-1]
-
-
 def _canonical(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
-
-
-def resolve(tree: Node, path: bytes) -> list[bytes]:
-    """Return where ``path`` leads in the tree, links followed, as names from the root.
-
-    What does not exist follows as it stands; a loop of links ends where it is noticed.
-    """
-    stack: list[tuple[bytes, Node | None]] = []
-    todo = [part for part in reversed(path.split(b"/")) if part]
-    links = 0
-    while todo:
-        part = todo.pop()
-        if part in (b".", b".."):
-            if part == b"..":
-                del stack[-1:]
-            continue
-        above = stack[-1][1] if stack else tree
-        is_known = above is not None and above.is_directory
-        node = above.children.get(part) if above is not None and is_known else None
-        if node is None or not node.is_symlink or links == LINK_LIMIT:
-            stack.append((part, node))
-            continue
-        links += 1
-        if node.target.startswith(b"/"):
-            stack.clear()
-        todo.extend(p for p in reversed(node.target.split(b"/")) if p)
-    return [name for name, _ in stack]
-
-
-def _directory_links(tree: Node, known: dict[str, int]) -> dict[str, str]:
-    """Return name and target of the links to directories that are not too deep in the tree.
-
-    The engine makes the mount points that a user asks for before the tree is there: it
-    is to follow the same links as in the source image.
-    """
-    found: dict[str, str] = {}
-    todo: list[tuple[bytes, Node]] = [(b"", tree)]
-    for depth in range(LINK_DEPTH):
-        below = []
-        for path, directory in todo:
-            for name, node in sorted(directory.children.items()):
-                place = path + b"/" + name if path else name
-                shown = place.decode("utf-8", "surrogateescape")
-                if shown in known:
-                    continue
-                if node.is_directory and depth + 1 < LINK_DEPTH:
-                    below.append((place, node))
-                elif node.is_symlink and len(found) < LINK_COUNT:
-                    end = find(tree, place)
-                    if end is not None and end.is_directory:
-                        found[shown] = node.target.decode("utf-8", "surrogateescape")
-        todo = below
-    return found
 
 
 def _engine_directories(ways: list[str], tree: Node, known: dict[str, int]) -> dict[str, int]:
@@ -311,23 +252,18 @@ def _engine_directories(ways: list[str], tree: Node, known: dict[str, int]) -> d
     return found
 
 
-def _top_directories(tree: Node) -> list[tuple[str, int]]:
-    """Return name and mode of the root's directories: a tmpfs gets the mode of what it hides.
-
-    No deeper ones, which might be many.
-    """
-    return [
-        (name.decode("utf-8", "surrogateescape"), stat.S_IMODE(node.mode))
-        for name, node in tree.children.items()
-        if node.is_directory
-    ]
+def _shown(place: bytes) -> str:
+    return place.decode("utf-8", "surrogateescape")
 
 
-def _link_entry(name: str, target: str) -> tarfile.TarInfo:
+def _link_entry(name: str, node: Node) -> tarfile.TarInfo:
     entry = tarfile.TarInfo(name)
     entry.type = tarfile.SYMTYPE
     entry.mode = 0o777
-    entry.linkname = target
+    entry.linkname = _shown(node.target)
+    # With them, mode `lease` has nothing to do where the link is already.
+    entry.uid, entry.gid = node.uid, node.gid
+    entry.mtime = node.mtime_ns // 10**9
     return entry
 
 

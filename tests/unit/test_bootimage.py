@@ -10,11 +10,12 @@ from converter.bootimage import (
     ImageFiles,
     build_config,
     build_own_layer,
-    find,
     public_name,
 )
 from converter.images.view import ImageView, Layer
+from converter.runtime.sources import read_placeholder
 from converter.tree import Node, empty_root
+from converter.treepaths import find
 from store.errors import ConvertError
 from store.format.bootconfig import parse_boot_config
 from tests.support.trees import make_directory, make_file, make_link
@@ -181,7 +182,7 @@ def test_links_are_followed_inside_the_tree_and_not_for_ever() -> None:
         assert find(tree, path) is None, path
 
 
-def test_links_to_directories_are_there_for_the_engine_to_follow() -> None:
+def test_links_are_there_for_the_engine_to_follow() -> None:
     deep = make_directory(a=make_directory(b=make_directory(link=make_link(b"/run"))))
     tree = make_directory(
         run=make_directory(),
@@ -194,17 +195,116 @@ def test_links_to_directories_are_there_for_the_engine_to_follow() -> None:
     source = view(WorkingDir="/var/run/below", Volumes={"/bin/volume": {}})
     found = entries(build_own_layer(source, tree, FILES, ""))
     links = {name: entry.linkname for name, entry in found.items() if entry.issym()}
-    assert links == {"bin": "usr/bin", "var/run": "../run"}
+    assert links == {
+        "bin": "usr/bin",
+        "usr/file": "bin/nothing",
+        "var/loop": "loop",
+        "var/run": "../run",
+    }
     for name in ("run", "run/below", "usr", "usr/bin", "usr/bin/volume", "var"):
         assert found[name].isdir(), name
     assert found["run"].mode == 0o711
-    assert not {"var/run/below", "bin/volume", "deep/a"} & set(found)
+    assert not {"var/run/below", "bin/volume", "deep/a/b/link"} & set(found)
 
 
-def test_the_root_s_directories_are_there_with_their_modes() -> None:
-    tree = make_directory(run=make_directory(deeper=make_directory()), file=make_file(b"x"))
+def test_a_link_has_its_attributes() -> None:
+    link = make_link(b"x")
+    link.uid, link.gid, link.mtime_ns = 5, 6, 1_500_000_000_000_000_001
+    entry = entries(build_own_layer(view(), make_directory(link=link), FILES, ""))["link"]
+    assert (entry.uid, entry.gid, entry.mtime) == (5, 6, 1_500_000_000)
+
+
+def program(mode: int = 0o755) -> Node:
+    return make_file(b"\x7fELF", mode=mode)
+
+
+def test_programs_have_placeholders() -> None:
+    tree = make_directory(
+        bin=make_link(b"usr/bin"),
+        usr=make_directory(
+            bin=make_directory(
+                sh=make_link(b"dash"),
+                dash=program(0o4755),
+                awk=make_link(b"/etc/alternatives/awk"),
+                mawk=program(),
+                notes=make_file(b"no program"),
+                directory=make_directory(inner=program()),
+            ),
+            lib=make_directory(node=make_directory(bin=make_directory(cli=program()))),
+            local=make_directory(bin=make_directory(npm=make_link(b"../../lib/node/bin/cli"))),
+        ),
+        etc=make_directory(alternatives=make_directory(awk=make_link(b"/usr/bin/mawk"))),
+        opt=make_directory(
+            tool=make_directory(bin=make_directory(tool=program())),
+            check=program(),
+            entry=program(),
+            other=program(),
+        ),
+    )
+    tree.children[b"opt"].children[b"mine"] = make_file(b"", mode=0o755)
+    source = view(
+        Entrypoint=["/opt/entry", "-x"],
+        Cmd=["relative"],
+        Healthcheck={"Test": ["CMD", "/opt/check"]},
+        Env=["PATH=/opt/tool/bin:/usr/local/bin:/bin:relative"],
+    )
+    layer = build_own_layer(source, tree, FILES, "")
+    found = entries(layer)
+    placeholders = {name for name, entry in found.items() if entry.islnk()}
+    assert placeholders == {
+        *("opt/check", "opt/entry", "opt/tool/bin/tool", "usr/bin/dash", "usr/bin/mawk"),
+        "usr/lib/node/bin/cli",
+    }
+    assert {found[name].linkname for name in placeholders} == {".bootfs/image/placeholder"}
+    # Nobody gets a right by it.
+    assert {found[name].mode for name in placeholders} == {0o755}
+    assert found[".bootfs/image/placeholder"].mode == 0o755
+    assert content(layer, ".bootfs/image/placeholder") == read_placeholder("x86_64")
+    names = list(found)
+    assert names.index(".bootfs/image/placeholder") < min(map(names.index, placeholders))
+    links = {name for name, entry in found.items() if entry.issym()}
+    assert links >= {"bin", "usr/bin/sh", "usr/bin/awk", "etc/alternatives/awk"}
+    assert "usr/local/bin/npm" in links
+
+
+def test_another_architecture_has_its_own_placeholder() -> None:
+    source = view()
+    source.config["architecture"] = "arm64"
+    layer = build_own_layer(source, empty_root(), FILES, "")
+    assert content(layer, ".bootfs/image/placeholder") == read_placeholder("aarch64")
+
+
+def test_a_health_check_that_is_none_is_left_alone() -> None:
+    for check in (None, "x", {"Test": None}, {"Test": ["CMD"]}, {"Test": ["CMD", "/\ud800"]}):
+        build_own_layer(view(Healthcheck=check), empty_root(), FILES, "")
+
+
+@pytest.mark.parametrize("kind", ["links", "programs", "directories"])
+def test_what_is_there_for_the_engine_has_a_limit(kind: str) -> None:
+    made = {"links": make_link(b"x"), "programs": program(), "directories": make_directory()}
+    many = make_directory(**{f"n{number}": made[kind] for number in range(3000)})
+    tree = make_directory(usr=make_directory(bin=many))
+    few = build_own_layer(view(), make_directory(usr=make_directory()), FILES, "")
+    layer = build_own_layer(view(), tree, FILES, "")
+    assert 990 < len(entries(layer)) - len(entries(few)) < 1010
+
+
+def test_where_a_volume_or_the_working_directory_is_no_program_or_link_stands() -> None:
+    tree = make_directory(usr=make_directory(bin=make_directory(x=program(), y=make_link(b"z"))))
+    source = view(WorkingDir="/usr/bin/x", Volumes={"/usr/bin/z": {}})
+    found = entries(build_own_layer(source, tree, FILES, ""))
+    assert found["usr/bin/x"].isdir() and found["usr/bin/z"].isdir()
+    assert found["usr/bin/y"].issym()
+
+
+def test_directories_are_there_with_their_modes() -> None:
+    run = make_directory(deeper=make_directory(deep=make_directory(deepest=make_directory())))
+    tree = make_directory(run=run, file=make_file(b"x"))
     tree.children[b"run"].mode = 0o042710
     tree.children[b"run"].gid = 4242
+    run.children[b"deeper"].mode = 0o040700
     found = entries(build_own_layer(view(), tree, FILES, ""))
     assert (found["run"].mode, found["run"].gid) == (0o2710, 4242)
-    assert not {"run/deeper", "file"} & set(found)
+    assert found["run/deeper"].mode == 0o700
+    assert "run/deeper/deep" in found
+    assert not {"run/deeper/deep/deepest", "file"} & set(found)
