@@ -18,6 +18,7 @@ import stat
 from errno import EEXIST, ENOENT
 
 from boot.mounts import Mount
+from boot.placeholder import is_placeholder
 from boot.rights import FILES, missing, options, set_mode
 from boot.root import ROOT, is_volume, resolve
 from boot.syscalls import (
@@ -146,9 +147,9 @@ def fill_volume(
     """Fill a volume where it is mounted, if it is empty, by ``copy``.
 
     ``copy`` makes the content, all its attributes too, in the empty directory it is given.
-    ``points``, in the volume, do not count, nor do directories and links that the image has
-    there: the engine fills volumes too, with what it finds in the boot image.  ``known``
-    returns what the image has at a path in the volume: a link's target, ``b""`` for a
+    ``points``, in the volume, do not count, nor do placeholders, and directories and links that
+    the image has there: the engine fills volumes too, with what it finds in the boot image.
+    ``known`` returns what the image has at a path in the volume: a link's target, ``b""`` for a
     directory, or None.  ``covered`` are those of ``points`` on which something is mounted:
     they are neither looked at nor changed.
 
@@ -218,7 +219,7 @@ def _move_entries(source: bytes, target: bytes, points: set[bytes], covered: set
             os.rename(old, new)
             continue
         status = os.lstat(old)
-        if stat.S_ISLNK(status.st_mode) and os.path.islink(new):
+        if (stat.S_ISLNK(status.st_mode) and os.path.islink(new)) or is_placeholder(new):
             os.rename(old, new)
         elif stat.S_ISDIR(status.st_mode) and stat.S_ISDIR(os.lstat(new).st_mode):
             _move_entries(old, new, points, covered)
@@ -271,6 +272,8 @@ def _holds_only(
         below = [path[len(name) + 1 :] for path in paths if (path + b"/").startswith(name + b"/")]
         inside = directory + b"/" + name
         found = _link_or_directory(inside)
+        if not below and found is None and is_placeholder(inside):
+            continue
         if not below and (found is None or found != known(place + name)):
             return False
         if found == b"":

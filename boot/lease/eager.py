@@ -6,13 +6,12 @@ import os
 import stat
 from _signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, sigpending
 from _thread import allocate_lock, get_ident, start_new_thread
-from errno import EISDIR
+from errno import EEXIST, EISDIR
 from time import sleep
 
 from boot.lease.earlier import find
 from boot.lease.filler import AHEAD_SHARE, PIECE, write_contents
-from boot.lease.skeleton import FROM_ENGINE, NEW_FILE, Builder, explained
-from boot.log import log
+from boot.lease.skeleton import NEW_FILE, Builder, explained
 from boot.rights import set_mode
 
 ENDING = {SIGHUP, SIGINT, SIGQUIT, SIGTERM}
@@ -28,6 +27,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from boot.lease.copied import Copied
     from boot.lease.journal import Journal
     from boot.lease.skeleton import Directory
     from store.format.erofs import Image, Inode
@@ -61,8 +61,11 @@ def make_tree(
     directories: list[Directory],
     journal: Journal | None,
     place: bytes = b"/",
+    copied: Copied | None = None,
 ) -> None:
     """Make the tree at ``place`` whole, or make that of an earlier start whole.
+
+    ``copied`` is for a `Builder`.
 
     Raises:
         BootfsError: the contents cannot be had, or the tree cannot be made.
@@ -78,7 +81,7 @@ def make_tree(
     if index.data_size:
         ahead = min(reader.chunks.memory_limit // AHEAD_SHARE, index.data_size)
         reader.chunks.want(reader.chunks_of(index.data_start, ahead))
-    filling.builder = builder = Builder(image, place, filling.make_file)
+    filling.builder = builder = Builder(image, place, filling.make_file, copied)
     builder.build(directories)
     filling.run()
     builder.finish(directories)
@@ -103,12 +106,14 @@ class Filling:
         self._asked = 0
         self._errors: list[BaseException] = []
 
-    def make_file(self, directory: bytes, name: bytes, inode: Inode) -> None:
+    def make_file(self, directory: bytes, name: bytes, place: bytes, inode: Inode) -> None:
         """Have a new file made and filled: what a `Builder` calls."""
         if inode.nlink > 1:
             # Its other names are made before it is filled.
-            os.close(os.open(name, NEW_FILE, 0o600))
-        path = os.path.join(self._place, directory, name)
+            os.close(os.open(place, NEW_FILE, 0o600))
+        elif os.path.lexists(place):
+            raise FileExistsError(EEXIST, os.strerror(EEXIST), name)
+        path = os.path.join(self._place, directory, place)
         self._files.append(Piece(path, inode, inode.nlink == 1))
 
     def add(self, path: bytes, inode: Inode) -> None:
@@ -207,26 +212,13 @@ class Filling:
             raise explained(piece.path, error) from None
 
     def _open(self, piece: Piece) -> int:
-        """Return the open file; -1 where something else stays in its place."""
+        """Return the open file; -1 where something has been put in its place meanwhile."""
         if not piece.is_new:
             return os.open(piece.path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        mode = piece.inode.mode & 0o777
         try:
-            return os.open(piece.path, NEW_FILE, mode)
+            return os.open(piece.path, NEW_FILE, piece.inode.mode & 0o777)
         except FileExistsError:
-            name = piece.path.lstrip(b"/")
-            if name in FROM_ENGINE and os.lstat(piece.path).st_size >= piece.inode.size:
-                if self.builder is not None:
-                    self.builder.set_attributes(piece.path, piece.inode)
-                return -1
-            try:
-                os.unlink(piece.path)
-            except OSError as error:
-                if error.errno != EISDIR:
-                    raise
-                log(f"/{os.fsdecode(name)} leads to a mount: it stays a directory")
-                return -1
-            return os.open(piece.path, NEW_FILE, mode)
+            return -1
 
     def _fill_open(self, fd: int, piece: Piece) -> None:
         inode = piece.inode

@@ -30,6 +30,7 @@ _REGULAR = FILE_TYPES[S_IFREG]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from boot.lease.copied import Copied
     from boot.lease.journal import Journal
     from boot.lease.skeleton import Directory
     from store.format.erofs import Image, Inode
@@ -46,10 +47,12 @@ def make_tree(
     directories: list[Directory],
     journal: Journal,
     gates: tuple[bytes, ...],
+    copied: Copied,
 ) -> list[File]:
     """Make the tree, or find it again; return its files that are not filled, with leases.
 
-    ``gates`` are names of programs that are let in when all is filled.
+    ``gates`` are names of programs that are let in when all is filled; ``copied`` says what stays
+    that is in the root already.
 
     Where there is not room for a lease on each, the smallest, as they lie together in the
     image, are filled here.
@@ -64,7 +67,7 @@ def make_tree(
         if journal.is_built:
             _find_again(image, reader, directories, journal, files, gates)
         else:
-            _make(image, reader, directories, journal, files, gates)
+            _make(image, reader, directories, journal, files, gates, copied)
     except NoLeases:
         for file in files:
             os.close(file.fd)
@@ -115,6 +118,7 @@ def _make(
     journal: Journal,
     files: list[File],
     gates: tuple[bytes, ...],
+    copied: Copied,
 ) -> None:
     count = sum(kind == _REGULAR for d in directories for _, _, kind in d.entries)
     room = _room(count)
@@ -123,11 +127,11 @@ def _make(
         at_once = choose_at_once([i for _, i in iter_files(image, directories)], count - room)
     rest = eager.Filling(reader, journal)
 
-    def make_file(directory: bytes, name: bytes, inode: Inode) -> None:
+    def make_file(directory: bytes, name: bytes, place: bytes, inode: Inode) -> None:
         if inode.nid in at_once:
-            rest.make_file(directory, name, inode)
+            rest.make_file(directory, name, place, inode)
             return
-        fd = os.open(name, NEW_FILE, inode.mode & 0o777)
+        fd = os.open(place, NEW_FILE, inode.mode & 0o777)
         # Before it is given away: a lease is for the owner.
         _take_lease(fd, 0)
         os.ftruncate(fd, inode.size)
@@ -136,7 +140,7 @@ def _make(
         journal.set_inode(file.row, os.fstat(fd).st_ino)
         files.append(file)
 
-    builder = Builder(image, b"/", make_file)
+    builder = Builder(image, b"/", make_file, copied)
     rest.builder = builder
     builder.build(directories)
     rest.run()

@@ -1,8 +1,7 @@
 """The tree of an image, made in a root that is there already: every name, no contents.
 
-Directories first, then all else, the directories of programs before the others: who
-runs ``docker exec`` in the first moments finds a program, whose first file makes him
-wait (boot/lease/holder.py), instead of nothing.
+Directories first, then all else.  Where a placeholder stands, what is made takes its place at the
+very end: who runs ``docker exec`` in the first moments waits for all that his program needs.
 """
 
 from __future__ import annotations
@@ -11,21 +10,28 @@ import os
 import stat
 from errno import EACCES, EMLINK, ENOTSUP, EPERM
 
+from boot.config import MOUNTS
 from boot.log import log
+from boot.placeholder import is_placeholder
 from boot.rights import FILES, missing, options, set_mode
 from store.errors import BootError, FormatError
 from store.format.erofslayout import FILE_TYPES, S_IFDIR, S_IFLNK, S_IFREG
 
-PROGRAMS = (b"usr/local/sbin", b"usr/local/bin", b"usr/sbin", b"usr/bin", b"sbin", b"bin")
-"""Where Docker's PATH leads."""
 FROM_ENGINE = (b"etc/passwd", b"etc/group")
 """Files that the boot image's own layer holds, whole, for the engine; Podman adds lines to them."""
-_DIRECTORY, _LINK, _REGULAR = (FILE_TYPES[kind] for kind in (S_IFDIR, S_IFLNK, S_IFREG))
+OF_ENGINE = frozenset(
+    (b".dockerenv", b"dev/console", b"etc/hostname", b"etc/hosts", b"etc/mtab", b"etc/resolv.conf")
+)
+"""Empty files, and a link, of the engine or the boot image, where the image may have its own."""
+STAGE = f"{MOUNTS}/root".encode()
+"""A directory of the boot image's, in which mode ``lease`` mounts nothing."""
+_DIRECTORY = FILE_TYPES[S_IFDIR]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from boot.lease.copied import Copied
     from store.format.erofs import Image, Inode
 
 
@@ -82,19 +88,30 @@ class Builder:
     """Makes a tree at ``place``, an absolute path, which exists."""
 
     def __init__(
-        self, image: Image, place: bytes, make_file: Callable[[bytes, bytes, Inode], None]
+        self,
+        image: Image,
+        place: bytes,
+        make_file: Callable[[bytes, bytes, bytes, Inode], None],
+        copied: Copied | None = None,
     ) -> None:
         """Make nothing yet.
 
         ``make_file`` makes a regular file that has contents: it gets the directory's path
-        from the root, a name in the working directory, which is that directory, and the
-        inode.  It raises `FileExistsError` where something of that name is.
+        from the root, the name in it, the path at which to make it, and the inode.  That path is
+        absolute, or relative to the directory, which is the working directory.  It raises
+        `FileExistsError` where something is there.
+
+        ``copied`` says what is to stay where the place is the container's root, and None where it
+        is empty.
         """
         self._image = image
         self._place = place
         self._make_file = make_file
+        self._copied = copied
         self._links: dict[int, bytes] = {}
         """Where the first name of an inode with several is, by nid."""
+        self._staged: list[tuple[bytes, bytes]] = []
+        """What is made in `STAGE`: the path there, and where it is to go."""
 
     def build(self, directories: list[Directory]) -> None:
         """Make all of ``directories`` and what is in them; leaves the working directory elsewhere.
@@ -104,21 +121,25 @@ class Builder:
             FormatError: the bootstrap is damaged.
 
         """
+        if self._copied is not None:
+            self._guarded(STAGE, _clear, STAGE)
         for directory in directories:
             self._guarded(directory.path, self._make_directory, directory)
-        for directory in sorted(directories, key=_turn):
+        for directory in directories:
             os.chdir(os.path.join(self._place, directory.path))
             for name, nid, kind in directory.entries:
                 if kind != _DIRECTORY:
                     self._make_entry(directory.path, name, nid)
 
     def finish(self, directories: list[Directory]) -> None:
-        """Give the directories their attributes, after all that is made in them.
+        """Put programs in the place of placeholders, then give the directories their attributes.
 
         Raises:
-            BootError: they cannot be given.
+            BootError: it cannot be done.
 
         """
+        for staged, path in self._staged:
+            self._guarded(path, _put_in_place, staged, path)
         for directory in reversed(directories):
             inode = self._image.inode(directory.nid)
             path = os.path.join(self._place, directory.path)
@@ -135,51 +156,90 @@ class Builder:
             if os.path.isdir(path) and not os.path.islink(path):
                 os.chmod(path, mode)
                 return
+            is_copied = self._copied is not None and self._copied.has(directory.path)
+            if is_copied and os.path.isfile(path):
+                shown = os.fsdecode(directory.path)
+                log(f"/{shown} is a directory of the image: the file that was copied there is gone")
             os.unlink(path)
             os.mkdir(path, mode)
 
     def _make_entry(self, directory: bytes, name: bytes, nid: int) -> None:
         inode = self._image.inode(nid)
         try:
-            self._make(directory, name, inode)
+            self._make(directory, name, name, inode)
         except FileExistsError:
-            shown = directory + b"/" + name
-            if shown in FROM_ENGINE and os.lstat(name).st_size >= inode.size:
-                self.set_attributes(name, inode)
-                return
-            if os.path.isdir(name) and not os.path.islink(name):
-                # The engine has mounted something below it.
-                log(f"/{os.fsdecode(shown)} leads to a mount: it stays a directory")
-                return
-            self._guarded(shown, os.unlink, name)
-            self._guarded(shown, self._make, directory, name, inode)
+            self._guarded(directory + b"/" + name, self._meet, directory, name, inode)
         except OSError as error:
             raise explained(directory + b"/" + name, error) from None
 
-    def _make(self, directory: bytes, name: bytes, inode: Inode) -> None:
+    def _meet(self, directory: bytes, name: bytes, inode: Inode) -> None:
+        """Make what is to be at a name where something is already, or leave that."""
+        path = os.path.join(directory, name)
+        status = os.lstat(name)
+        kind = stat.S_IFMT(status.st_mode)
+        if kind == S_IFDIR:
+            log(f"/{os.fsdecode(path)} is a directory here, which is used: it stays one")
+        elif kind == S_IFLNK and inode.kind == S_IFLNK and self._has_target(name, inode):
+            if not _is_like(status, inode):
+                self.set_attributes(name, inode)
+        elif is_placeholder(name):
+            staged = os.path.join(STAGE, b"%d" % len(self._staged))
+            self._forget(path, inode)
+            self._make(directory, name, staged, inode)
+            self._staged.append((staged, os.path.join(self._place, path)))
+        elif self._stays(path, status, inode):
+            self._forget(path, inode)
+        else:
+            os.unlink(name)
+            self._make(directory, name, name, inode)
+
+    def _stays(self, path: bytes, status: os.stat_result, inode: Inode) -> bool:
+        kind = stat.S_IFMT(status.st_mode)
+        if path in FROM_ENGINE:
+            is_ours = status.st_mtime_ns == 0
+            if is_ours and kind == inode.kind:
+                self.set_attributes(os.path.join(self._place, path), inode)
+            return kind == inode.kind or not is_ours
+        if path in OF_ENGINE and (kind == S_IFLNK or not status.st_size):
+            return False
+        # An earlier start that was cut off has left no other kind than the image has.
+        return kind != inode.kind or self._copied is None or self._copied.has(path)
+
+    def _has_target(self, name: bytes, inode: Inode) -> bool:
+        target: bytes = self._image.readlink(inode)
+        return os.readlink(name) == target
+
+    def _forget(self, path: bytes, inode: Inode) -> None:
+        """Let no other name of ``inode`` be linked to what is at ``path``, which is not it."""
+        if self._links.get(inode.nid) == os.path.join(self._place, path):
+            del self._links[inode.nid]
+
+    def _make(self, directory: bytes, name: bytes, place: bytes, inode: Inode) -> None:
+        """Make an entry at ``place``: its name in the working directory, or a path in `STAGE`."""
         if inode.nlink > 1:
-            first = self._links.setdefault(inode.nid, os.path.join(self._place, directory, name))
-            if first != os.path.join(self._place, directory, name):
+            path = os.path.join(self._place, directory, place)
+            first = self._links.setdefault(inode.nid, path)
+            if first != path:
                 try:
-                    os.link(first, name, follow_symlinks=False)
+                    os.link(first, place, follow_symlinks=False)
                 except OSError as error:
                     # More names than this file system gives one file, 65,000 on ext4.
                     if error.errno != EMLINK or inode.data_offset:
                         raise
-                    self._links[inode.nid] = os.path.join(self._place, directory, name)
+                    self._links[inode.nid] = path
                 else:
                     return
         kind = inode.kind
         if kind == S_IFREG:
             if inode.data_offset:
-                self._make_file(directory, name, inode)
+                self._make_file(directory, name, place, inode)
                 return
-            os.close(os.open(name, NEW_FILE, inode.mode & 0o777))
+            os.close(os.open(place, NEW_FILE, inode.mode & 0o777))
         elif kind == S_IFLNK:
-            os.symlink(self._image.readlink(inode), name)
+            os.symlink(self._image.readlink(inode), place)
         else:
-            os.mknod(name, inode.mode, os.makedev(*inode.rdev))
-        self.set_attributes(name, inode)
+            os.mknod(place, inode.mode, os.makedev(*inode.rdev))
+        self.set_attributes(place, inode)
 
     def set_attributes(self, path: bytes | int, inode: Inode) -> None:
         """Give a path or descriptor the owner, mode, extended attributes and times of ``inode``."""
@@ -212,9 +272,25 @@ class Builder:
 NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def _turn(directory: Directory) -> bool:
-    """Order directories: the root and those of programs first, else as they come."""
-    return bool(directory.path) and directory.path not in PROGRAMS
+def _clear(directory: bytes) -> None:
+    """Remove what an earlier start has left in a directory: files."""
+    for name in os.listdir(directory):
+        os.unlink(os.path.join(directory, name))
+
+
+def _put_in_place(staged: bytes, path: bytes) -> None:
+    """Move what was made to ``path``, unless something else has been copied there meanwhile."""
+    if is_placeholder(path):
+        os.rename(staged, path)
+    else:
+        os.unlink(staged)
+
+
+def _is_like(status: os.stat_result, inode: Inode) -> bool:
+    """Whether a link has the attributes of ``inode``."""
+    time = inode.mtime_s * 1_000_000_000 + inode.mtime_ns
+    found = (status.st_uid, status.st_gid, status.st_mtime_ns)
+    return found == (inode.uid, inode.gid, time) and not inode.xattrs_size
 
 
 def _set_xattr(path: bytes | int, name: bytes, value: bytes) -> None:

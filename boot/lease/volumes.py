@@ -12,6 +12,7 @@ from errno import EROFS
 from boot.lease.eager import make_tree
 from boot.lease.skeleton import iter_directories
 from boot.mounts import Mount
+from boot.placeholder import is_placeholder
 from boot.root import LINK_LIMIT, is_volume
 from boot.volumes import fill_volume
 from store.errors import BootError
@@ -66,11 +67,12 @@ def fill_new_volumes(image: Image, reader: ImageReader, mounts: list[Mount]) -> 
 
 def _has_all(image: Image, nid: int, covered: set[bytes], place: bytes) -> bool:
     """Whether there is something at each name that the image has below ``place``."""
-    return all(
-        os.path.lexists(os.path.join(place, directory.path, name))
+    paths = (
+        os.path.join(place, directory.path, name)
         for directory in iter_directories(image, nid, covered)
         for name, _, _ in directory.entries
     )
+    return all(os.path.lexists(path) and not is_placeholder(path) for path in paths)
 
 
 def _link_or_directory(image: Image, path: bytes) -> bytes | None:

@@ -22,6 +22,7 @@ from boot.config import AUTH, AUTHORITIES, HOME, NO_PROFILE, Settings
 from boot.failure import report
 from boot.image import open_bootstrap, open_index
 from boot.lease import eager, leased
+from boot.lease.copied import Copied
 from boot.lease.filler import AHEAD_SHARE, File, Filler
 from boot.lease.freezer import Freezer
 from boot.lease.journal import PATH as JOURNAL
@@ -33,6 +34,7 @@ from boot.lease.skeleton import iter_directories
 from boot.lease.volumes import fill_new_volumes
 from boot.log import log
 from boot.mounts import Mount
+from boot.placeholder import BUILT
 from boot.root import container_name, is_kept
 from boot.spawn import detach_stdio
 from boot.status import Status
@@ -142,13 +144,14 @@ def boot(
     # The tree.
     hidden = {m.target.strip(b"/") for m in mounts} - {b""} | {HOME.strip("/").encode()}
     os.umask(0)
+    copied = Copied(hidden)
     journal = Journal(settings.chunk_index, container_name(mounts), image.inode_count + 1)
     aside = _open_aside(chunks) if hot is not None and cache is None else None
     try:
         if not journal.is_built:
             fill_new_volumes(image, reader, mounts)
         allow_lookups = _forbid_lookups(chunks)
-        files = _make_tree(settings, image, reader, hidden, journal, allow_lookups)
+        files = _make_tree(settings, image, reader, hidden, journal, allow_lookups, copied)
     except eager.Interrupted as interrupted:
         return 128 + interrupted.number
     recording = profiled = None
@@ -166,6 +169,7 @@ def boot(
             profiled.close()
     journal.set_built()
     os.makedirs(directory, 0o755, exist_ok=True)
+    os.close(os.open(BUILT, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o444))
     status.step(ROOTED)
 
     # Who fills it, and who keeps it closed until then.
@@ -222,16 +226,17 @@ def _make_tree(
     hidden: set[bytes],
     journal: Journal,
     allow_lookups: Callable[[], None],
+    copied: Copied,
 ) -> list[File]:
     """Make the tree, or find it again; return the files that wait, with leases."""
     directories = list(iter_directories(image, image.root_nid, hidden))
     if settings.mode != "eager":
         try:
-            return leased.make_tree(image, reader, directories, journal, settings.gates)
+            return leased.make_tree(image, reader, directories, journal, settings.gates, copied)
         except leased.NoLeases as error:
             log(f"mode eager: {error}")
     allow_lookups()
-    eager.make_tree(image, reader, directories, journal)
+    eager.make_tree(image, reader, directories, journal, copied=copied)
     return []
 
 

@@ -408,9 +408,8 @@ def jobs_of_a_shell(side: Side) -> str:
 
 
 def _changed(side: Side) -> Container:
-    container = side.start(
-        "bash", "-c", f"echo new >/root/new; rm /probe/empty; echo x >>/probe/script; {WAITS}"
-    )
+    change = "echo new >/root/new; rm /probe/empty; echo x | tee -a /probe/script >>/probe/others"
+    container = side.start("bash", "-c", f"{change}; {WAITS}")
     container.wait_for_line("ready")
     return container
 
@@ -455,7 +454,7 @@ def copied_by_exec(side: Side) -> str:
 def changes(side: Side) -> str:
     """`docker diff` of what the workload wrote."""
     container = _changed(side)
-    wanted = ("/root/new", "/probe/empty", "/probe/script")
+    wanted = ("/root/new", "/probe/empty", "/probe/others", "/probe/script")
     lines = docker("diff", container.name).stdout.splitlines()
     return titled(changes="\n".join(sorted(line for line in lines if line[2:] in wanted)))
 

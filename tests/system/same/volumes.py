@@ -42,7 +42,8 @@ MOUNTED: dict[str, tuple[str, tuple[str, ...]]] = {
     "nested": ("/content", ("-v", "NAME:/content", "-v", "/content/below")),
     "nested-other-order": ("/content", ("-v", "/content/below", "-v", "NAME:/content")),
     "nested-new-deep": (
-        "/srv/shared", ("-v", "NAME:/srv/shared", "-v", "/srv/shared/new/place"),
+        "/srv/some/deep/shared",
+        ("-v", "NAME:/srv/some/deep/shared", "-v", "/srv/some/deep/shared/new/place"),
     ),
     "nested-new": ("/content", ("-v", "NAME:/content", "-v", "/content/new/place")),
     "bind": ("/content", ("-v", "DIRECTORY/some:/content")),
