@@ -6,7 +6,7 @@ import os
 import stat
 from _signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, sigpending
 from _thread import allocate_lock, get_ident, start_new_thread
-from errno import EEXIST, EISDIR
+from errno import EEXIST
 from time import sleep
 
 from boot.lease.earlier import find

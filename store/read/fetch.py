@@ -27,8 +27,8 @@ FETCHER_LIMIT = 16
 MEMORY_LIMIT = 8 << 20
 """Plain bytes of verified chunks kept in memory, least recently used dropped first."""
 RUN_LIMIT = 4 << 20
-"""Stored bytes that are on their way at most for who reads on and on; where there is no cache to
-keep them, `RANGE_LIMIT`.  Twice that is under way at times, so 8 MiB in a round trip."""
+"""Stored bytes that are on their way at most for who reads on and on.  Twice that is under way at
+times, so 8 MiB in a round trip."""
 RUNS = 64
 """Ends of what was read ahead that are remembered, those of the last."""
 RENEW_S = 0.5
@@ -537,7 +537,9 @@ class ChunkReader:
         ones.  What comes in the time of another request is worth it (docs/decisions/0026-link.md),
         and twice as much as the last time for a reader that got here by reading on.
         """
-        least = max(self._source.read_ahead, min(self._link.in_a_round_trip, RANGE_LIMIT))
+        least = self._source.read_ahead
+        if self._cache is not None:
+            least = max(least, min(self._link.in_a_round_trip, RANGE_LIMIT))
         with self._lock:
             first = ranges[-1].chunks[0]
             budget = self._runs.pop(first, 0) * 2
@@ -569,7 +571,8 @@ class ChunkReader:
         packs, offsets, stored = index.packs, index.offsets, index.stored_sizes
         last = ranges[-1]
         pack = last.pack
-        budget = min(budget, RUN_LIMIT if self._cache is not None else RANGE_LIMIT)
+        # What nothing but memory keeps may have gone when it is read.
+        budget = min(budget, RUN_LIMIT if self._cache is not None else 2 * self._source.read_ahead)
         left = budget
         first = chunk
         while (

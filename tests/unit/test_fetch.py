@@ -616,10 +616,11 @@ def test_without_a_cache_no_more_is_on_the_way_than_memory_holds(large: StoredIm
 
 
 def test_who_reads_here_and_there_has_no_more_on_the_way_than_a_round_trip_brings(
-    large: StoredImage,
+    large: StoredImage, tmp_path: Path
 ) -> None:
     source = watched(large, read_ahead=1)
-    reader = make_reader(large, source)
+    cache = large.open_cache(tmp_path / "c")
+    reader = ChunkReader(large.index, source, cache, lambda _: None)
     middle = large.index.chunk_count // 2
     reader.read([middle])
     assert reader.counters.fetched_chunks == 1
@@ -629,3 +630,4 @@ def test_who_reads_here_and_there_has_no_more_on_the_way_than_a_round_trip_bring
         time.sleep(0.01)  # what was wanted is here, what lies beside it on its way
     fetched = reader.counters.fetched_bytes - large.index.stored_sizes[middle]
     assert 0.2 * (1 << 20) * 0.5 <= fetched <= 0.2 * (1 << 20) + large.index.stored_sizes[2]
+    cache.close()
