@@ -42,6 +42,11 @@ PEEK = ROOT[: -len(b"root")] + b"image"
 VOLUME = ROOT[: -len(b"root")] + b"fuse"
 """Where a volume is bound a second time, without the mounts in it."""
 
+ACCOUNTS = (b"/etc/passwd", b"/etc/group")
+"""Files that the boot image's own layer has for the engine, with no time of change."""
+
+MTAB = (b"/etc/mtab", b"/proc/mounts")
+"""The link that the engine makes in each container (moby: daemon/initlayer)."""
 STAGE = b".bootfs-filling"
 """A directory in a volume, locked by who fills it: `_PART` of a copy, or a `_WHOLE` one."""
 _PART, _WHOLE = b"part", b"whole"
@@ -98,8 +103,8 @@ def _fill(source: bytes, place: bytes, entry: Mount, inner: list[bytes]) -> None
         points = [path[len(place) + 1 :] for path in inner]
         stage = VOLUME + b"/" + STAGE
 
-        def known(path: bytes) -> bytes | None:
-            return _link_or_directory(source + b"/" + path)
+        def known(path: bytes) -> bytes | int | None:
+            return _known(source, path, entry.target)
 
         while os.path.lexists(stage) or _holds_only(VOLUME, points, known):
             # One that is mounted read-only gets its content too.
@@ -141,16 +146,16 @@ def fill_volume(
     entry: Mount,
     copy: Callable[[bytes], None],
     points: list[bytes],
-    known: Callable[[bytes], bytes | None],
+    known: Callable[[bytes], bytes | int | None],
     covered: Collection[bytes] = (),
 ) -> None:
     """Fill a volume where it is mounted, if it is empty, by ``copy``.
 
     ``copy`` makes the content, all its attributes too, in the empty directory it is given.
-    ``points``, in the volume, do not count, nor do placeholders, and directories and links that
-    the image has there: the engine fills volumes too, with what it finds in the boot image.
-    ``known`` returns what the image has at a path in the volume: a link's target, ``b""`` for a
-    directory, or None.  ``covered`` are those of ``points`` on which something is mounted:
+    ``points``, in the volume, do not count, nor do placeholders, and directories, links and
+    `ACCOUNTS` that the image has there: the engine fills volumes too, with what it finds in the
+    boot image.  ``known`` returns what the image has at a path in the volume: a link's target,
+    ``b""`` for a directory, the size of one of `ACCOUNTS`, or None.  ``covered`` are those of ``points`` on which something is mounted:
     they are neither looked at nor changed.
 
     Raises:
@@ -179,7 +184,7 @@ def _fill_staged(
     volume: bytes,
     copy: Callable[[bytes], None],
     points: list[bytes],
-    known: Callable[[bytes], bytes | None],
+    known: Callable[[bytes], bytes | int | None],
     covered: Collection[bytes] = (),
 ) -> None:
     """Have a copy made in the volume's locked stage, unless one is there, and move it out."""
@@ -219,7 +224,8 @@ def _move_entries(source: bytes, target: bytes, points: set[bytes], covered: set
             os.rename(old, new)
             continue
         status = os.lstat(old)
-        if (stat.S_ISLNK(status.st_mode) and os.path.islink(new)) or is_placeholder(new):
+        is_of_engine = is_placeholder(new) or _is_account(new, status.st_size)
+        if (stat.S_ISLNK(status.st_mode) and os.path.islink(new)) or is_of_engine:
             os.rename(old, new)
         elif stat.S_ISDIR(status.st_mode) and stat.S_ISDIR(os.lstat(new).st_mode):
             _move_entries(old, new, points, covered)
@@ -250,6 +256,26 @@ def _remove_tree(path: bytes) -> None:
     os.rmdir(path)
 
 
+def _known(source: bytes, path: bytes, target: bytes) -> bytes | int | None:
+    """Return what the image has at ``path`` in its directory ``source``; see `fill_volume`."""
+    if target + b"/" + path == MTAB[0]:
+        return MTAB[1]
+    if target + b"/" + path in ACCOUNTS:
+        try:
+            return os.lstat(source + b"/" + path).st_size
+        except OSError:
+            return None
+    return _link_or_directory(source + b"/" + path)
+
+
+def _is_account(path: bytes, size: int) -> bool:
+    """Whether one of `ACCOUNTS` is there as the engine has copied it from the boot image."""
+    status = os.lstat(path)
+    is_named = any(path.endswith(account[len("/etc") :]) for account in ACCOUNTS)
+    is_untimed = stat.S_ISREG(status.st_mode) and not status.st_mtime_ns
+    return is_named and is_untimed and status.st_size == size
+
+
 def _link_or_directory(path: bytes) -> bytes | None:
     """Return a link's target, ``b""`` of a directory, None of anything else."""
     try:
@@ -261,7 +287,7 @@ def _link_or_directory(path: bytes) -> bytes | None:
 def _holds_only(
     directory: bytes,
     paths: list[bytes],
-    known: Callable[[bytes], bytes | None],
+    known: Callable[[bytes], bytes | int | None],
     covered: Collection[bytes] = (),
     place: bytes = b"",
 ) -> bool:
@@ -274,7 +300,10 @@ def _holds_only(
         found = _link_or_directory(inside)
         if not below and found is None and is_placeholder(inside):
             continue
-        if not below and (found is None or found != known(place + name)):
+        expected = known(place + name)
+        if not below and isinstance(expected, int) and _is_account(inside, expected):
+            continue
+        if not below and (found is None or found != expected):
             return False
         if found == b"":
             further = [path for path in below if path]

@@ -14,7 +14,7 @@ from boot.lease.skeleton import iter_directories
 from boot.mounts import Mount
 from boot.placeholder import is_placeholder
 from boot.root import LINK_LIMIT, is_volume
-from boot.volumes import fill_volume
+from boot.volumes import ACCOUNTS, MTAB, fill_volume
 from store.errors import BootError
 from store.format.erofslayout import S_IFDIR, S_IFLNK
 
@@ -50,8 +50,8 @@ def fill_new_volumes(image: Image, reader: ImageReader, mounts: list[Mount]) -> 
         def copy(part: bytes, nid: int = nid, covered: set[bytes] = covered) -> None:
             make_tree(image, reader, list(iter_directories(image, nid, covered)), None, part)
 
-        def known(path: bytes, top: bytes = entry.target) -> bytes | None:
-            return _link_or_directory(image, top + b"/" + path)
+        def known(path: bytes, top: bytes = entry.target) -> bytes | int | None:
+            return _known(image, top + b"/" + path)
 
         try:
             fill_volume(entry, copy, points, known, covered)
@@ -75,8 +75,10 @@ def _has_all(image: Image, nid: int, covered: set[bytes], place: bytes) -> bool:
     return all(os.path.lexists(path) and not is_placeholder(path) for path in paths)
 
 
-def _link_or_directory(image: Image, path: bytes) -> bytes | None:
-    """Return a link's target, ``b""`` of a directory, None of anything else."""
+def _known(image: Image, path: bytes) -> bytes | int | None:
+    """Return what the image has at a path; see `fill_volume`."""
+    if path == MTAB[0]:
+        return MTAB[1]
     directory, _, name = path.rpartition(b"/")
     above = find(image, directory)
     if above is None or image.inode(above).kind != S_IFDIR:
@@ -87,6 +89,8 @@ def _link_or_directory(image: Image, path: bytes) -> bytes | None:
     inode = image.inode(nid)
     if inode.kind == S_IFLNK:
         return image.readlink(inode)
+    if path in ACCOUNTS:
+        return inode.size
     return b"" if inode.kind == S_IFDIR else None
 
 

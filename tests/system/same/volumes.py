@@ -36,6 +36,7 @@ MOUNTED: dict[str, tuple[str, tuple[str, ...]]] = {
         "/content",
         ("-v", "NAME:/content", "-w", "/content/symbolic"),
     ),
+    "named-over-accounts": ("/etc", ("-v", "NAME:/etc")),
     "named-by-link": ("/content/symbolic", ("-v", "NAME:/content/symbolic")),
     "anonymous": ("/content", ("-v", "/content")),
     "anonymous-of-user": ("/team", ("-v", "/team", "--user", "worker")),
