@@ -155,8 +155,8 @@ def fill_volume(
     ``points``, in the volume, do not count, nor do placeholders, and directories, links and
     `ACCOUNTS` that the image has there: the engine fills volumes too, with what it finds in the
     boot image.  ``known`` returns what the image has at a path in the volume: a link's target,
-    ``b""`` for a directory, the size of one of `ACCOUNTS`, or None.  ``covered`` are those of ``points`` on which something is mounted:
-    they are neither looked at nor changed.
+    ``b""`` for a directory, the size of one of `ACCOUNTS`, or None.  ``covered`` are those of
+    ``points`` on which something is mounted: they are neither looked at nor changed.
 
     Raises:
         BootError: the container lacks a right that this takes.
