@@ -23,7 +23,7 @@ FEW = """\
 FROM debian:bookworm-slim
 RUN useradd -u 4242 worker && mkdir -p /many/5 /many/6 \\
  && printf '#!/bin/sh\\necho "script $(id -un) $*"\\n' >/usr/local/bin/script \\
- && chmod 755 /usr/local/bin/script && ln -s /usr/local/bin/script /usr/bin/by-link \\
+ && chmod 755 /usr/local/bin/script && ln -s script /usr/local/bin/by-link \\
  && mkdir -p /opt/app && cp /usr/local/bin/script /opt/app/check \\
  && echo image >/etc/app.conf && mkdir -p /etc/app/conf.d && echo image >/etc/app/conf.d/one \\
  && cp /bin/true /usr/local/bin/first && ln /usr/local/bin/first /usr/local/bin/second \\
@@ -73,7 +73,7 @@ COMMANDS = {
     "by link": (("by-link",), ()),
     "by path": (("/opt/app/check", "x"), ()),
     "directory": (("pwd",), ("-w", "/etc/app/conf.d")),
-    "library": (("openssl", "version"), ()),
+    "library": (("getent", "passwd", "worker"), ()),
     "not there": (("nonesuch",), ()),
 }
 """What is executed at once, and options of `docker exec`."""

@@ -12,6 +12,7 @@ from converter.bootimage import (
     build_own_layer,
     public_name,
 )
+from converter.enginenames import DIRECTORY_COUNT, LINK_COUNT, OWN_COUNT
 from converter.images.view import ImageView, Layer
 from converter.runtime.sources import read_placeholder
 from converter.tree import Node, empty_root
@@ -283,18 +284,36 @@ def test_a_health_check_that_is_none_is_left_alone() -> None:
 def test_what_is_there_for_the_engine_has_a_limit(kind: str) -> None:
     made = {"links": make_link(b"x"), "programs": program(), "directories": make_directory()}
     many = make_directory(**{f"n{number}": made[kind] for number in range(3000)})
-    tree = make_directory(usr=make_directory(bin=many))
-    few = build_own_layer(view(), make_directory(usr=make_directory()), FILES, "")
+    place = make_directory(local=make_directory(bin=many)) if kind == "programs" else many
+    tree = make_directory(usr=place) if kind == "programs" else make_directory(srv=place)
+    few = build_own_layer(view(), make_directory(), FILES, "")
     layer = build_own_layer(view(), tree, FILES, "")
-    assert 990 < len(entries(layer)) - len(entries(few)) < 1010
+    limit = {"links": LINK_COUNT, "programs": OWN_COUNT, "directories": DIRECTORY_COUNT}[kind]
+    assert limit <= len(entries(layer)) - len(entries(few)) <= limit + 3
+
+
+def test_what_packages_have_by_the_hundred_is_left_out() -> None:
+    inner = make_directory(deep=make_directory(), link=make_link(b"deep"), file=program())
+    tree = make_directory(
+        usr=make_directory(
+            share=make_directory(some=inner), local=make_directory(some=inner), bin=inner
+        ),
+        srv=make_directory(some=inner),
+        etc=make_directory(alternatives=make_directory(vi=make_link(b"/usr/bin/vim"))),
+    )
+    found = set(entries(build_own_layer(view(), tree, FILES, "")))
+    assert {"usr/share", "usr/local/some", "srv/some/deep", "srv/some/link"} <= found
+    assert not {"usr/share/some", "usr/bin/deep", "usr/bin/link", "etc/alternatives/vi"} & found
 
 
 def test_where_a_volume_or_the_working_directory_is_no_program_or_link_stands() -> None:
-    tree = make_directory(usr=make_directory(bin=make_directory(x=program(), y=make_link(b"z"))))
-    source = view(WorkingDir="/usr/bin/x", Volumes={"/usr/bin/z": {}})
+    tree = make_directory(opt=make_directory(bin=make_directory(x=program(), y=make_link(b"z"))))
+    source = view(
+        WorkingDir="/opt/bin/x", Volumes={"/opt/bin/z": {}}, Env=["PATH=/opt/bin:/usr/bin"]
+    )
     found = entries(build_own_layer(source, tree, FILES, ""))
-    assert found["usr/bin/x"].isdir() and found["usr/bin/z"].isdir()
-    assert found["usr/bin/y"].issym()
+    assert found["opt/bin/x"].isdir() and found["opt/bin/z"].isdir()
+    assert found["opt/bin/y"].issym()
 
 
 def test_directories_are_there_with_their_modes() -> None:
