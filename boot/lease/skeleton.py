@@ -180,7 +180,11 @@ class Builder:
         if kind == S_IFDIR:
             log(f"/{os.fsdecode(path)} is a directory here, which is used: it stays one")
         elif kind == S_IFLNK and inode.kind == S_IFLNK and self._has_target(name, inode):
-            if not _is_like(status, inode):
+            if inode.nlink > 1:
+                # In the boot image each of its names is a link of its own.
+                os.unlink(name)
+                self._make(directory, name, name, inode)
+            elif not _is_like(status, inode):
                 self.set_attributes(name, inode)
         elif is_placeholder(name):
             staged = os.path.join(STAGE, b"%d" % len(self._staged))
