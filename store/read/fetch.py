@@ -26,9 +26,9 @@ FETCHER_LIMIT = 16
 """Requests under way at once: with 30 ms each and 1 MiB ranges, 844 MB/s."""
 MEMORY_LIMIT = 8 << 20
 """Plain bytes of verified chunks kept in memory, least recently used dropped first."""
-RUN_LIMIT = 4 << 20
+RUN_LIMIT = 2 << 20
 """Stored bytes that are on their way at most for who reads on and on.  Twice that is under way at
-times, so 8 MiB in a round trip."""
+times, so 4 MiB in a round trip."""
 RUNS = 64
 """Ends of what was read ahead that are remembered, those of the last."""
 RENEW_S = 0.5
