@@ -29,6 +29,9 @@ from store.read.source import open_source
 
 SWITCH_INTERVAL_S = 0.0002
 """A request of the kernel must not stand behind 5 ms, Python's default, of another thread."""
+ROOM_SHARE = 256
+"""What is read ahead is decompressed, some four times its size, and in several pieces at once: of
+64 MB, the daemon has 40 in mode ``fuse``."""
 KEPT_MEMORY = 4 << 20
 """Freed bytes that stay with the process: the buffers of a few reads under way."""
 
@@ -105,6 +108,7 @@ def open_image(
     counts.counters.chunks = index.chunk_count
     counts.counters.data_bytes = index.data_size
     chunks = ChunkReader(index, source, cache, log, read_limit_s=limit_s, counts=counts)
+    chunks.find_room = _room
     if settings.complete is not None:
         _begin_completion(settings, chunks, cache)
     hot = recording = None
@@ -118,6 +122,13 @@ def open_image(
         if settings.whole == "on" or (is_cold and settings.whole == "auto"):
             _begin_whole(settings, chunks, cache, hot)
     return Opened(ImageReader(open_bootstrap(index), chunks), order, hot, recording)
+
+
+def _room() -> int:
+    """Return how many stored bytes may be read ahead in this container."""
+    from boot.memorylimit import memory_limit
+
+    return memory_limit() // ROOM_SHARE
 
 
 def _begin_completion(settings: Settings, chunks: ChunkReader, cache: Cache | None) -> None:

@@ -118,6 +118,10 @@ class Whole:
                 self._reader.waited = None
                 return
             left = self._stored - self._reader.counters.fetched_bytes
+            if self._reader.room < WINDOW:
+                # Memory is scarce.
+                self._reader.waited = None
+                return
             if self._is_decided or not is_whole_sooner(left, self._waited_s, self._reader.link):
                 return
             # Another reader may be on its way to here.

@@ -9,8 +9,8 @@ from boot.lease import eager
 from boot.lease.earlier import find, iter_files
 from boot.lease.filler import File, is_gate
 from boot.lease.leases import take_lease
-from boot.lease.limits import memory_limit
 from boot.lease.skeleton import NEW_FILE, Builder, explained
+from boot.memorylimit import memory_limit
 from boot.rights import CAP_SETUID, missing, options
 from boot.syscalls import limit_open_files, open_files_limit
 from store.errors import BootError

@@ -29,10 +29,10 @@ from boot.lease.journal import PATH as JOURNAL
 from boot.lease.journal import Journal
 from boot.lease.keeper import Keeper
 from boot.lease.leases import SIGNAL, Signals, break_time_s
-from boot.lease.limits import memory_limit
 from boot.lease.skeleton import iter_directories
 from boot.lease.volumes import fill_new_volumes
 from boot.log import log
+from boot.memorylimit import memory_limit
 from boot.mounts import Mount
 from boot.placeholder import BUILT
 from boot.root import container_name, is_kept

@@ -29,6 +29,8 @@ MEMORY_LIMIT = 8 << 20
 RUN_LIMIT = 2 << 20
 """Stored bytes that are on their way at most for who reads on and on.  Twice that is under way at
 times, so 4 MiB in a round trip."""
+KEPT_SHARE = 16
+"""Where memory is scarce, so much more plain bytes are kept than stored ones are read ahead."""
 RUNS = 64
 """Ends of what was read ahead that are remembered, those of the last."""
 RENEW_S = 0.5
@@ -191,6 +193,24 @@ class ChunkReader:
         """Chunk in what was read ahead for who reads on, to the chunk that follows all of it."""
         self.waited: Callable[[float, float], None] | None = None
         """Called when a reader has waited for fetches, with the `monotonic` times of that."""
+        self.find_room: Callable[[], int] = lambda: RUN_LIMIT
+        """Returns how many stored bytes memory allows to read ahead; called once, when needed."""
+        self._room = 0
+
+    @property
+    def room(self) -> int:
+        """Stored bytes that are read ahead at most, `RUN_LIMIT` where memory is not scarce.
+
+        First asked for without the lock.
+        """
+        if not self._room:
+            room = min(self.find_room(), RUN_LIMIT)
+            with self._lock:
+                kept = min(self.memory_limit, room * KEPT_SHARE)
+                self._memory_left -= self.memory_limit - kept
+                self.memory_limit = kept
+            self._room = room
+        return self._room
 
     @property
     def link(self) -> Link:
@@ -539,7 +559,7 @@ class ChunkReader:
         """
         least = self._source.read_ahead
         if self._cache is not None:
-            least = max(least, min(self._link.in_a_round_trip, RANGE_LIMIT))
+            least = max(least, min(self._link.in_a_round_trip, RANGE_LIMIT, self.room))
         with self._lock:
             first = ranges[-1].chunks[0]
             budget = self._runs.pop(first, 0) * 2
@@ -572,7 +592,8 @@ class ChunkReader:
         last = ranges[-1]
         pack = last.pack
         # What nothing but memory keeps may have gone when it is read.
-        budget = min(budget, RUN_LIMIT if self._cache is not None else 2 * self._source.read_ahead)
+        room = self.room if self._cache is not None else 0
+        budget = min(budget, max(room, 2 * self._source.read_ahead))
         left = budget
         first = chunk
         while (

@@ -631,3 +631,18 @@ def test_who_reads_here_and_there_has_no_more_on_the_way_than_a_round_trip_bring
     fetched = reader.counters.fetched_bytes - large.index.stored_sizes[middle]
     assert 0.2 * (1 << 20) * 0.5 <= fetched <= 0.2 * (1 << 20) + large.index.stored_sizes[2]
     cache.close()
+
+
+def test_where_memory_is_scarce_less_is_read_ahead_and_kept(
+    large: StoredImage, tmp_path: Path
+) -> None:
+    cache = large.open_cache(tmp_path / "c")
+    reader = ChunkReader(large.index, watched(large, read_ahead=1), cache, lambda _: None)
+    reader.link.round_trip_s, reader.link.rate = 1.0, float(1 << 20)
+    reader.find_room = lambda: 100_000
+    read_on(large, reader, 2)
+    while reader.counters.requests < 1:
+        time.sleep(0.01)
+    assert reader.counters.fetched_bytes <= 100_000 + large.index.stored_sizes[0]
+    assert reader.memory_limit == 16 * 100_000
+    cache.close()
