@@ -248,7 +248,7 @@ def test_a_mirror_that_is_none_is_said_before_the_work(
     objects(store, "packs")[0].unlink()
     (tmp_path / "empty").mkdir()
     mirror, status = {
-        "nothing there": (tmp_path / "none", 14),
+        "nothing there": (tmp_path / "none", 10),
         "no store": (tmp_path / "empty", 10),
         "no server": ("ftp://host/", 2),
     }[what]

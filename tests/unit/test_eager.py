@@ -41,7 +41,7 @@ def test_nobody_runs_so_far_ahead_that_something_is_fetched_twice(tmp_path: Path
     tree = Image(image.plain_bootstrap)
     filling = eager.Filling(reader, None, os.fsencode(root))
     for path, inode in iter_files(tree, list(iter_directories(tree, tree.root_nid, set()))):
-        filling.make_file(b"", path.lstrip(b"/"), inode)
+        filling.make_file(b"", path.lstrip(b"/"), path.lstrip(b"/"), inode)
     filling.run()
     for n in range(FILES):
         assert (root / f"f{n:02}").read_bytes() == Random(n).randbytes(SIZE)
