@@ -116,7 +116,7 @@ ALLOWED = (
     Allowed("own-files", "recreated-container", "first|second", None, r"\.bootfs"),
     Allowed("own-files", "whole-tree", "output", None, r"[a-z] .* /\.bootfs(/.*)?"),
     Allowed("own-files", "privileged-container", "output", r"\d+", r"\d+"),
-    Allowed("hard-links", "file-operations", "output", None, "/opt/moved/one"),
+    Allowed("hard-links", "file-operations", "output", None, "/opt/far/away/moved/one"),
     Allowed("read-only-option", READ_ONLY, "errors", None, "bootfs: .*"),
     Allowed("read-only-option", READ_ONLY, "exit code", "0|1", "125"),
     Allowed("read-only-option", READ_ONLY, ANY, ANY, None),

@@ -551,7 +551,7 @@ def file_operations(side: Side) -> str:
     say setfattr -n user.x -v y /probe/static; say cp --reflink=always script copy2
     say perl -e 'opendir D, "/probe"; my @n = readdir D; print scalar(@n), "\n"'
     say ls -A /probe; say sync -f /probe; say df --output=fstype /
-    say test -w /; say mv /opt/linked /opt/moved; say find /opt -samefile /opt/two
+    say test -w /; say mv /opt/far/away/linked /opt/far/away/moved; say find /opt -samefile /opt/two
     say sh -c 'cd /tmp && mkdir d && cd d && rmdir ../d && pwd && ls'
     say rm /.dockerenv; say ls -A /
     """
