@@ -192,7 +192,8 @@ class ChunkReader:
         self._marks: dict[int, int] = {}
         """Chunk in what was read ahead for who reads on, to the chunk that follows all of it."""
         self.waited: Callable[[float, float], None] | None = None
-        """Called when a reader has waited for fetches, with the `monotonic` times of that."""
+        """Called when a reader has waited for fetches, and has what it wanted, with the `monotonic`
+        times of that."""
         self.find_room: Callable[[], int] = lambda: RUN_LIMIT
         """Returns how many stored bytes memory allows to read ahead; called once, when needed."""
         self._room = 0
@@ -293,9 +294,10 @@ class ChunkReader:
         finally:
             if wait is not None:
                 self.counts.end_wait(wait)
-            waited = self.waited
-            if waits and waited is not None:
-                waited(begun_s, monotonic())
+        waited = self.waited
+        if waits and waited is not None and not failed:
+            # Where it failed, it is not the link that was waited for.
+            waited(begun_s, monotonic())
         if failed:
             # Somebody else's fetch, perhaps a guess that began long ago, ran into its
             # limit: this want has what is left of its own.  Whatever flight it finds now

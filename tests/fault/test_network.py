@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from boot.repeats import KEPT_S
-from tests.fault.reading import GROUPS, LATER, MODES, Answer, Place, ReadingContainer
+from tests.fault.reading import LATER, MODES, Answer, Place, ReadingContainer, path_of
 from tests.fault.scenarios import SCENARIOS, Scenario
 from tests.support.engine import Engine
 from tests.support.faultlog import FaultCase, FaultLog
@@ -94,11 +94,11 @@ class Lane:
         return container
 
     def _run_in(self, container: ReadingContainer, scenario: Scenario) -> Outcome:
-        group = f"/{container.group % GROUPS}"
+        group = container.group
         later = []
         if self._mode != "lease":
             # There, what nobody has asked for comes in the background.
-            later.append(container.read(f"{group}/before"))
+            later.append(container.read(path_of(group, "before")))
         fault = scenario.fault()
         if scenario.tls:
             fault.contexts = [self._place.untrusted if scenario.tls == "untrusted" else None]
@@ -118,7 +118,7 @@ class Lane:
         timer = threading.Timer(scenario.lasts_s, end)
         if scenario.lasts_s:
             timer.start()
-        during = container.read(f"{group}/during")
+        during = container.read(path_of(group, "during"))
         injected = fault.injected + (server.injected if server is not None else 0)
         outcome = Outcome(during, injected, later)
         if self._mode == "erofs, mirrors" and not scenario.is_long_left:
@@ -131,7 +131,7 @@ class Lane:
         elif not during.hangs:
             # What is asked for at once would be taken for the kernel's repetition.
             time.sleep(KEPT_S)
-            later += [container.read(f"{group}/{name}") for name in ("during", "after")]
+            later += [container.read(path_of(group, name)) for name in ("during", "after")]
         outcome.lines = container.lines()
         return outcome
 
@@ -143,7 +143,7 @@ class Lane:
         for number in range(LATER):
             # A mirror is left alone for 1 s, and twice that when it fails again.
             time.sleep(1.2 * 2**number)
-            outcome.later.append(container.read(f"/0/later{number}"))
+            outcome.later.append(container.read(path_of(0, f"later{number}")))
             if container.relay.requests > asked:
                 outcome.is_returned_to = True
                 return

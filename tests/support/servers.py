@@ -153,12 +153,15 @@ class Server:
         workers = Path(f"/proc/{first}/task/{first}/children").read_text().split()
         processes = [first, *map(int, workers)]
         for process in processes:
-            os.kill(process, signal.SIGSTOP)
+            # Who served the last to ask may just have ended.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGSTOP)
         try:
             yield
         finally:
             for process in processes:
-                os.kill(process, signal.SIGCONT)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGCONT)
 
     def close(self) -> None:
         """End the process and remove its directory."""

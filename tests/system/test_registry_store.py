@@ -85,7 +85,8 @@ def test_credentials_by_file(
         mounted = ("-v", f"{auth}:/.bootfs/auth:ro", "-e", "BOOTFS_READ_LIMIT=5")
         done = image.run(engine, options=mounted)
         assert done.returncode != 0
-        assert "refuses to be read; tried without credentials, since /.bootfs/auth" in done.stderr
+        tried = "tried without credentials, since there is no /.bootfs/auth/config.json: mount"
+        assert f"refuses to be read; {tried}" in done.stderr
         write_docker_config(auth, f"{stored.address}:{registry.port}")
         done = image.run(engine, options=mounted)
         assert (done.returncode, done.stdout, done.stderr) == (0, "/a: OK\n", "")
