@@ -152,8 +152,12 @@ class Builder:
         try:
             os.mkdir(path, mode)
         except FileExistsError:
-            # A mount point, or on the way to one.
-            if os.path.isdir(path) and not os.path.islink(path):
+            # Of the boot image, or on the way to a mount.
+            status = os.lstat(path)
+            if stat.S_ISDIR(status.st_mode):
+                if status.st_uid:
+                    # Who may not override rights makes files in his own directories alone.
+                    os.chown(path, 0, -1)
                 os.chmod(path, mode)
                 return
             is_copied = self._copied is not None and self._copied.has(directory.path)

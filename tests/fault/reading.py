@@ -142,8 +142,8 @@ class ReadingContainer:
                 *(*mount_options, *network, "-v", f"{place.program}:/reader:ro"),
                 *("-e", f"BLOB_STORE={urls}", "-e", f"BOOTFS_MODE={mode}"),
                 *("-e", f"BOOTFS_READ_LIMIT={place.limit_s:g}"),
-                # What has come unasked meets no fault when it is read; faults are for chunks.
-                *("-e", "BOOTFS_WHOLE=off", "-e", "BOOTFS_PROFILE=off"),
+                # What has come unasked meets no fault when it is read.
+                *("-e", "BOOTFS_WHOLE=off"),
             )
             errors = self._stack.enter_context(log.open("wb"))
             self.process = engine.attach(place.image, "/reader", options=options, errors=errors)

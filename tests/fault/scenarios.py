@@ -46,7 +46,9 @@ def long(exchange: Exchange) -> None:
 def another_range(exchange: Exchange) -> None:
     head, body = exchange.fetched()
     found = re.search(rb"bytes (\d+)-(\d+)/", head)
-    assert found
+    if not found:
+        exchange.send(head + body)  # that there is no profile, which is asked for whole
+        return
     moved = b"bytes %d-%d/" % (int(found[1]) + 1, int(found[2]) + 1)
     exchange.send(head.replace(found[0], moved) + body)
 
@@ -54,7 +56,9 @@ def another_range(exchange: Exchange) -> None:
 def whole_object(exchange: Exchange) -> None:
     head, body = exchange.fetched()
     total = re.search(rb"bytes \d+-\d+/(\d+)", head)
-    assert total
+    if not total:
+        exchange.send(head + body)
+        return
     fields = b"HTTP/1.1 200 OK\r\nContent-Length: %s\r\n\r\n" % total[1]
     exchange.send(fields + body)
 
