@@ -16,6 +16,8 @@ REPLACED = (
     (re.compile(r"\b[0-9a-f]{64}\b"), "ID"),
     (re.compile(r"\b[0-9a-f]{12}\b"), "HOST"),
     # Addresses on the engine's networks.
+    # `getent hosts` fills up to a width, and addresses are not equally long.
+    (re.compile(r"\b172\.\d+\.\d+\.\d+ {2,}"), "ADDRESS  "),
     (re.compile(r"\b172\.\d+\.\d+\.\d+\b"), "ADDRESS"),
     # What is in it is compared too; an address may be a digit longer than another.
     (re.compile(r"\b\d+ +/etc/hosts$"), "SIZE /etc/hosts"),
