@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -130,7 +131,7 @@ def begin(image: StoredImage, tmp_path: Path) -> Iterator[Begin]:
     """Give what makes a start whose reads are whole files, by their places."""
     started: list[Start] = []
 
-    def make(order: list[int], chunks: Callable[[list[int]], list[int]], **more: object) -> Start:
+    def make(order: list[int], chunks: Callable[[list[int]], list[int]], **more: Any) -> Start:
         start = image.index.data_start
         places = sorted(start + offset for offset in image.extents.values())
         reads = [(places[n] // BLOCK, -(-SIZE // BLOCK)) for n in order]
@@ -139,8 +140,8 @@ def begin(image: StoredImage, tmp_path: Path) -> Iterator[Begin]:
             str(image.path)), None, lambda _: None))  # fmt: skip
         used = [c for n in order for c in reader.chunks_of(places[n], SIZE)]
         reader.close()
-        started.append(Start(image, tmp_path, chunks(list(dict.fromkeys(used))), reads,
-                             **more))  # type: ignore[arg-type]  # fmt: skip
+        chosen = chunks(list(dict.fromkeys(used)))
+        started.append(Start(image, tmp_path, chosen, reads, **more))
         return started[-1]
 
     yield make
