@@ -22,7 +22,7 @@ _STAGED = PATH + ".new"
 class Copied:
     """What is in the root that this container's starts have not made."""
 
-    __slots__ = ("_paths", "_were_earlier_starts")
+    __slots__ = ("_paths", "_were_earlier_starts", "placeholders")
 
     def __init__(self, hidden: set[bytes]) -> None:
         """Note it, or find what was noted.  ``hidden`` are paths on which something is mounted.
@@ -35,10 +35,12 @@ class Copied:
         """
         self._were_earlier_starts = os.path.lexists(journal.PATH)
         self._paths: set[bytes] = set()
+        self.placeholders: dict[bytes, set[bytes]] = {}
+        """Names at which one stands, by directory; none where there were earlier starts."""
         try:
             if self._were_earlier_starts:
                 self._paths = _read()
-            elif found := _find_files(hidden):
+            elif found := _find_files(hidden, self.placeholders):
                 _write(found)
         except OSError as error:
             raise BootError(f"{PATH}: {error.strerror}; {journal.NEEDS_ROOT}") from None
@@ -65,8 +67,11 @@ def _write(paths: list[bytes]) -> None:
     os.rename(_STAGED, PATH)
 
 
-def _find_files(hidden: set[bytes]) -> list[bytes]:
-    """Return the regular files in the root that neither the boot image nor a mount has brought."""
+def _find_files(hidden: set[bytes], placeholders: dict[bytes, set[bytes]]) -> list[bytes]:
+    """Return the regular files in the root that neither the boot image nor a mount has brought.
+
+    Adds to ``placeholders``.
+    """
     found = []
     todo = [b""]
     while todo:
@@ -78,9 +83,12 @@ def _find_files(hidden: set[bytes]) -> list[bytes]:
             if entry.is_dir(follow_symlinks=False):
                 todo.append(path)
             elif entry.is_file(follow_symlinks=False) and not (
-                path in FROM_ENGINE or path in OF_ENGINE or is_placeholder(entry.path)
+                path in FROM_ENGINE or path in OF_ENGINE
             ):
-                found.append(path)
+                if is_placeholder(entry.path):
+                    placeholders.setdefault(above, set()).add(entry.name)
+                else:
+                    found.append(path)
     return found
 
 

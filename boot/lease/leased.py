@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from errno import EAGAIN, EINVAL, ENOLCK, ENOSYS
+from errno import EAGAIN, EEXIST, EINVAL, ENOLCK, ENOSYS
+from time import monotonic, sleep
 
 from boot.lease import eager
 from boot.lease.earlier import find, iter_files
@@ -26,10 +27,14 @@ ROOM_LIMIT = 1000
 """With fewer leases than that, a tree is better filled at once."""
 RUN = 64
 """Files that lie together, weighed together: they share chunks."""
+OPEN_LIMIT_S = 10.0
+"""How long a file that is new, and that somebody else has open all the same, is waited for."""
 _REGULAR = FILE_TYPES[S_IFREG]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from boot.lease.copied import Copied
     from boot.lease.journal import Journal
     from boot.lease.skeleton import Directory
@@ -133,7 +138,14 @@ def _make(
             return
         fd = os.open(place, NEW_FILE, inode.mode & 0o777)
         # Before it is given away: a lease is for the owner.
-        _take_lease(fd, 0)
+        try:
+            _take_first_lease(fd, name, are_given=bool(files))
+        except NoLeases:
+            os.unlink(place)
+            if not files:
+                raise
+            rest.make_file(directory, name, place, inode)
+            return
         os.ftruncate(fd, inode.size)
         builder.set_attributes(fd, inode)
         file = _file_of(fd, inode, name, gates)
@@ -181,16 +193,52 @@ def _file_of(fd: int, inode: Inode, name: bytes, gates: tuple[bytes, ...]) -> Fi
     return file
 
 
+def _take_first_lease(fd: int, name: bytes, *, are_given: bool) -> None:
+    """Take the lease on a file that was made just now; ``are_given`` says that there were others.
+
+    Raises:
+        FileExistsError: somebody has written it meanwhile; ``fd`` is closed.
+        NoLeases: there is none for it; ``fd`` is closed.
+
+    """
+    refused = _refusal(fd)
+    if refused is None:
+        return
+    made_ns = os.fstat(fd).st_ctime_ns
+    deadline_s = monotonic() + OPEN_LIMIT_S
+    # Whoever has it open as well: an engine that copies something to its name, or a reader.
+    while refused and refused.errno == EAGAIN and are_given and monotonic() < deadline_s:
+        sleep(0.001)
+        refused = _refusal(fd)
+    status = os.fstat(fd)
+    if status.st_size or status.st_ctime_ns != made_ns:
+        os.close(fd)
+        raise FileExistsError(EEXIST, os.strerror(EEXIST), name)
+    if refused is not None:
+        _raise_without_lease(fd, 0, refused)
+
+
+def _refusal(fd: int) -> OSError | None:
+    try:
+        take_lease(fd)
+    except OSError as error:
+        return error
+    return None
+
+
 def _take_lease(fd: int, owner: int) -> None:
     try:
         take_lease(fd, owner)
     except OSError as error:
-        os.close(fd)
-        if error.errno in (EINVAL, ENOLCK, ENOSYS, EAGAIN):
-            raise NoLeases(
-                f"the container's file system gives no leases ({error.strerror})"
-            ) from None
-        # It is taken in its owner's name.
-        lacking = missing({CAP_SETUID}) if owner else []
-        advice = f"; add {options(lacking)}" if lacking else ""
-        raise BootError(f"cannot take a lease: {error.strerror}{advice}") from None
+        _raise_without_lease(fd, owner, error)
+
+
+def _raise_without_lease(fd: int, owner: int, error: OSError) -> NoReturn:
+    """Close ``fd``, and say why there is no lease on it for ``owner``."""
+    os.close(fd)
+    if error.errno in (EINVAL, ENOLCK, ENOSYS, EAGAIN):
+        raise NoLeases(f"the container's file system gives no leases ({error.strerror})") from None
+    # It is taken in its owner's name.
+    lacking = missing({CAP_SETUID}) if owner else []
+    advice = f"; add {options(lacking)}" if lacking else ""
+    raise BootError(f"cannot take a lease: {error.strerror}{advice}") from None

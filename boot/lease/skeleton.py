@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from errno import EACCES, EMLINK, ENOTSUP, EPERM
+from time import monotonic, sleep
 
 from boot.config import MOUNTS
 from boot.log import log
@@ -25,6 +26,9 @@ OF_ENGINE = frozenset(
 """Empty files, and a link, of the engine or the boot image, where the image may have its own."""
 STAGE = f"{MOUNTS}/root".encode()
 """A directory of the boot image's, in which mode ``lease`` mounts nothing."""
+REPLACED_S = 1.0
+"""An engine that copies something in removes what is there, and then makes the new file: what has
+gone is waited for so long."""
 _DIRECTORY = FILE_TYPES[S_IFDIR]
 
 TYPE_CHECKING = False
@@ -108,6 +112,7 @@ class Builder:
         self._place = place
         self._make_file = make_file
         self._copied = copied
+        self._placeholders = copied.placeholders if copied is not None else {}
         self._links: dict[int, bytes] = {}
         """Where the first name of an inode with several is, by nid."""
         self._staged: list[tuple[bytes, bytes]] = []
@@ -127,8 +132,14 @@ class Builder:
             self._guarded(directory.path, self._make_directory, directory)
         for directory in directories:
             os.chdir(os.path.join(self._place, directory.path))
+            placeholders = self._placeholders.get(directory.path, ())
             for name, nid, kind in directory.entries:
-                if kind != _DIRECTORY:
+                if name in placeholders:
+                    self._guarded(
+                        *(directory.path + b"/" + name, self._make_aside),
+                        *(directory.path, name, self._image.inode(nid)),
+                    )
+                elif kind != _DIRECTORY:
                     self._make_entry(directory.path, name, nid)
 
     def finish(self, directories: list[Directory]) -> None:
@@ -179,7 +190,10 @@ class Builder:
     def _meet(self, directory: bytes, name: bytes, inode: Inode) -> None:
         """Make what is to be at a name where something is already, or leave that."""
         path = os.path.join(directory, name)
-        status = os.lstat(name)
+        status = _await(name)
+        if status is None:
+            self._make(directory, name, name, inode)
+            return
         kind = stat.S_IFMT(status.st_mode)
         if kind == S_IFDIR:
             log(f"/{os.fsdecode(path)} is a directory here, which is used: it stays one")
@@ -191,15 +205,20 @@ class Builder:
             elif not _is_like(status, inode):
                 self.set_attributes(name, inode)
         elif is_placeholder(name):
-            staged = os.path.join(STAGE, b"%d" % len(self._staged))
-            self._forget(path, inode)
-            self._make(directory, name, staged, inode)
-            self._staged.append((staged, os.path.join(self._place, path)))
+            self._make_aside(directory, name, inode)
         elif self._stays(path, status, inode):
             self._forget(path, inode)
         else:
             os.unlink(name)
             self._make(directory, name, name, inode)
+
+    def _make_aside(self, directory: bytes, name: bytes, inode: Inode) -> None:
+        """Make what is to take a placeholder's place."""
+        path = os.path.join(directory, name)
+        staged = os.path.join(STAGE, b"%d" % len(self._staged))
+        self._forget(path, inode)
+        self._make(directory, name, staged, inode)
+        self._staged.append((staged, os.path.join(self._place, path)))
 
     def _stays(self, path: bytes, status: os.stat_result, inode: Inode) -> bool:
         kind = stat.S_IFMT(status.st_mode)
@@ -288,10 +307,22 @@ def _clear(directory: bytes) -> None:
 
 def _put_in_place(staged: bytes, path: bytes) -> None:
     """Move what was made to ``path``, unless something else has been copied there meanwhile."""
-    if is_placeholder(path):
+    if is_placeholder(path) or _await(path) is None:
         os.rename(staged, path)
     else:
         os.unlink(staged)
+
+
+def _await(path: bytes) -> os.stat_result | None:
+    """Return what is at ``path``, where something was; None: nobody puts something else there."""
+    deadline_s = monotonic() + REPLACED_S
+    while True:
+        try:
+            return os.lstat(path)
+        except FileNotFoundError:
+            if monotonic() > deadline_s:
+                return None
+        sleep(0.001)
 
 
 def _is_like(status: os.stat_result, inode: Inode) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -195,6 +198,44 @@ def test_what_is_copied_in_while_the_tree_is_made_stays(
     assert not is_built(container)
     done = container.run("cat", "/etc/app.conf", "/opt/late", "/usr/bin/whoami")
     assert done.stdout == "late\n" * 3
+
+
+NEEDED = {"cat", "dash", "sh", "sha256sum", "sleep"}
+
+
+def replace(name: str, directory: int) -> None:
+    """Put a file at a name of an open directory as the engine does: what is there goes first."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=directory)
+    fd = os.open(name, os.O_CREAT | os.O_WRONLY, 0o644, dir_fd=directory)
+    os.write(fd, b"late\n")
+    os.close(fd)
+
+
+@pytest.mark.parametrize("mode", ["lease", "eager"])
+def test_whatever_moment_something_is_copied_in_at(
+    engine: Engine, few: Converted, mode: str
+) -> None:
+    container = create(engine, dataclasses.replace(few, mode=mode))
+    docker("start", container.name)
+    # PID 1's root is another one when all is built.
+    programs = os.open(f"{root_of(container)}/usr/bin", os.O_DIRECTORY)
+    names = sorted({*os.listdir(programs)} - NEEDED)
+    assert len(names) > 30
+    deadline = time.monotonic() + 120
+    while not is_built(container):
+        assert time.monotonic() < deadline, container.logs()
+        for name in names:
+            replace(name, programs)
+    os.close(programs)
+    paths = [f"/usr/bin/{name}" for name in names]
+    done = container.run("sha256sum", *paths)
+    plain = engine.start(few.source).run("sha256sum", *paths)
+    late = hashlib.sha256(b"late\n").hexdigest()
+    for line, source in zip(done.stdout.splitlines(), plain.stdout.splitlines(), strict=True):
+        assert line in {source, f"{late}  {source.split()[1]}"}
+    assert late in done.stdout
+    assert container.logs() == ""
 
 
 PLACES = ("/usr/bin", "/usr/local/bin", "/opt")
