@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 def is_whole_sooner(left: int, waited_s: float, link: Link) -> bool:
     """Predict whether a start gets on sooner with the ``left`` stored bytes on their way as well.
 
-    It is expected to wait for `TRIPS` round trips, or as long as it has waited until now,
-    ``waited_s``: so no more is waited in vain than a share of what the whole takes.
+    It is expected to wait for `TRIPS` round trips, or as long as it has waited for such until
+    now, ``waited_s``: so no more is waited in vain than a share of what the whole takes.
     """
     if not link.rate:
         return False
@@ -62,6 +62,7 @@ class Whole:
         self._lock = allocate_lock()
         self._is_decided = self._has_begun = False
         self._waited_s = 0.0
+        """For round trips: bytes, and the processor, take their time in either way."""
         self._ended_s = 0.0
         """When the last reader stopped waiting."""
         self._stored = sum(reader.index.stored_sizes)
@@ -112,7 +113,8 @@ class Whole:
                 self._reader.waited = None
                 return
             # Of several that wait at once, each moment counts once.
-            self._waited_s += max(ended_s - max(begun_s, last_s), 0.0)
+            alone_s = max(ended_s - max(begun_s, last_s), 0.0)
+            self._waited_s += min(alone_s, self._reader.link.round_trip_s)
             self._ended_s = max(ended_s, last_s)
             if self._hot is not None and self._hot.is_streamed:
                 self._reader.waited = None
