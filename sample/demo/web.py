@@ -13,6 +13,9 @@ from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
 START_S = 10.0
+PORTS = 1000
+"""So many below those of connections are tried."""
+UNPRIVILEGED = 1024
 
 _CONFIG = """\
 worker_processes 1;
@@ -113,10 +116,10 @@ class WebServer:
 
     def _choose_port(self, addresses: list[str]) -> int:
         remembered = self._home / "port"
-        wanted = 0
+        ports = [*_ports(), 0]
         with contextlib.suppress(OSError, ValueError):
-            wanted = int(remembered.read_text())
-        for port in (wanted, 0):
+            ports.insert(0, int(remembered.read_text()))
+        for port in ports:
             with contextlib.ExitStack() as probes, contextlib.suppress(OSError):
                 for address in addresses:
                     probe = probes.enter_context(socket.socket())
@@ -134,3 +137,9 @@ class WebServer:
                 return
             time.sleep(0.02)
         raise RuntimeError(f"nginx does not answer on port {port}; see {self._home}/error.log")
+
+
+def _ports() -> range:
+    """Give ports that the kernel lends to no connection, which could have one when we want it."""
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    return range(max(first - PORTS, UNPRIVILEGED), first)
