@@ -95,6 +95,13 @@ class Whole:
 
     def run(self) -> None:
         """Bring everything, in the order of the packs; return when it has come, or failed."""
+        try:
+            self._bring()
+        except Exception as error:
+            # A fault of ours: the start needs none of it.
+            self._log(f"fetching the whole image failed ({error!r}): going on lazily")
+
+    def _bring(self) -> None:
         reader = self._reader
         under_way: list[list[Flight]] = []
         for window in iter_windows(reader):

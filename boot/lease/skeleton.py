@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import stat
-from errno import EACCES, EMLINK, ENOTSUP, EPERM
+from errno import EACCES, EEXIST, EMLINK, ENOTDIR, ENOTEMPTY, ENOTSUP, EPERM, EXDEV
 from time import monotonic, sleep
 
 from boot.config import MOUNTS
+from boot.lease.apart import make_apart
 from boot.log import log
 from boot.placeholder import is_placeholder
 from boot.rights import FILES, missing, options, set_mode
@@ -115,8 +116,14 @@ class Builder:
         self._placeholders = copied.placeholders if copied is not None else {}
         self._links: dict[int, bytes] = {}
         """Where the first name of an inode with several is, by nid."""
+        self._stage = STAGE
+        """Where files are made that are to take the place of placeholders."""
+        self._moves = False
+        """Whether `_stage` lies apart from what there is on the disk (boot/lease/apart.py)."""
+        self._there = {b""}
+        """Directories that were there: those in them that were not are made in `_stage`, if so."""
         self._staged: list[tuple[bytes, bytes]] = []
-        """What is made in `STAGE`: the path there, and where it is to go."""
+        """What is made in `_stage`: the path there, and where it is to go."""
 
     def build(self, directories: list[Directory]) -> None:
         """Make all of ``directories`` and what is in them; leaves the working directory elsewhere.
@@ -127,7 +134,7 @@ class Builder:
 
         """
         if self._copied is not None:
-            self._guarded(STAGE, _clear, STAGE)
+            self._guarded(STAGE, self._open_stage)
         for directory in directories:
             self._guarded(directory.path, self._make_directory, directory)
         for directory in directories:
@@ -142,6 +149,12 @@ class Builder:
                 elif kind != _DIRECTORY:
                     self._make_entry(directory.path, name, nid)
 
+    def _open_stage(self) -> None:
+        _clear(STAGE)
+        apart = make_apart(STAGE)
+        self._moves = apart is not None
+        self._stage = apart or STAGE
+
     def finish(self, directories: list[Directory]) -> None:
         """Put programs in the place of placeholders, then give the directories their attributes.
 
@@ -151,6 +164,8 @@ class Builder:
         """
         for staged, path in self._staged:
             self._guarded(path, _put_in_place, staged, path)
+        if self._stage != STAGE:
+            self._guarded(self._stage, os.rmdir, self._stage)
         for directory in reversed(directories):
             inode = self._image.inode(directory.nid)
             path = os.path.join(self._place, directory.path)
@@ -161,9 +176,10 @@ class Builder:
         # Setgid comes last: what is made in it would take the directory's group.
         mode = self._image.inode(directory.nid).mode & 0o777 | 0o700
         try:
-            os.mkdir(path, mode)
+            self._make_new_directory(directory.path, path, mode)
         except FileExistsError:
             # Of the boot image, or on the way to a mount.
+            self._there.add(directory.path)
             status = os.lstat(path)
             if stat.S_ISDIR(status.st_mode):
                 if status.st_uid:
@@ -177,6 +193,27 @@ class Builder:
                 log(f"/{shown} is a directory of the image: the file that was copied there is gone")
             os.unlink(path)
             os.mkdir(path, mode)
+
+    def _make_new_directory(self, name: bytes, path: bytes, mode: int) -> None:
+        if not self._moves or name.rpartition(b"/")[0] not in self._there:
+            os.mkdir(path, mode)
+            return
+        if os.path.lexists(path):
+            raise FileExistsError
+        made = self._stage + b"/new"
+        os.mkdir(made, mode)
+        try:
+            os.rename(made, path)
+        except OSError as error:
+            os.rmdir(made)
+            if error.errno == EXDEV:
+                # A storage driver may move no directories.
+                self._moves = False
+                os.mkdir(path, mode)
+            elif error.errno in (EEXIST, ENOTDIR, ENOTEMPTY):
+                raise FileExistsError from None
+            else:
+                raise
 
     def _make_entry(self, directory: bytes, name: bytes, nid: int) -> None:
         inode = self._image.inode(nid)
@@ -215,7 +252,7 @@ class Builder:
     def _make_aside(self, directory: bytes, name: bytes, inode: Inode) -> None:
         """Make what is to take a placeholder's place."""
         path = os.path.join(directory, name)
-        staged = os.path.join(STAGE, b"%d" % len(self._staged))
+        staged = self._stage + b"/%d" % len(self._staged)
         self._forget(path, inode)
         self._make(directory, name, staged, inode)
         self._staged.append((staged, os.path.join(self._place, path)))
@@ -242,7 +279,7 @@ class Builder:
             del self._links[inode.nid]
 
     def _make(self, directory: bytes, name: bytes, place: bytes, inode: Inode) -> None:
-        """Make an entry at ``place``: its name in the working directory, or a path in `STAGE`."""
+        """Make an entry at ``place``: its name in the working directory, or a path in `_stage`."""
         if inode.nlink > 1:
             path = os.path.join(self._place, directory, place)
             first = self._links.setdefault(inode.nid, path)
@@ -300,9 +337,14 @@ NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def _clear(directory: bytes) -> None:
-    """Remove what an earlier start has left in a directory: files."""
+    """Remove what an earlier start has left in a directory."""
     for name in os.listdir(directory):
-        os.unlink(os.path.join(directory, name))
+        path = directory + b"/" + name
+        if os.path.isdir(path) and not os.path.islink(path):
+            _clear(path)
+            os.rmdir(path)
+        else:
+            os.unlink(path)
 
 
 def _put_in_place(staged: bytes, path: bytes) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import subprocess
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import pytest
 
-from boot.lease import leased, skeleton
+from boot.lease import apart, leased, skeleton
 from boot.lease.leased import NoLeases
 from boot.lease.leases import is_wanted
 from boot.lease.skeleton import NEW_FILE, Builder
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from boot.lease.copied import Copied
     from store.format.erofs import Inode
 
 pytestmark = pytest.mark.requires("root")
@@ -75,11 +79,104 @@ def test_who_stays_leaves_no_lease(
     os.close(new.other)
 
 
+class Untouched:
+    """A root into which nothing has been copied."""
+
+    placeholders: ClassVar[dict[bytes, set[bytes]]] = {}
+
+    def has(self, _path: bytes) -> bool:
+        return True
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Give a root with one directory, and the stage for it."""
+    root, stage = tmp_path / "root", tmp_path / "stage"
+    (root / "there").mkdir(parents=True)
+    stage.mkdir()
+    monkeypatch.setattr(skeleton, "STAGE", bytes(stage))
+    monkeypatch.chdir(tmp_path)
+    return root, stage
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Image:
+    """Give an image of a few directories."""
+    there = make_directory(new=make_directory(below=make_directory()))
+    tree = make_directory(there=there, top=make_directory())
+    return Image(StoredImage(tree, tmp_path / "store").plain_bootstrap)
+
+
+def build_directories(root: Path, image: Image) -> None:
+    directories = list(skeleton.iter_directories(image, image.root_nid, set()))
+    builder = Builder(image, bytes(root), lambda *_: None, cast("Copied", Untouched()))
+    builder.build(directories)
+    builder.finish(directories)
+
+
+def group_of(path: Path) -> int:
+    """Give the group of 8,192 inodes, as mkfs makes them, that an inode of ext4 is in."""
+    return (path.stat().st_ino - 1) // 8192
+
+
+def test_new_directories_lie_apart_from_those_of_earlier_containers(
+    places: tuple[Path, Path], image: Image, tmp_path: Path
+) -> None:
+    root, stage = places
+    build_directories(root, image)
+    made = [root / name for name in ("top", "there/new", "there/new/below")]
+    assert all(path.is_dir() for path in made)
+    assert not any(stage.iterdir())
+    kind = subprocess.run(["stat", "-fc%T", root], capture_output=True, text=True, check=True)
+    if kind.stdout == "ext2/ext3\n":
+        groups = {group_of(path) for path in made}
+        for _ in range(3):
+            again = tmp_path / f"again{len(groups)}"
+            (again / "there").mkdir(parents=True)
+            build_directories(again, image)
+            groups.add(group_of(again / "there/new/below"))
+        assert len(groups) > 1
+
+
+def test_a_storage_driver_may_move_no_directories(
+    places: tuple[Path, Path], image: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, stage = places
+
+    def refuse(_from: bytes, _to: bytes) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "rename", refuse)
+    build_directories(root, image)
+    assert (root / "there/new/below").is_dir()
+    assert (root / "top").is_dir()
+    assert not any(stage.iterdir())
+
+
+def test_what_a_start_that_was_cut_off_left_is_cleared(
+    places: tuple[Path, Path], image: Image
+) -> None:
+    root, stage = places
+    (stage / "0123456789abcdef/new").mkdir(parents=True)
+    (stage / "0123456789abcdef/0").write_text("a program")
+    build_directories(root, image)
+    assert not any(stage.iterdir())
+
+
+def test_where_nothing_lies_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_fd: int, _request: int, _argument: object) -> None:
+        raise OSError(errno.ENOTTY, "Inappropriate ioctl for device")
+
+    monkeypatch.setattr(fcntl, "ioctl", refuse)
+    assert apart.make_apart(bytes(tmp_path)) is None
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.fixture
 def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], str]:
     """Give what builds a tree of one file, at whose name something goes when it is looked at."""
-    stored = StoredImage(make_directory(file=make_file(b"the image's" * 1000)), tmp_path / "store")
-    image = Image(stored.plain_bootstrap)
+    tree = make_directory(file=make_file(b"the image's" * 1000))
+    image = Image(StoredImage(tree, tmp_path / "store").plain_bootstrap)
     place = tmp_path / "root"
     place.mkdir()
     monkeypatch.chdir(tmp_path)
