@@ -99,13 +99,20 @@ def start_cold(way: Way, image: Image, rate: float, rtt_s: float) -> tuple[float
 
 
 def measure(
-    ways: Sequence[Way], link: str, image: Image, times: int, failures: list[str]
+    ways: Sequence[Way],
+    link: str,
+    image: Image,
+    times: int,
+    once: Sequence[str],
+    failures: list[str],
 ) -> Iterator[Cold]:
-    """Take the ways in turns, so that a disturbance meets all of them."""
+    """Take the ways in turns, so that a disturbance meets all of them; those of `once` once."""
     rate, rtt = link.split("/")
     samples: dict[str, list[tuple[float, Traffic]]] = {way.label: [] for way in ways}
-    for _ in range(times):
+    for turn in range(times):
         for way in ways:
+            if turn and way.key in once:
+                continue
             what = f"{link} {image.name}, {way.label}"
             try:
                 sample = start_cold(way, image, parse_rate(rate), parse_time(rtt))
@@ -189,7 +196,9 @@ def run(options: argparse.Namespace, figures: Figures) -> None:
             keys = options.ways or LINKS.get(link, WAYS)
             for image in images:
                 going = [ways[key] for key in keys if key in ways]
-                figures.cold += measure(going, link, image, options.times, figures.failures)
+                figures.cold += measure(
+                    going, link, image, options.times, options.once, figures.failures
+                )
                 write_results("startup", asdict(figures))
 
 
@@ -200,6 +209,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--links", nargs="+", default=list(LINKS), metavar="RATE/RTT")
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), help="default: what is here")
     parser.add_argument("--times", type=int, default=5, help="cold starts of each kind")
+    parser.add_argument(
+        "--once",
+        nargs="+",
+        choices=list(WAYS),
+        default=(),
+        help="ways of which one start is enough, since they take long",
+    )
     parser.add_argument("--warm-times", type=int, default=15, help="pairs of warm starts")
     parser.add_argument(
         "--floor",

@@ -165,6 +165,18 @@ def test_a_store_that_fails_ends_it_with_a_line(image: StoredImage, cache: Cache
         reader.read([0])
 
 
+def test_a_fault_of_ours_ends_it_with_a_line(
+    image: StoredImage, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    reader = ChunkReader(image.index, watched(image), cache, lambda _: None)
+    monkeypatch.setattr(reader, "want", lambda _: 1 // 0)
+    Whole(reader, None, said.append).run()
+    (line,) = said
+    assert line.startswith("fetching the whole image failed (ZeroDivisionError(")
+    reader.read([0])
+
+
 @pytest.mark.parametrize("text", ["on", "off", "auto", ""])
 def test_setting(text: str) -> None:
     config = BootConfig(b"1", b"x", b"\1" * 32, [b"sh"], b"/store")
