@@ -73,6 +73,7 @@ def cold_table(figures: Figures) -> str:
                 cold["way"],
                 f"{cold['seconds']['min']:.2f}",
                 f"{cold['seconds']['median']:.2f}",
+                str(cold["seconds"]["n"]),
                 _ratio(by_key.get((link, image, DOCKER)), cold),
                 _ratio(by_key.get((link, image, TRACED)), cold),
                 f"{cold['received'] / MB:.1f}",
@@ -82,7 +83,7 @@ def cold_table(figures: Figures) -> str:
             )
         )
     header = (
-        *("link", "image", "way", "min s", "median s", "x docker", "x traced"),
+        *("link", "image", "way", "min s", "median s", "of", "x docker", "x traced"),
         *("MB", "of image", "of touched", "requests"),
     )
     return format_table(header, rows, texts=3)
