@@ -141,12 +141,14 @@ class Builder:
             os.chdir(os.path.join(self._place, directory.path))
             placeholders = self._placeholders.get(directory.path, ())
             for name, nid, kind in directory.entries:
+                if kind == _DIRECTORY:
+                    continue
                 if name in placeholders:
                     self._guarded(
                         *(directory.path + b"/" + name, self._make_aside),
                         *(directory.path, name, self._image.inode(nid)),
                     )
-                elif kind != _DIRECTORY:
+                else:
                     self._make_entry(directory.path, name, nid)
 
     def _open_stage(self) -> None:
