@@ -7,13 +7,13 @@ and replaces what stands between the marks in both documents. What was not measu
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from bench.results import RESULTS, format_table
+from bench.results import RESULTS, format_table, read_figures
 from bench.starttables import seconds_table, start_part, warm_table
 
 TOP = Path(__file__).resolve().parents[1]
@@ -34,9 +34,8 @@ def read_results(directory: Path) -> dict[str, Figures]:
     """Return the documents that there are, by the name of their benchmark."""
     found = {}
     for kind in KINDS:
-        path = directory / f"{kind}.json"
-        if path.exists():
-            found[kind] = json.loads(path.read_text())
+        with suppress(FileNotFoundError):
+            found[kind] = read_figures(kind, directory)
     return found
 
 

@@ -9,6 +9,7 @@ import statistics
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -45,6 +46,16 @@ def write_results(name: str, figures: Mapping[str, object]) -> Path:
     document = {"machine": describe_machine(), **figures}
     path.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
     return path
+
+
+def read_figures(name: str, directory: Path = RESULTS) -> dict[str, Any]:
+    """Return the figures of NAME.json, and the machine they were taken on.
+
+    Raises:
+        FileNotFoundError: there are none of that name.
+    """
+    found: dict[str, Any] = json.loads((directory / f"{name}.json").read_text())
+    return found
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:

@@ -15,11 +15,12 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from bench.bootimages import BootImages
 from bench.conversion import Conversion
@@ -28,7 +29,7 @@ from bench.floor import Touched
 from bench.images import IMAGES, Image, build_image
 from bench.link import parse_rate, parse_time
 from bench.node import Node, drop_caches
-from bench.results import RESULTS, summarize, write_results
+from bench.results import RESULTS, describe_machine, read_figures, summarize, write_results
 from bench.starttables import draw, start_part
 from bench.touched import measure_touched
 from bench.warm import Warm, measure_warm
@@ -81,6 +82,27 @@ class Figures:
     touched: dict[str, Touched] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     """Starts that did not get to READY, and why; no figure of theirs is counted."""
+
+    @classmethod
+    def kept(cls, found: Mapping[str, Any]) -> Figures:
+        """Return what an earlier run has written; those of one image and link are of one run.
+
+        Raises:
+            ValueError: they were taken on another kind of machine.
+        """
+        machine = describe_machine()
+        if found["machine"] != machine:
+            raise ValueError(f"taken on another machine: {found['machine']}, this one is {machine}")
+        parts = {part.name: found[part.name] for part in fields(cls)}
+        parts["cold"] = [Cold(**cold) for cold in parts["cold"]]
+        parts["touched"] = {name: Touched(**one) for name, one in parts["touched"].items()}
+        return cls(**parts)
+
+    def put(self, link: str, image: str, cold: Iterable[Cold]) -> None:
+        """Have the starts of one image over one link, instead of those of an earlier run."""
+        self.cold = [one for one in self.cold if (one.link, one.image) != (link, image)]
+        self.failures = [line for line in self.failures if not line.startswith(f"{link} {image},")]
+        self.cold += cold
 
 
 def start_cold(way: Way, image: Image, rate: float, rtt_s: float) -> tuple[float, Traffic]:
@@ -169,7 +191,7 @@ def prepare(place: Place, ways: Sequence[Way], names: Sequence[str], figures: Fi
             begun = time.monotonic()
             way.add(IMAGES[name])
             progress(f"{name}, {way.label}: ready to be measured, {time.monotonic() - begun:.1f} s")
-    figures.conversions = place.boots.conversions
+    figures.conversions |= place.boots.conversions
 
 
 def run(options: argparse.Namespace, figures: Figures) -> None:
@@ -183,11 +205,14 @@ def run(options: argparse.Namespace, figures: Figures) -> None:
         place = Place(far, stack.enter_context(Node()), BootImages(far), home)
         ways = {key: way(place) for key, way in chosen.items()}
         prepare(place, list(ways.values()), options.images, figures)
+        if options.wait:
+            progress("all is prepared: a line on standard input begins the measuring")
+            sys.stdin.readline()
         for image in images:
             if options.floor:
                 # How far the kernel reads ahead is not always the same: the least is the floor.
-                taken = [measure_touched(place, image) for _ in range(FLOOR_TIMES)]
-                figures.touched[image.name] = min(taken, key=lambda touched: touched.bytes)
+                starts = [measure_touched(place, image) for _ in range(FLOOR_TIMES)]
+                figures.touched[image.name] = min(starts, key=lambda touched: touched.bytes)
             if options.warm_times:
                 warm = measure_warm(place, image, options.warm_times)
                 figures.warm[image.name] = warm
@@ -196,9 +221,10 @@ def run(options: argparse.Namespace, figures: Figures) -> None:
             keys = options.ways or LINKS.get(link, WAYS)
             for image in images:
                 going = [ways[key] for key in keys if key in ways]
-                figures.cold += measure(
-                    going, link, image, options.times, options.once, figures.failures
-                )
+                failures: list[str] = []
+                taken = measure(going, link, image, options.times, options.once, failures)
+                figures.put(link, image.name, taken)
+                figures.failures += failures
                 write_results("startup", asdict(figures))
 
 
@@ -223,12 +249,25 @@ def main(arguments: list[str] | None = None) -> int:
         default=True,
         help="measure what starts touch, too",
     )
+    parser.add_argument(
+        "--add",
+        action="store_true",
+        help="keep what bench/results has of other images and links, in the tables too",
+    )
+    parser.add_argument(
+        "--wait",
+        action="store_true",
+        help="prepare, which takes as long as measuring, then wait for a line on standard input",
+    )
     options = parser.parse_args(arguments)
     if not find_spec("matplotlib"):
         parser.error("matplotlib is missing: scripts/setup bench")
     # Servers, daemons and mounts end with the run, however it ends.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    figures = Figures()
+    try:
+        figures = Figures.kept(read_figures("startup")) if options.add else Figures()
+    except (ValueError, FileNotFoundError) as wrong:
+        parser.error(f"--add: {wrong}")
     try:
         run(options, figures)
     except Unavailable as missing:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from array import array
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from bench import ready, snapshotter, startup
+from bench import ready, results, snapshotter, startup
 from bench.bundle import find_user
 from bench.floor import Touched, floor_s, touched_chunks
 from bench.ready import run_checked, run_until_ready
-from bench.startup import choose_ways
+from bench.results import read_figures, write_results
+from bench.startup import Cold, Figures, choose_ways
 from bench.touched import read_start
 from bench.ways import Unavailable
 from bench.ways.estargz import Estargz
@@ -131,3 +133,25 @@ def test_every_way_has_a_name_of_its_own() -> None:
     assert len({way.label for way in startup.WAYS.values()}) == len(startup.WAYS)
     asked = {key for keys in startup.LINKS.values() for key in keys}
     assert asked == set(startup.WAYS)
+
+
+def test_a_run_adds_to_what_earlier_ones_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def cold(link: str, image: str, least_s: float) -> Cold:
+        return Cold(link, image, "docker", {"min": least_s, "median": least_s, "n": 1}, 100, 2)
+
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    failures = ["fast py, docker: it ended", "fast pypy, docker: it ended"]
+    earlier = Figures([cold("fast", "py", 1), cold("slow", "py", 2)], failures=failures)
+    write_results("startup", asdict(earlier))
+    kept = Figures.kept(read_figures("startup", tmp_path))
+    assert kept == earlier
+    kept.put("fast", "py", [cold("fast", "py", 3)])
+    assert kept.cold == [cold("slow", "py", 2), cold("fast", "py", 3)]
+    assert kept.failures == failures[1:]
+
+
+def test_figures_of_another_machine_are_not_added_to() -> None:
+    with pytest.raises(ValueError, match="another machine"):
+        Figures.kept({"machine": {"kernel": "2.0"}, **asdict(Figures())})
