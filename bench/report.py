@@ -32,7 +32,7 @@ Figures = Mapping[str, Any]
 
 def read_results(directory: Path) -> dict[str, Figures]:
     """Return the documents that there are, by the name of their benchmark."""
-    found = {}
+    found: dict[str, Figures] = {}
     for kind in KINDS:
         with suppress(FileNotFoundError):
             found[kind] = read_figures(kind, directory)
