@@ -99,7 +99,6 @@ class Boot:
             "daemon: cache, order": self.took("daemon", "Cache.__init__", "StartOrder.__init__"),
             "daemon: FUSE mount": self.took("daemon", "_mount_file"),
             "daemon: EROFS mount": self.took("daemon", "_mount_image"),
-            "daemon: longer advice": self.took("daemon", "KernelReads.allow_long_advice"),
         }
         child = {
             "child: overlay": self.took("child", "mount_overlay"),

@@ -31,7 +31,6 @@ STEPS = {
     "boot.image": ("open_index",),
     "boot.joining": ("Joining.wait_for_image", "Joining.wait_for_parent"),
     "boot.modes.erofs": ("_mount_file", "_mount_image"),
-    "boot.kernelreads": ("KernelReads.allow_long_advice",),
     "boot.mounts": ("read_mounts",),
     "boot.root": ("Writable.__init__", "mount_overlay", "move_mounts", "make_directory", "enter"),
     "boot.spawn": ("Spawned.wait_until_mounted",),

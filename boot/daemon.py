@@ -5,6 +5,7 @@ Imported after the fork, so that the init stays as small as PID 1 should be.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from _signal import SIG_UNBLOCK, SIGUSR1, SIGUSR2, pthread_sigmask, signal
@@ -303,6 +304,9 @@ class Service:
         read_ahead = self._read_ahead
         if read_ahead is None:
             return
+        self._image.index.unfold_places()
+        gc.freeze()
+        gc.enable()
         try:
             resident = Residency(own, self._image.size)
         except OSError as error:

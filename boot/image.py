@@ -27,7 +27,7 @@ def open_index(expected: bytes) -> ChunkIndex:
     except OSError as error:
         raise BootError(f"{path}: {error.strerror}; {REPAIR}") from None
     check_digest(data, expected, path)
-    return parse_chunk_index(data)
+    return parse_chunk_index(data, is_verified=True)
 
 
 def open_bootstrap(index: ChunkIndex) -> Bootstrap:

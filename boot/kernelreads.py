@@ -24,14 +24,16 @@ class KernelReads:
     """The settings of one mount of ``image.erofs``, and of the EROFS in it."""
 
     def __init__(self) -> None:
-        """Begin to open sysfs, beside what the caller does next."""
         self._opened = allocate_lock()
-        self._opened.acquire()
         self._changes = allocate_lock()
         self._sysfs = -1
         self._before: set[str] = set()
         self._shortened: list[tuple[int, int]] = []
         """Descriptors of settings, and what they were."""
+
+    def begin(self) -> None:
+        """Begin to open sysfs, beside what the caller does next: it takes a millisecond."""
+        self._opened.acquire()
         try:
             start_new_thread(self._open, ())
         except RuntimeError:
@@ -57,15 +59,18 @@ class KernelReads:
         with self._opened:
             return
 
-    def allow_long_advice(self, device: bytes) -> int:
+    def allow_long_advice(self, device: int) -> int:
         """Have the kernel take longer advice on the mount ``device``; return the bytes it takes.
+
+        ``device`` is its number.  Waits until sysfs is open.
 
         What it reads for one piece of advice is bounded by the device's read-ahead, and
         each piece costs the daemon the same 0.1 ms.  Files opened before keep their own
-        bound, the mount's file among them.
+        bound, the mount's file among them, until POSIX_FADV_NORMAL.
         """
+        self.wait_until_open()
         try:
-            setting = self._setting(os.fsdecode(device))
+            setting = self._setting(f"{os.major(device)}:{os.minor(device)}")
             try:
                 os.write(setting, b"%d" % (LONG_ADVICE >> 10))
             finally:

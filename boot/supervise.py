@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from _signal import (
     NSIG,
@@ -179,6 +180,9 @@ def supervise(
     ``has_begun`` is for a workload that is in this PID namespace: see `forward`.  ``tell`` is
     called when the kernel sends `ASKED`.
     """
+    # Not before (boot/start.py); what there is now is never looked at.
+    gc.freeze()
+    gc.enable()
     joined = False
     asked = False
     while True:

@@ -12,7 +12,6 @@ from _thread import allocate_lock, start_new_thread
 from time import monotonic, sleep
 
 from boot.log import NO_PROCESS
-from boot.mounts import read_mounts
 from boot.spawn import NEEDS, open_fuse, respawn_daemon, spawn_daemon
 from boot.status import Status
 from boot.supervise import Daemon
@@ -111,12 +110,17 @@ class Attempt:
     def _serve_first(self, told: Callable[[BaseException | None], None]) -> None:
         from boot.kernelreads import KernelReads
 
-        kernel = KernelReads()
         service = self._open_service(is_first=True)
+        kernel = KernelReads()
+        is_exact = service.reads_exactly()
+        if is_exact:
+            kernel.begin()
         service.watch_reads(kernel.restore)
         self._status.step(SERVED)
         _mount_file(self._fuse)
-        kernel.wait_until_open()
+        if is_exact:
+            # For what there is before the mount.
+            kernel.wait_until_open()
         gate = allocate_lock()
         gate.acquire()
         problems: list[BaseException] = []
@@ -137,18 +141,21 @@ class Attempt:
             with gate:
                 if problems:
                     told(problems[0])
-            step = kernel.allow_long_advice(_device(FUSE))
-            if service.reads_exactly():
+            if is_exact and service.reads_exactly():
                 kernel.shorten()
                 if not service.reads_exactly():
                     # One has heard meanwhile that there is no profile.
                     kernel.restore()
-            kernel.close()
             # Asks nothing of this daemon: the kernel knows the name, and that it need not ask.
             own = os.open(FUSE + b"/image.erofs", os.O_RDONLY | os.O_CLOEXEC)
             # The mount of the image holds the file; by path nobody needs it any more.
             unmount(FUSE, MNT_DETACH)
             told(None)
+            if not is_exact:
+                kernel.begin()
+            step = kernel.allow_long_advice(os.fstat(own).st_dev)
+            os.posix_fadvise(own, 0, 0, os.POSIX_FADV_NORMAL)
+            kernel.close()
             service.read_ahead(own, step)
 
         _start_thread(mount_image)
@@ -159,6 +166,7 @@ class Attempt:
         from boot.kernelreads import KernelReads
 
         kernel = KernelReads()
+        kernel.begin()
         service = self._open_service(is_first=False)
         service.file.resend()
         try:
@@ -208,11 +216,6 @@ def _mount_file(fuse: int) -> None:
         raise MountFailed(
             f"the kernel refuses to mount FUSE ({error.strerror}): start the container with {NEEDS}"
         ) from None
-
-
-def _device(target: bytes) -> bytes:
-    """Return the device number of what is mounted at ``target``, as mountinfo shows it."""
-    return next((m.device for m in read_mounts() if m.target == target), b"none")
 
 
 def _mount_image() -> None:

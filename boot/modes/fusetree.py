@@ -11,6 +11,7 @@ Trio and pyfuse3 are imported here alone, in the daemon, after the fork.
 
 from __future__ import annotations
 
+import gc
 import os
 
 from boot.config import Settings
@@ -39,6 +40,8 @@ def start(settings: Settings, status: Status) -> Daemon:
         def mounted() -> None:
             status.step(SERVED)
             told(None)
+            gc.freeze()
+            gc.enable()
 
         serve_tree(settings, LOWER, status.memory, mounted)
 

@@ -10,7 +10,7 @@ needs no bounds checks of its own.  Nothing here does I/O.
 from __future__ import annotations
 
 from array import array
-from itertools import accumulate
+from itertools import accumulate, chain
 from struct import Struct
 
 from store.errors import FormatError, IntegrityError, UnsupportedVersion
@@ -78,6 +78,9 @@ class ChunkIndex:
         "_offsets",
         "_pack_runs",
         "_packs",
+        "_place_chunks",
+        "_place_runs",
+        "_starts",
         "bootstrap_size",
         "data_size",
         "data_start",
@@ -86,9 +89,7 @@ class ChunkIndex:
         "frame_starts",
         "pack_digests",
         "pack_sizes",
-        "place_chunks",
         "plain_sizes",
-        "starts",
         "stored_sizes",
         "version",
     )
@@ -108,8 +109,9 @@ class ChunkIndex:
         self._packs: array[int] = array("I")
         self._offsets: array[int] = array("Q")
         self._pack_runs: tuple[array[int], array[int], array[int]] | None = None
-        self.starts: array[int] = array("Q", [0])
-        self.place_chunks: array[int] = array("I")
+        self._starts: array[int] = array("Q", [0])
+        self._place_chunks: array[int] = array("I")
+        self._place_runs: tuple[array[int], array[int]] | None = None
 
     @property
     def chunk_count(self) -> int:
@@ -136,6 +138,26 @@ class ChunkIndex:
     def offsets(self, offsets: array[int]) -> None:
         self._offsets = offsets
 
+    @property
+    def starts(self) -> array[int]:
+        """Where each place starts in the data region, and where the last one ends."""
+        self.unfold_places()
+        return self._starts
+
+    @starts.setter
+    def starts(self, starts: array[int]) -> None:
+        self._starts = starts
+
+    @property
+    def place_chunks(self) -> array[int]:
+        """Chunk of each place, or `HOLE`."""
+        self.unfold_places()
+        return self._place_chunks
+
+    @place_chunks.setter
+    def place_chunks(self, chunks: array[int]) -> None:
+        self._place_chunks = chunks
+
     def digest(self, chunk: int) -> bytes:
         """Return the raw digest of chunk number ``chunk``."""
         return bytes(self.digests[chunk * DIGEST_SIZE : (chunk + 1) * DIGEST_SIZE])
@@ -159,6 +181,29 @@ class ChunkIndex:
             packs += array("I", [pack]) * (end - first)
         self._packs, self._offsets = unfolded
         self._pack_runs = None
+
+    def unfold_places(self) -> None:
+        """Make ``starts`` and ``place_chunks`` of what was parsed, as who first asks does.
+
+        A daemon does so when the image is mounted, beside what the init has still to do.
+        Threads that ask at once make the same.
+        """
+        runs = self._place_runs
+        if runs is None:
+            return
+        numbers = array("I", range(self.chunk_count))
+        chunks = array("I")
+        sizes: list[Sequence[int]] = []
+        for first, length in zip(*runs, strict=True):
+            if first == HOLE:
+                chunks.append(HOLE)
+                sizes.append((length * BLOCK,))
+            else:
+                chunks += numbers[first : first + length]
+                sizes.append(self.plain_sizes[first : first + length])
+        starts = array("Q", accumulate(chain.from_iterable(sizes), initial=0))
+        self._place_chunks, self._starts = chunks, starts
+        self._place_runs = None
 
 
 class _Columns:
@@ -189,8 +234,10 @@ def _refuse(offset: int, problem: str) -> FormatError:
     return FormatError("chunk index", offset, problem)
 
 
-def parse_chunk_index(data: bytes) -> ChunkIndex:
+def parse_chunk_index(data: bytes, *, is_verified: bool = False) -> ChunkIndex:
     """Return the chunk index that ``data`` is, or nothing of it.
+
+    The digest in it is not looked at where all of it ``is_verified`` by another one.
 
     Raises:
         UnsupportedVersion: a version this release does not read.
@@ -220,7 +267,7 @@ def parse_chunk_index(data: bytes) -> ChunkIndex:
         # Digests cannot be compressed: a small body that claims many is a bomb.
         raise _refuse(48, f"{chunks} chunks in a body of {stored} stored bytes")
     body = memoryview(data)[HEADER.size :]
-    if digest_of(body) != digest:
+    if not is_verified and digest_of(body) != digest:
         raise _refuse(72, "digest mismatch; the chunk index is damaged")
     if stored != plain:
         # Here, since what this release writes needs no decompressor.
@@ -295,37 +342,30 @@ def _place_in_packs(
 
 
 def _place_in_region(index: ChunkIndex, firsts: array[int], lengths: array[int]) -> None:
-    """Fill ``starts`` and ``place_chunks`` from runs of neighbouring chunks, and holes."""
-    at = 0
-    starts = index.starts
-    numbers = array("I", range(index.chunk_count))
-    count = sum(
-        1 if first == HOLE else length for first, length in zip(firsts, lengths, strict=True)
-    )
-    if count > min(index.data_size // BLOCK, PLACE_LIMIT):
-        # Runs name chunks again and again for 8 bytes each: count before making lists.
-        # A stream of whole blocks is never cut into more places than blocks.
-        raise _refuse(HEADER.size, f"{count} places in a data region of {index.data_size} bytes")
-    for run, first in enumerate(firsts):
-        length = lengths[run]
+    """Check and keep runs of neighbouring chunks, and holes."""
+    sizes, known = index.plain_sizes, index.chunk_count
+    # Runs name chunks again and again for 8 bytes each: none may make long lists.
+    # A stream of whole blocks is never cut into more places than blocks.
+    limit = min(index.data_size // BLOCK, PLACE_LIMIT)
+    at = count = 0
+    for run, (first, length) in enumerate(zip(firsts, lengths, strict=True)):
         if not length:
             raise _refuse(HEADER.size, f"place run {run} is empty")
+        count += 1 if first == HOLE else length
+        if count > limit:
+            raise _refuse(
+                HEADER.size, f"{count} places in a data region of {index.data_size} bytes"
+            )
         if first == HOLE:
             at += length * BLOCK
-            starts.append(at)
-            index.place_chunks.append(HOLE)
-        else:
-            if first + length > index.chunk_count:
-                raise _refuse(HEADER.size, f"place run {run} names an unknown chunk")
-            sizes = index.plain_sizes[first : first + length]
-            ends = array("Q", accumulate(sizes, initial=at))
-            at = ends[-1]
-            starts += ends[1:]
-            index.place_chunks += numbers[first : first + length]
-        if at > index.data_size:
-            raise _refuse(HEADER.size, f"place run {run} leaves the data region")
+            continue
+        end = first + length
+        if end > known:
+            raise _refuse(HEADER.size, f"place run {run} names an unknown chunk")
+        at += sum(sizes[first:end])
     if at != index.data_size:
         raise _refuse(HEADER.size, f"places end at {at} of {index.data_size}")
+    index._place_runs = (firsts, lengths)
 
 
 def encode_chunk_index(index: ChunkIndex, compressed: CompressBody | None = None) -> bytes:
@@ -384,6 +424,6 @@ def encode_chunk_index(index: ChunkIndex, compressed: CompressBody | None = None
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     CompressBody = Callable[[bytes], bytes]

@@ -84,11 +84,12 @@ class Cache:
         """
         self._log = log
         self._sizes = plain_sizes
-        self._offsets = list(accumulate(plain_sizes, initial=0))
+        self._bytes = sum(plain_sizes)
+        self._offsets: list[int] = []
         self._paused_until = 0.0
         self._tells = True
         self._byte = bytearray(1)
-        self._stamped = bytearray(-(-self._offsets[-1] // SEGMENT))
+        self._stamped = bytearray(-(-self._bytes // SEGMENT))
         self._stamps_until = 0.0
         self._name = name
         self._limit_bytes = limit
@@ -111,8 +112,8 @@ class Cache:
             own = self._enter(name, root)
             self.path = f"/proc/self/fd/{own}"
             self._data = os.open("data", FLAGS, 0o600, dir_fd=own)
-            if os.fstat(self._data).st_size < self._offsets[-1]:
-                os.truncate(self._data, self._offsets[-1])
+            if os.fstat(self._data).st_size < self._bytes:
+                os.truncate(self._data, self._bytes)
             self._present = os.open("present", FLAGS, 0o600, dir_fd=own)
             self._used = os.open("used", FLAGS, 0o600, dir_fd=own)
             present = os.pread(self._present, len(plain_sizes), 0)
@@ -131,6 +132,16 @@ class Cache:
         # Not through a link: whoever shares the volume may have put one there, to data of ours.
         self._directories.append(os.open(place, DIRECTORY, dir_fd=parent))
         return self._directories[-1]
+
+    def _add_up(self) -> list[int]:
+        """Return where each chunk lies in the data file, and where the last one ends.
+
+        Made when it is first asked for: until the image is mounted, each millisecond is the
+        boot's.  Threads that ask at once make the same.
+        """
+        if not self._offsets:
+            self._offsets = list(accumulate(self._sizes, initial=0))
+        return self._offsets
 
     def _describe(self) -> None:
         """Write where each chunk begins, for those who make room and know nothing of the image."""
@@ -161,8 +172,9 @@ class Cache:
         end = first + count
         if self._here.find(b"\0", first, end) >= 0 and not self._look(first, count):
             return None
-        start = self._offsets[first]
-        size = self._offsets[end] - start
+        offsets = self._offsets or self._add_up()
+        start = offsets[first]
+        size = offsets[end] - start
         try:
             data = os.pread(self._data, size, start)
         except OSError:
@@ -205,7 +217,7 @@ class Cache:
         if not self._tells:
             return True
         try:
-            os.preadv(self._data, [self._byte], self._offsets[first + count] - 1, os.RWF_NOWAIT)
+            os.preadv(self._data, [self._byte], self._add_up()[first + count] - 1, os.RWF_NOWAIT)
         except BlockingIOError:
             return False
         except OSError:
@@ -242,7 +254,7 @@ class Cache:
 
     def _write(self, chunk: int, plain: bytes | memoryview) -> None:
         view = memoryview(plain)
-        start = at = self._offsets[chunk]
+        start = at = self._add_up()[chunk]
         while view:
             count = os.pwrite(self._data, view, at)
             view = view[count:]
@@ -309,4 +321,4 @@ class Cache:
 
     def offset(self, chunk: int) -> int:
         """Return where a chunk lies in the data file."""
-        return self._offsets[chunk]
+        return self._add_up()[chunk]

@@ -42,7 +42,7 @@ AT_START = {
 """What the interpreter has imported before it runs anything."""
 BOTH = {
     *("__future__", "_collections_abc", "_ctypes", "_stat", "_struct", "array", "blake3"),
-    *("blake3.blake3", "errno", "genericpath", "mmap", "os", "posixpath", "stat", "struct"),
+    *("blake3.blake3", "errno", "gc", "genericpath", "mmap", "os", "posixpath", "stat", "struct"),
 }
 INIT = BOTH | {"fcntl", "termios"}
 """What PID 1 and the child that becomes the workload may import of others."""

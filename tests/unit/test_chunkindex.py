@@ -202,5 +202,5 @@ def test_runs_that_name_the_same_chunks_again_and_again_are_counted_first() -> N
         body[STORED_SIZES : STORED_SIZES + 12] = array("I", [1, 1, 1]).tobytes()
         body[PLACE_FIRSTS:] = array("I", [0] * runs).tobytes() + array("I", [3] * runs).tobytes()
 
-    with pytest.raises(FormatError, match="12288 places"):
+    with pytest.raises(FormatError, match="6 places in a data region of 12288 bytes"):
         parse_chunk_index(with_body(change, place_runs=runs, data_size=3 * BLOCK))
