@@ -14,7 +14,6 @@ from time import monotonic, sleep
 from boot.log import NO_PROCESS
 from boot.spawn import NEEDS, open_fuse, respawn_daemon, spawn_daemon
 from boot.status import Status
-from boot.supervise import Daemon
 from boot.syscalls import (
     CLONE_FILES,
     MNT_DETACH,
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from boot.daemon import Service
+    from boot.supervise import Daemon
 
 
 class Attempt:
@@ -81,6 +81,9 @@ class Attempt:
             BootError: the daemon cannot serve the image.
 
         """
+        # Here, since the daemon is to be forked before anything else is imported.
+        from boot.supervise import Daemon
+
         try:
             # Without the device, a mount that waits for a daemon that is gone ends.
             self._spawned.wait_until_mounted(failed=lambda: os.close(self._fuse))
