@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, str(ROOT / "tests" / "together.py"), "-p", "no:cacheprovider"]
+ENVIRONMENT = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+"""Importing plugins would take nearly all of the time."""
 
 
 def write(tests: Path, part: str, body: str) -> None:
@@ -38,7 +41,9 @@ def write(tests: Path, part: str, body: str) -> None:
 def test_all_runs(tmp_path: Path, bodies: tuple[str, ...], last: str, code: int) -> None:
     for part, body in zip(("unit", "system", "system/same"), bodies, strict=False):
         write(tmp_path / "tests", part, body)
-    done = subprocess.run(COMMAND, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        COMMAND, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
     assert done.stdout.splitlines()[-1].startswith(last), done.stdout
     assert done.returncode == code
 
@@ -48,6 +53,10 @@ def test_arguments_that_select_tests_of_one_part_alone(tmp_path: Path) -> None:
         write(tmp_path / "tests", part, "pass")
     for arguments, code in ((["-k", "unit"], 0), (["-k", "nothing"], 5)):
         done = subprocess.run(
-            [*COMMAND, *arguments], cwd=tmp_path, capture_output=True, check=False
+            [*COMMAND, *arguments],
+            cwd=tmp_path,
+            env=ENVIRONMENT,
+            capture_output=True,
+            check=False,
         )
         assert done.returncode == code
