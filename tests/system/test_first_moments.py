@@ -35,7 +35,7 @@ HEALTHCHECK --interval=200ms --timeout=60s --retries=1 CMD ["/opt/app/check", "w
 CMD ["sleep", "1000"]
 """
 MANY = (
-    "RUN cd /many && for d in $(seq 100); do mkdir -p $d; (cd $d; seq 1000 | xargs touch); done\n"
+    "RUN cd /many && for d in $(seq 60); do mkdir -p $d; (cd $d; seq 1000 | xargs touch); done\n"
 )
 """So many files that to make them takes seconds, and an early command comes long before."""
 
