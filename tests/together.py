@@ -1,8 +1,8 @@
-"""Run all tests in two lines side by side, and count them together: `python -m tests.together`.
+"""Run all tests in lines side by side, and count them together: `python -m tests.together`.
 
-System tests wait most of the time: for containers, for limits, for the kernel.  Beside them run
-first, at a low priority, those that need neither an engine nor privileges, and then those
-that start the most containers.  Arguments go to each pytest.
+System tests wait most of the time: for containers, for limits, for the kernel.  So two lines of
+them run at once, and beside them, at a low priority, those that need neither an engine nor
+privileges.  A line that is done takes the next part.  Arguments go to each pytest.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PURE = ("unit", "contract", "format", "property", "fuzz")
-LONGEST = ("system/same", "system/test_workload.py")
+APART = ("system/same", "system/test_workload.py")
 """What takes a third of the time that system tests take."""
-REST = ("budget", "system", "fault", "soak")
+SHARES = 3
+"""So many parts are made of the other system tests."""
+LAST = ("fault", "soak")
+LINES = 3
 NICE = 7
 """Some 17 % of a processor that system tests want too: at 19, which is 1.5 %, a login by ssh took
 longer than the 10 s that it may."""
@@ -34,16 +37,26 @@ class Run:
     """One pytest, over those of some parts that exist."""
 
     parts: Sequence[str]
-    report: Path
+    place: Path
+    """Where its report is, and what it said, each with an ending."""
     before: Sequence[str] = ()
     """What runs it."""
-    options: Sequence[str] = ()
+
+    @property
+    def report(self) -> Path:
+        """Its JUnit report."""
+        return self.place.with_suffix(".xml")
+
+    @property
+    def said(self) -> Path:
+        """What it printed."""
+        return self.place.with_suffix(".txt")
 
     def command(self, arguments: Sequence[str]) -> list[str]:
         """Give its line; none where no part exists."""
         paths = [f"tests/{part}" for part in self.parts if Path("tests", part).exists()]
         pytest = [sys.executable, "-m", "pytest", *paths, f"--junitxml={self.report}"]
-        return [*self.before, *pytest, *self.options, *arguments] if paths else []
+        return [*self.before, *pytest, *arguments] if paths else []
 
 
 def count(reports: Sequence[Path]) -> dict[str, int]:
@@ -61,32 +74,44 @@ def count(reports: Sequence[Path]) -> dict[str, int]:
     return total
 
 
-def run_beside(commands: Sequence[Sequence[str]], said: Path) -> list[int]:
-    """Run the commands one after the other, what they print to ``said``; give their exit codes."""
-    with said.open("w") as file:
-        return [
-            subprocess.run(line, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
-            for line in commands
-            if line
-        ]
+def share_system() -> list[Sequence[str]]:
+    """Give the other system tests in `SHARES` parts, in their order."""
+    files = sorted(f"system/{path.name}" for path in Path("tests/system").glob("test_*.py"))
+    files = ["budget", *(name for name in files if name not in APART)]
+    share = -(-len(files) // SHARES)
+    return [files[at : at + share] for at in range(0, len(files), share)]
+
+
+def run_part(run: Run, command: Sequence[str], is_shown: bool) -> int:
+    """Run a part, and give its exit code; what it prints is kept unless it is shown."""
+    if is_shown:
+        return subprocess.run(command, check=False).returncode
+    with run.said.open("w") as file:
+        return subprocess.run(
+            command, stdout=file, stderr=subprocess.STDOUT, check=False
+        ).returncode
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run both lines, print what each said, and a last line for all; give the exit code."""
+    """Run all parts, print what each said, and a last line for all; give the exit code."""
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bootfs-tests-") as place:
-        said = Path(place, "beside.txt")
-        ignored = [f"--ignore=tests/{part}" for part in LONGEST]
-        rest = Run(REST, Path(place, "rest.xml"), options=ignored)
-        pure = Run(PURE, Path(place, "pure.xml"), before=["nice", "-n", str(NICE)])
-        longest = Run(LONGEST, Path(place, "longest.xml"))
-        runs = [(run, run.command(arguments)) for run in (rest, pure, longest)]
-        with ThreadPoolExecutor(1) as pool:
-            running = pool.submit(run_beside, [command for _, command in runs[1:]], said)
-            codes = {subprocess.run(runs[0][1], check=False).returncode} if runs[0][1] else set()
-            codes.update(running.result())
-        print(said.read_text(), flush=True)
-        counted = count([run.report for run, command in runs if command])
+        # In the order in which lines take them.
+        parts = [*share_system()[:2], PURE, *((one,) for one in APART), *share_system()[2:], LAST]
+        runs = [
+            Run(part, Path(place, str(number)), ["nice", "-n", str(NICE)] if part == PURE else ())
+            for number, part in enumerate(parts)
+        ]
+        wanted = [(run, command) for run in runs if (command := run.command(arguments))]
+        with ThreadPoolExecutor(LINES) as pool:
+            going = [
+                pool.submit(run_part, *one, is_shown=not number)
+                for number, one in enumerate(wanted)
+            ]
+            codes = {one.result() for one in going}
+        for run, _ in wanted[1:]:
+            print(run.said.read_text(), flush=True)
+        counted = count([run.report for run, _ in wanted])
     took_s = int(time.monotonic() - begun)
     print(
         f"{counted['passed']} passed, {counted['failures']} failed, {counted['errors']} errors,"

@@ -34,9 +34,7 @@ RUN useradd -u 4242 worker && mkdir -p /many/5 /many/6 \\
 HEALTHCHECK --interval=200ms --timeout=60s --retries=1 CMD ["/opt/app/check", "well"]
 CMD ["sleep", "1000"]
 """
-MANY = (
-    "RUN cd /many && for d in $(seq 60); do mkdir -p $d; (cd $d; seq 1000 | xargs touch); done\n"
-)
+MANY = "RUN cd /many && for d in $(seq 60); do mkdir -p $d; (cd $d; seq 1000 | xargs touch); done\n"
 """So many files that to make them takes seconds, and an early command comes long before."""
 
 

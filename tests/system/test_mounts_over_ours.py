@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,11 +37,12 @@ def engine_root() -> str:
 
 
 def host_mounts() -> list[str]:
-    """Give what is mounted on this machine, but for the engine's own mounts of containers."""
+    """Give what is mounted on this machine, but for what the engine and other tests mount."""
     root = engine_root()
     lines = (line.split(" ") for line in Path("/proc/self/mountinfo").read_text().splitlines())
     engines = (f"{root}/overlay2/", f"{root}/containers/", "/run/docker/", "/var/run/docker/")
-    return sorted(" ".join(words[2:]) for words in lines if not words[4].startswith(engines))
+    others = (*engines, f"{tempfile.gettempdir()}/")
+    return sorted(" ".join(words[2:]) for words in lines if not words[4].startswith(others))
 
 
 def refused(done: subprocess.CompletedProcess[str], code: int = 125) -> str:
