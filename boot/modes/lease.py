@@ -12,6 +12,7 @@ up the store's address the C library opens files of /etc.
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import sys
 from _signal import SIGCONT, SIGHUP, sigtimedwait
@@ -236,6 +237,9 @@ def _make_tree(
         except leased.NoLeases as error:
             log(f"mode eager: {error}")
     allow_lookups()
+    # It takes as long as the image's bytes take.
+    gc.freeze()
+    gc.enable()
     eager.make_tree(image, reader, directories, journal, copied=copied)
     return []
 
