@@ -211,7 +211,10 @@ def test_containers_on_one_volume_have_their_own(
     first.run(*READ_BIG)
     counts = [ask(container) for container in (first, second)]
     assert [one["container"] for one in counts] == [first.name, second.name]
-    assert counts[0]["answered"] > counts[1]["answered"] > 0
+    assert min(one["answered"] for one in counts) > 0
+    if image.mode != "lease":
+        # There the second fills its files by itself meanwhile.
+        assert counts[0]["answered"] > counts[1]["answered"]
     capsys.readouterr()
     assert main(["status", "--all", "--json"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
