@@ -42,6 +42,8 @@ FOLLOW_PAUSE_S = 0.001, 0.025
 
 BROUGHT_S = 2.0
 """So long at most does a read wait for chunks that somebody brings unasked."""
+AGAIN = 3
+"""Times that a chunk which was wrong is read from the cache before it is taken for damaged."""
 LAST_WORD_S = 0.25
 """So much longer than its limit does a read wait, for a fetch to say why it has failed."""
 
@@ -703,13 +705,15 @@ class ChunkReader:
     def _read_again(self, chunk: int, expected: bytes) -> memoryview | None:
         """Return a cached chunk that was wrong a moment ago; None, and forgotten, if it still is.
 
-        It may have been given up and brought again while it was read.
+        It may have been given up and brought again while it was read, and once more after that
+        where a cache is far too small.
         """
         cache = self._cache
         assert cache is not None
-        piece = cache.read(chunk)
-        if piece is not None and digest_of(piece) == expected:
-            return piece
+        for _ in range(AGAIN):
+            piece = cache.read(chunk)
+            if piece is not None and digest_of(piece) == expected:
+                return piece
         was_given_up = cache.forget(chunk)
         if piece is not None and any(piece) and not was_given_up:
             # A hole is a chunk that was given up, or never reached the disk.
