@@ -304,7 +304,6 @@ class Service:
         read_ahead = self._read_ahead
         if read_ahead is None:
             return
-        self._image.index.unfold_places()
         gc.freeze()
         gc.enable()
         try:

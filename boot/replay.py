@@ -52,6 +52,7 @@ class Replay:
         self._advise = advise
         self._advised = advised
         self._under_way = 0
+        self._unfolding = image.index.iter_unfolding()
         self._pieces = self._iter_pieces(order.reads, step)
 
     def advise_next(self, is_idle: bool) -> bool:
@@ -60,6 +61,9 @@ class Replay:
         Not while another is under way, unless the daemon is idle.
         """
         if self._under_way > 0 and not is_idle:
+            return True
+        for _ in self._unfolding:
+            # What is asked for meanwhile is of the bootstrap, and does not need it.
             return True
         for offset, size in self._pieces:
             self._advised.add(offset, size)

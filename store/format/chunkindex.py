@@ -10,7 +10,7 @@ needs no bounds checks of its own.  Nothing here does I/O.
 from __future__ import annotations
 
 from array import array
-from itertools import accumulate, chain
+from itertools import accumulate
 from struct import Struct
 
 from store.errors import FormatError, IntegrityError, UnsupportedVersion
@@ -36,6 +36,8 @@ IMAGE_LIMIT = 1 << 44
 """``image.erofs`` is smaller than this: EROFS counts blocks in 32 bits."""
 PLACE_LIMIT = 1 << 26
 """No more places than this, of all runs together: 4 TiB at the average size of a chunk."""
+PIECE = 1024
+"""Places that are made at a time: 0.1 ms."""
 FRAME_STORED_LIMIT = FRAME + (FRAME >> 8) + 64
 """No stored bootstrap frame is larger: what zstd makes of bytes that it cannot shrink."""
 
@@ -185,23 +187,38 @@ class ChunkIndex:
     def unfold_places(self) -> None:
         """Make ``starts`` and ``place_chunks`` of what was parsed, as who first asks does.
 
-        A daemon does so when the image is mounted, beside what the init has still to do.
         Threads that ask at once make the same.
+        """
+        for _ in self.iter_unfolding():
+            continue
+
+    def iter_unfolding(self) -> Iterator[None]:
+        """Do what `unfold_places` does, and yield after each `PIECE` places or so.
+
+        For a daemon that has reads to answer meanwhile: of an image with 20,000 chunks
+        all of it takes 2 ms.
         """
         runs = self._place_runs
         if runs is None:
             return
         numbers = array("I", range(self.chunk_count))
-        chunks = array("I")
-        sizes: list[Sequence[int]] = []
+        chunks, starts = array("I"), array("Q", [0])
+        done = at = 0
         for first, length in zip(*runs, strict=True):
             if first == HOLE:
+                at += length * BLOCK
                 chunks.append(HOLE)
-                sizes.append((length * BLOCK,))
-            else:
-                chunks += numbers[first : first + length]
-                sizes.append(self.plain_sizes[first : first + length])
-        starts = array("Q", accumulate(chain.from_iterable(sizes), initial=0))
+                starts.append(at)
+                continue
+            for chunk in range(first, first + length, PIECE):
+                end = min(chunk + PIECE, first + length)
+                chunks += numbers[chunk:end]
+                ends = array("Q", accumulate(self.plain_sizes[chunk:end], initial=at))
+                at = ends[-1]
+                starts += ends[1:]
+                if len(chunks) - done >= PIECE:
+                    done = len(chunks)
+                    yield
         self._place_chunks, self._starts = chunks, starts
         self._place_runs = None
 
@@ -424,6 +441,6 @@ def encode_chunk_index(index: ChunkIndex, compressed: CompressBody | None = None
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator
 
     CompressBody = Callable[[bytes], bytes]

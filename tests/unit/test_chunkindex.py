@@ -1,5 +1,6 @@
 from array import array
 from collections.abc import Callable
+from itertools import accumulate
 
 import pytest
 from zstandard import ZstdCompressor
@@ -9,6 +10,8 @@ from store.format.chunkindex import (
     BLOCK,
     FRAME,
     HEADER,
+    HOLE,
+    PIECE,
     REGION_ALIGNMENT,
     ChunkIndex,
     encode_chunk_index,
@@ -204,3 +207,31 @@ def test_runs_that_name_the_same_chunks_again_and_again_are_counted_first() -> N
 
     with pytest.raises(FormatError, match="6 places in a data region of 12288 bytes"):
         parse_chunk_index(with_body(change, place_runs=runs, data_size=3 * BLOCK))
+
+
+def test_places_are_made_in_pieces_and_whole_by_who_asks_meanwhile() -> None:
+    index = ChunkIndex()
+    count = 3 * PIECE + 7
+    index.bootstrap_size, index.data_start = BLOCK, REGION_ALIGNMENT
+    index.frame_starts, index.frame_digests = array("Q", [0, BLOCK]), [bytes(32)]
+    index.pack_digests, index.pack_sizes = [bytes(32)], array("Q", [1 << 40])
+    index.digests = bytes(32 * count)
+    index.plain_sizes = array("I", [BLOCK + chunk for chunk in range(count)])
+    index.stored_sizes = array("I", [100]) * count
+    index.packs = array("I", [0]) * count
+    index.offsets = array("Q", [HEADER.size + 100 * chunk for chunk in range(count)])
+    # Some once more, a hole, and all in a run that is longer than a piece.
+    index.place_chunks = array("I", [5, 6, 7, HOLE, *range(count)])
+    sizes = [3 * BLOCK if c == HOLE else index.plain_sizes[c] for c in index.place_chunks]
+    sizes[-1] += -sum(sizes) % BLOCK
+    index.plain_sizes[-1] = sizes[-1]
+    index.starts = array("Q", accumulate(sizes, initial=0))
+    index.data_size = index.starts[-1]
+
+    parsed = parse_chunk_index(encode_chunk_index(index))
+    pieces = parsed.iter_unfolding()
+    next(pieces)
+    assert (parsed.starts, parsed.place_chunks) == (index.starts, index.place_chunks)
+    assert len(list(pieces)) >= 1
+    assert (parsed.starts, parsed.place_chunks) == (index.starts, index.place_chunks)
+    assert list(parsed.iter_unfolding()) == []
