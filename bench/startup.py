@@ -100,9 +100,11 @@ class Figures:
 
     def put(self, link: str, image: str, cold: Iterable[Cold]) -> None:
         """Have the starts of one image over one link, instead of those of an earlier run."""
-        self.cold = [one for one in self.cold if (one.link, one.image) != (link, image)]
+        is_old = [(one.link, one.image) == (link, image) for one in self.cold]
+        at = is_old.index(True) if any(is_old) else len(is_old)
+        self.cold = [one for one, old in zip(self.cold, is_old, strict=True) if not old]
         self.failures = [line for line in self.failures if not line.startswith(f"{link} {image},")]
-        self.cold += cold
+        self.cold[at:at] = cold
 
 
 def start_cold(way: Way, image: Image, rate: float, rtt_s: float) -> tuple[float, Traffic]:

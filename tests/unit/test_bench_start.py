@@ -148,7 +148,8 @@ def test_a_run_adds_to_what_earlier_ones_measured(
     kept = Figures.kept(read_figures("startup", tmp_path))
     assert kept == earlier
     kept.put("fast", "py", [cold("fast", "py", 3)])
-    assert kept.cold == [cold("slow", "py", 2), cold("fast", "py", 3)]
+    kept.put("slow", "go", [cold("slow", "go", 4)])
+    assert kept.cold == [cold("fast", "py", 3), cold("slow", "py", 2), cold("slow", "go", 4)]
     assert kept.failures == failures[1:]
 
 
