@@ -66,8 +66,9 @@ class Node:
                 raise RuntimeError(f"the benchmark's dockerd does not come up:\n{tail}")
             time.sleep(0.1)
         # On ext4 a pull into a node that has just lost an image would take longer than into a new
-        # one: freed inodes are passed over for minutes (boot/lease/apart.py).
-        subprocess.run(["chattr", "+T", self._home / "data/overlay2"], check=False)
+        # one: freed inodes are passed over for minutes (boot/apart.py).
+        for part in ("overlay2", "volumes"):
+            subprocess.run(["chattr", "+T", self._home / "data" / part], check=False)
 
     def __enter__(self) -> Node:
         return self

@@ -6,6 +6,7 @@ import fcntl
 import os
 from errno import EEXIST, ELOOP
 
+from boot.apart import make_apart
 from boot.config import HOME, IMAGE, MOUNTS, RUNTIME, WRITABLE
 from boot.log import log
 from boot.mounts import Mount, are_podmans, top_level
@@ -152,7 +153,12 @@ def mount_overlay(lower: bytes, writable: Writable) -> None:
     upper = f"{writable.path}/upper"
     work = f"{writable.path}/work"
     if writable.fresh:
-        os.makedirs(upper, exist_ok=True)
+        # Of a start that was cut off there may be one.
+        apart = None if os.path.isdir(upper) else make_apart(os.fsencode(writable.path))
+        if apart is None:
+            os.makedirs(upper, exist_ok=True)
+        else:
+            os.rename(apart, upper)
         _copy_attributes(os.fsdecode(lower), upper)
         # Last, since its presence says that the upper directory is as it should be.
         os.mkdir(work, 0o700)

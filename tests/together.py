@@ -1,8 +1,8 @@
 """Run all tests in lines side by side, and count them together: `python -m tests.together`.
 
-System tests wait most of the time: for containers, for limits, for the kernel.  So two lines of
-them run at once, and beside them, at a low priority, those that need neither an engine nor
-privileges.  A line that is done takes the next part.  Arguments go to each pytest.
+System tests wait for half of the time: for containers, for limits, for the kernel.  Beside them
+run, at a low priority, those that need neither an engine nor privileges, and then more of their own
+kind.  A line that is done takes the next part.  Arguments go to each pytest.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ APART = ("system/same", "system/test_workload.py")
 SHARES = 3
 """So many parts are made of the other system tests."""
 LAST = ("fault", "soak")
-LINES = 3
+LINES = 2
+"""With a third one two processors were busy all the time, and limits of tests were near."""
 NICE = 7
 """Some 17 % of a processor that system tests want too: at 19, which is 1.5 %, a login by ssh took
 longer than the 10 s that it may."""
@@ -97,8 +98,8 @@ def main(arguments: Sequence[str]) -> int:
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bootfs-tests-") as place:
         # In the order in which lines take them: what takes longest first.
-        *first, last = share_system()
-        parts = [*first, PURE, last, *((one,) for one in APART), LAST]
+        first, *others = share_system()
+        parts = [first, PURE, *others, *((one,) for one in APART), LAST]
         runs = [
             Run(part, Path(place, str(number)), ["nice", "-n", str(NICE)] if part == PURE else ())
             for number, part in enumerate(parts)

@@ -11,8 +11,8 @@ import stat
 from errno import EACCES, EEXIST, EMLINK, ENOTDIR, ENOTEMPTY, ENOTSUP, EPERM, EXDEV
 from time import monotonic, sleep
 
+from boot.apart import make_apart
 from boot.config import MOUNTS
-from boot.lease.apart import make_apart
 from boot.log import log
 from boot.placeholder import is_placeholder
 from boot.rights import FILES, missing, options, set_mode
@@ -119,7 +119,7 @@ class Builder:
         self._stage = STAGE
         """Where files are made that are to take the place of placeholders."""
         self._moves = False
-        """Whether `_stage` lies apart from what there is on the disk (boot/lease/apart.py)."""
+        """Whether `_stage` lies apart from what there is on the disk (boot/apart.py)."""
         self._there = {b""}
         """Directories that were there: those in them that were not are made in `_stage`, if so."""
         self._staged: list[tuple[bytes, bytes]] = []

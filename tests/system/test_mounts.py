@@ -225,3 +225,26 @@ def test_the_right_to_mount_can_be_kept(engine: Engine, workshop: Converted) -> 
     script = "mount -t tmpfs none /mnt && touch /mnt/x && echo mounted"
     kept = workshop.run(engine, "sh", "-c", script, options=("-e", "BOOTFS_KEEP_CAPS=SYS_ADMIN"))
     assert kept.stdout == "mounted\n"
+
+
+def test_the_writable_layer_is_made_apart_and_nothing_else_beside_it(
+    engine: Engine, workshop: Converted
+) -> None:
+    container = workshop.start(engine, "sh", "-c", "echo up; exec sleep 1000")
+    container.wait_for_line("up")
+    mounts = container.inspect()["Mounts"]
+    (place,) = (m["Source"] for m in mounts if m["Destination"] == "/.bootfs/rw")
+    (layer,) = Path(place).glob("*/*/upper")
+    assert (
+        {"upper", "work"}
+        <= {path.name for path in layer.parent.iterdir()}
+        <= {
+            *("upper", "work", "filled"),
+        }
+    )
+    # As the image's root.
+    status = layer.stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (0, 0, 0o755)
+    made_anew = docker("restart", "-t", "0", container.name)
+    assert made_anew.returncode == 0
+    assert layer.stat().st_ino == status.st_ino
