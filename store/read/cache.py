@@ -185,6 +185,10 @@ class Cache:
         self._stamp(start, start + size)
         return memoryview(data)
 
+    def looks_present(self, chunk: int) -> bool:
+        """Whether the presence map claims the chunk now, whatever it did before."""
+        return self._look(chunk, 1)
+
     def _look(self, first: int, count: int) -> bool:
         """Read the map again; return whether it claims all of these chunks."""
         if self._present < 0:

@@ -710,7 +710,11 @@ class ChunkReader:
         """
         cache = self._cache
         assert cache is not None
+        piece = None
         for _ in range(AGAIN):
+            if not cache.looks_present(chunk):
+                # Given up, and perhaps being written at this moment.
+                return None
             piece = cache.read(chunk)
             if piece is not None and digest_of(piece) == expected:
                 return piece

@@ -646,3 +646,22 @@ def test_where_memory_is_scarce_less_is_read_ahead_and_kept(
     assert reader.counters.fetched_bytes <= 100_000 + large.index.stored_sizes[0]
     assert reader.memory_limit == 16 * 100_000
     cache.close()
+
+
+@pytest.mark.parametrize("is_claimed", [True, False])
+def test_what_is_given_up_while_it_is_read_is_not_called_damaged(
+    tmp_path: Path, is_claimed: bool
+) -> None:
+    image = StoredImage(make_directory(big=make_file(Random(6).randbytes(200_000))), tmp_path / "s")
+    lines: list[str] = []
+    cache = Cache(str(tmp_path / "c"), NAME, image.index.plain_sizes, lines.append)
+    right = ChunkReader(image.index, watched(image), cache, lines.append).read([0])
+    # As one sees it whose look at the map was a moment ago, while another writes the chunk.
+    (place,) = (tmp_path / "c").glob("*/*/data")
+    with place.open("r+b") as data:
+        data.write(bytes(right[0])[:5000] + bytes(len(right[0]) - 5000))
+    if not is_claimed:
+        with place.with_name("present").open("r+b") as present:
+            present.write(b"\0")
+    assert ChunkReader(image.index, watched(image), cache, lines.append).read([0]) == right
+    assert [line.endswith("is damaged; fetching it again") for line in lines] == [True] * is_claimed

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 import pytest
 
-from boot.lease import apart, leased, skeleton
+from boot import apart
+from boot.lease import leased, skeleton
 from boot.lease.leased import NoLeases
 from boot.lease.leases import is_wanted
 from boot.lease.skeleton import NEW_FILE, Builder
