@@ -12,6 +12,7 @@ from _thread import allocate_lock, start_new_thread
 
 from boot.completion import WINDOW, iter_windows
 from store.read.fetch import have_landed
+from store.read.link import PACE
 
 LEAST_WINDOWS = 2
 """Under way at once, so that the link does not rest while one is asked for."""
@@ -22,9 +23,6 @@ TRIPS = 40
 60 in the median."""
 SHARE = 0.5
 """So much of the time that all of an image takes must a lazy start be expected to wait."""
-PACE = 40e6
-"""Stored bytes/s that one processor decompresses, verifies and keeps beside a workload that wants
-it too."""
 OVER_S = 5.0
 """A start that has waited for nothing for so long is over."""
 

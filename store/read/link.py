@@ -16,6 +16,9 @@ TRAIN = 32 << 10
 GAP_SHARE = 0.25
 """A pause of this share of a round trip ends a train."""
 LEAST_GAP_S = 0.001
+PACE = 40e6
+"""Stored bytes/s that one processor decompresses, verifies and keeps beside a workload that wants
+it too."""
 FADING = 1 / 16
 """How much of what was measured before a worse figure replaces: ways change, and one bad answer
 is none."""
@@ -50,8 +53,12 @@ class Link:
 
     @property
     def in_a_round_trip(self) -> int:
-        """Bytes that come in the time that another request would take; 0 where it is not known."""
-        return int(self.rate * self.round_trip_s)
+        """Bytes that come in the time that another request would take; 0 where it is not known.
+
+        No more than can be dealt with in that time: where a store is near, most of the round
+        trip is the time of processors, and the link alone would bring a multiple.
+        """
+        return int(min(self.rate, PACE) * self.round_trip_s)
 
 
 class Arrivals:

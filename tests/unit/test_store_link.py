@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from store.read import link
-from store.read.link import TRAIN, Arrivals, Link
+from store.read.link import PACE, TRAIN, Arrivals, Link
 
 
 class Clock:
@@ -44,6 +44,9 @@ def test_the_pace_of_what_comes_close_together_is_the_rate(clock: Clock) -> None
     assert way.round_trip_s == pytest.approx(0.2)
     assert way.rate == pytest.approx(64_000 / 0.005)
     assert way.in_a_round_trip == pytest.approx(0.2 * 64_000 / 0.005, abs=1)
+    # However fast the link, a processor is not.
+    way.brought(1 << 20, 0.001)
+    assert way.in_a_round_trip == pytest.approx(0.2 * PACE, abs=1)
 
 
 def test_little_says_nothing_of_the_rate(clock: Clock) -> None:

@@ -12,12 +12,12 @@ import pytest
 
 from boot import whole
 from boot.config import Settings
-from boot.whole import PACE, SHARE, TRIPS, Whole, is_whole_sooner
+from boot.whole import SHARE, TRIPS, Whole, is_whole_sooner
 from store.errors import BootError, Unreachable
 from store.format.bootconfig import BootConfig
 from store.read.cache import Cache
 from store.read.fetch import ChunkReader
-from store.read.link import Link
+from store.read.link import PACE, Link
 from store.read.local import DirectorySource
 from tests.support.stores import StoredImage, WatchedSource
 from tests.support.trees import make_directory, make_file
