@@ -20,8 +20,6 @@ from pathlib import Path
 PURE = ("unit", "contract", "format", "property", "fuzz")
 APART = ("system/same", "system/test_workload.py")
 """What takes a third of the time that system tests take."""
-SHARES = 3
-"""So many parts are made of the other system tests."""
 LAST = ("fault", "soak")
 LINES = 2
 """With a third one two processors were busy all the time, and limits of tests were near."""
@@ -75,12 +73,10 @@ def count(reports: Sequence[Path]) -> dict[str, int]:
     return total
 
 
-def share_system() -> list[Sequence[str]]:
-    """Give the other system tests in `SHARES` parts, in their order."""
+def list_rest() -> list[str]:
+    """Give the other system tests: one part, since some look at all that is mounted here."""
     files = sorted(f"system/{path.name}" for path in Path("tests/system").glob("test_*.py"))
-    files = ["budget", *(name for name in files if name not in APART)]
-    share = -(-len(files) // SHARES)
-    return [files[at : at + share] for at in range(0, len(files), share)]
+    return ["budget", *(name for name in files if name not in APART)]
 
 
 def run_part(run: Run, command: Sequence[str], is_shown: bool) -> int:
@@ -98,8 +94,7 @@ def main(arguments: Sequence[str]) -> int:
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bootfs-tests-") as place:
         # In the order in which lines take them: what takes longest first.
-        first, *others = share_system()
-        parts = [first, PURE, *others, *((one,) for one in APART), LAST]
+        parts = [list_rest(), PURE, *((one,) for one in APART), LAST]
         runs = [
             Run(part, Path(place, str(number)), ["nice", "-n", str(NICE)] if part == PURE else ())
             for number, part in enumerate(parts)

@@ -189,8 +189,9 @@ class ChunkIndex:
 
         Threads that ask at once make the same.
         """
-        for _ in self.iter_unfolding():
-            continue
+        if self._place_runs is not None:
+            for _ in self.iter_unfolding():
+                continue
 
     def iter_unfolding(self) -> Iterator[None]:
         """Do what `unfold_places` does, and yield after each `PIECE` places or so.
