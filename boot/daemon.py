@@ -287,9 +287,13 @@ class Service:
             read_ahead.end()
 
     def reads_exactly(self) -> bool:
-        """Whether the kernel should read on less than it does by itself."""
+        """Whether the kernel should read on less than it does by itself.
+
+        Where it is told of all that a start reads, what it would read beside that is for nothing.
+        """
         hot = self._hot
-        return self._recording is not None or (hot is not None and not hot.is_without)
+        is_told = self._replays or (hot is not None and not hot.is_without)
+        return is_told or self._recording is not None
 
     @property
     def _replays(self) -> bool:

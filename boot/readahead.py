@@ -26,11 +26,14 @@ MARGIN = 256 << 10
 QUIET_S = 0.5
 """A start is over when nothing was read for so long."""
 UNHEARD_S = 5.0
-"""The same where the kernel has what its profile names: one does not hear of that."""
+"""The same where the kernel has what its profile names, or what earlier starts read: one does not
+hear of that."""
+UNKNOWN = 8 << 20
+"""Bytes of neither that are read before it is no longer the start that they tell of."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import NoReturn
 
     from store.read.hotpack import HotPack
@@ -51,7 +54,7 @@ class ReadAhead:
         """Read ahead in ``image``, note reads in ``order``.
 
         Pages in ``advised`` are read on advice: what is read of them is no news.
-        ``started`` is called each time when a start may be over.
+        ``started`` is called each time when a start may be over, or is none that is known.
         """
         self.advised = advised
         self.last: Callable[[], None] = lambda: None
@@ -69,6 +72,10 @@ class ReadAhead:
         self._held: list[tuple[int, int]] | None = None
         self._unsettled: set[int] = set()
         """Places that were read and not yet seen to by `_settle`."""
+        self._has_profile = False
+        """What the profile names is noted."""
+        self._unknown_left = 0
+        """Bytes until this is taken for another start than the one told of; 0 where none is."""
         self._is_quiet = True
         """Nothing was read since `_settle` looked."""
         self._knows_before = False
@@ -86,12 +93,17 @@ class ReadAhead:
     def hold(self) -> None:
         """Leave what is seen from now on for later: there are better things to do."""
         self._held = []
+        self._quiet_s = UNHEARD_S
+        self._unknown_left = UNKNOWN
 
     def resume(self) -> None:
-        """Go on with what was left."""
+        """Go on with what was left; the start is over when nothing more is read for a while."""
         held, self._held = self._held, None
+        self._is_quiet = False
         for seen in held or ():
             self._queue.put(seen)
+        # `run` may wait without a limit.
+        self._queue.put(None)
 
     def end(self) -> None:
         """Have `run` settle now and end this process; may be called by a signal handler."""
@@ -159,6 +171,7 @@ class ReadAhead:
         """Take what ``hot`` brings for what this start reads."""
         self._hot = hot
         self._quiet_s = UNHEARD_S
+        self._unknown_left = UNKNOWN
         self._is_quiet = False
 
     def go_without(self) -> None:
@@ -167,17 +180,26 @@ class ReadAhead:
         self._quiet_s = QUIET_S
 
     def _take_profile(self) -> None:
+        self._note_profile()
         hot, self._hot = self._hot, None
         self._quiet_s = QUIET_S
-        if hot is None or hot.profile is None:
-            return
-        index = self._image.index
-        for first, pages in hot.profile.reads:
+        for offset, size in self._reads_of(hot):
+            if offset >= self._image.index.data_start:
+                self._unsettled.update(self._places(offset, size))
+
+    def _note_profile(self) -> None:
+        """Note what the profile names, once it is known: ahead of what it lacks."""
+        if not self._has_profile:
+            reads = list(self._reads_of(self._hot))
+            self._has_profile = bool(reads)
+            self._note(*reads)
+
+    def _reads_of(self, hot: HotPack | None) -> Iterator[tuple[int, int]]:
+        profile = None if hot is None else hot.profile
+        for first, pages in () if profile is None else profile.reads:
             offset, size = first * BLOCK, pages * BLOCK
             if offset + size <= self._image.size:
-                self._note(offset, size)
-                if offset >= index.data_start:
-                    self._unsettled.update(self._places(offset, size))
+                yield offset, size
 
     def _places(self, offset: int, size: int) -> range:
         """Return the places that a read of ``image.erofs`` touches."""
@@ -195,9 +217,14 @@ class ReadAhead:
         index = self._image.index
         if offset < index.bootstrap_size:
             start = offset // FRAME * FRAME
-            self._note(start, min(FRAME, index.bootstrap_size - start))
+            self._note((start, min(FRAME, index.bootstrap_size - start)))
         elif offset >= index.data_start:
-            self._note(offset, size)
+            self._note_profile()
+            self._note((offset, size))
+            if self._unknown_left:
+                self._unknown_left = max(self._unknown_left - size, 0)
+                if not self._unknown_left:
+                    self._started()
             self._unsettled.update(self._places(offset, size))
             self._is_quiet = False
 
@@ -215,10 +242,10 @@ class ReadAhead:
             # Whoever needs the bytes reads them, and is told.
             return
 
-    def _note(self, offset: int, size: int) -> None:
-        if self._order is not None:
+    def _note(self, *reads: tuple[int, int]) -> None:
+        if self._order is not None and reads:
             try:
-                self._order.add(offset, size)
+                self._order.add(*reads)
             except OSError:
                 # No room to note it: the next start is as fast as this one.
                 self._order = None

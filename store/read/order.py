@@ -93,8 +93,8 @@ class StartOrder:
             ]
         return self._reads
 
-    def add(self, offset: int, size: int) -> None:
-        """Add a read, if a page of it is new and there is room.
+    def add(self, *reads: tuple[int, int]) -> None:
+        """Add reads, offset and size, of which a page is new, as far as there is room.
 
         Raises:
             OSError: the disk is full; the list stays as it was.
@@ -105,10 +105,14 @@ class StartOrder:
             known = self._known = Pages(self._size)
             for place in self.reads:
                 known.add(*place)
-        if self._count >= LIMIT or known.holds(offset, size):
-            return
-        known.add(offset, size)
-        self._count += 1
-        first = offset // BLOCK
-        # One write appends whole: readers never see half an entry of ours.
-        os.write(self._fd, ENTRY.pack(first, -(-(offset + size) // BLOCK) - first))
+        added = bytearray()
+        for offset, size in reads:
+            if self._count >= LIMIT or known.holds(offset, size):
+                continue
+            known.add(offset, size)
+            self._count += 1
+            first = offset // BLOCK
+            added += ENTRY.pack(first, -(-(offset + size) // BLOCK) - first)
+        if added:
+            # One write appends whole: readers never see half an entry of ours.
+            os.write(self._fd, added)

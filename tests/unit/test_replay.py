@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boot.replay import GAP, Replay
+from boot.replay import GAP, NEIGHBOURHOOD, SLICE, Replay
 from store.format.chunkindex import BLOCK
 from store.read.image import ImageReader
 from store.read.order import LIMIT, Pages, StartOrder
@@ -40,7 +40,7 @@ def reader(image: StoredImage, tmp_path: Path) -> ImageReader:
 def order_of(path: Path, reader: ImageReader, *reads: tuple[int, int]) -> StartOrder:
     order = StartOrder(str(path), reader.size)
     for offset, size in reads:
-        order.add(offset, size)
+        order.add((offset, size))
     return StartOrder(str(path), reader.size)
 
 
@@ -77,6 +77,37 @@ def test_neighbours_and_small_gaps_are_one_piece_and_large_gaps_two(
     while replay.advise_next(is_idle=True):
         pass
     assert kernel.asked == [(start, 8 * BLOCK), (far, BLOCK)]
+
+
+def test_what_later_starts_missed_comes_with_its_neighbours(
+    image: StoredImage, reader: ImageReader, tmp_path: Path
+) -> None:
+    start = -(-image.index.data_start // NEIGHBOURHOOD) * NEIGHBOURHOOD
+    # More than a window, so that the last of the list would come after it.
+    reads = [(start + n * NEIGHBOURHOOD, NEIGHBOURHOOD - 32 * BLOCK // 2) for n in range(12)]
+    late = start + NEIGHBOURHOOD - 2 * BLOCK
+    order = order_of(tmp_path, reader, *reads, (late, BLOCK))
+    kernel = Kernel()
+    replay = Replay(reader, order, kernel, BLOCK, Pages(reader.size))
+    while replay.advise_next(is_idle=True):
+        pass
+    asked = [offset for offset, _ in kernel.asked]
+    assert asked.index(late) < asked.index(start + 6 * NEIGHBOURHOOD)
+    assert len(asked) == len(set(asked))
+
+
+def test_a_long_list_is_looked_at_between_requests(
+    image: StoredImage, reader: ImageReader, tmp_path: Path
+) -> None:
+    start = image.index.data_start
+    order = order_of(tmp_path, reader, *((start + 2 * n * BLOCK, BLOCK) for n in range(SLICE * 2)))
+    kernel = Kernel()
+    replay = Replay(reader, order, kernel, STEP, Pages(reader.size))
+    turns = 0
+    while not kernel.asked:
+        assert replay.advise_next(is_idle=True)
+        turns += 1
+    assert turns >= 3
 
 
 def test_one_piece_is_under_way_at_a_time_unless_idle(
@@ -134,11 +165,11 @@ def test_an_order_keeps_order_and_limit(tmp_path: Path) -> None:
     first = StartOrder(str(tmp_path), size)
     reads = [(7 * BLOCK, BLOCK), (3 * BLOCK, 2 * BLOCK), (7 * BLOCK, BLOCK), (4 * BLOCK, BLOCK)]
     for offset, length in reads:
-        first.add(offset, length)
+        first.add((offset, length))
     second = StartOrder(str(tmp_path), size)
     assert second.reads == reads[:2]
     for page in range(0, LIMIT * 4, 2):
-        second.add(page * BLOCK, 1)
+        second.add((page * BLOCK, 1))
     assert len(StartOrder(str(tmp_path), size).reads) == LIMIT
     assert (tmp_path / "reads").stat().st_size == LIMIT * 8
 
