@@ -11,6 +11,7 @@ the floor: what a start touches of an image, which has to cross the link whateve
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 import sys
 import tempfile
@@ -196,10 +197,9 @@ def prepare(place: Place, ways: Sequence[Way], names: Sequence[str], figures: Fi
     figures.conversions |= place.boots.conversions
 
 
-def run(options: argparse.Namespace, figures: Figures) -> None:
-    """Measure what is asked for; figures are written after each image, since a run takes hours."""
+def run(parser: argparse.ArgumentParser, options: argparse.Namespace, figures: Figures) -> None:
+    """Prepare what ``options`` ask for, then measure it, or what lines of input ask for."""
     chosen = choose_ways(options.ways)
-    images = [IMAGES[name] for name in options.images]
     with ExitStack() as stack:
         temporary = tempfile.TemporaryDirectory(prefix="bootfs-bench-", dir="/var/tmp")
         home = Path(stack.enter_context(temporary))
@@ -207,27 +207,46 @@ def run(options: argparse.Namespace, figures: Figures) -> None:
         place = Place(far, stack.enter_context(Node()), BootImages(far), home)
         ways = {key: way(place) for key, way in chosen.items()}
         prepare(place, list(ways.values()), options.images, figures)
-        if options.wait:
-            progress("all is prepared: a line on standard input begins the measuring")
-            sys.stdin.readline()
+        if not options.wait:
+            measure_all(place, ways, options, figures)
+            return
+        progress("all is prepared: each line of options is measured, an empty one as it was asked")
+        for line in sys.stdin:
+            wanted = argparse.Namespace(**vars(options))
+            try:
+                parser.parse_args(shlex.split(line), wanted)
+            except (SystemExit, ValueError):
+                # It has said what is wrong, and what is prepared has taken an hour.
+                continue
+            if missing := set(wanted.images) - set(options.images):
+                progress(f"not prepared: {', '.join(sorted(missing))}")
+                continue
+            measure_all(place, ways, wanted, figures)
+
+
+def measure_all(
+    place: Place, ways: Mapping[str, Way], options: argparse.Namespace, figures: Figures
+) -> None:
+    """Measure what is prepared; figures are written after each image, since a run takes hours."""
+    images = [IMAGES[name] for name in options.images]
+    for image in images:
+        if options.floor:
+            # How far the kernel reads ahead is not always the same: the least is the floor.
+            starts = [measure_touched(place, image) for _ in range(FLOOR_TIMES)]
+            figures.touched[image.name] = min(starts, key=lambda touched: touched.bytes)
+        if options.warm_times:
+            warm = measure_warm(place, image, options.warm_times)
+            figures.warm[image.name] = warm
+            progress(f"{image.name}, warm: {warm.bootfs}, docker {warm.docker}")
+    for link in options.links:
+        keys = options.ways or LINKS.get(link, WAYS)
         for image in images:
-            if options.floor:
-                # How far the kernel reads ahead is not always the same: the least is the floor.
-                starts = [measure_touched(place, image) for _ in range(FLOOR_TIMES)]
-                figures.touched[image.name] = min(starts, key=lambda touched: touched.bytes)
-            if options.warm_times:
-                warm = measure_warm(place, image, options.warm_times)
-                figures.warm[image.name] = warm
-                progress(f"{image.name}, warm: {warm.bootfs}, docker {warm.docker}")
-        for link in options.links:
-            keys = options.ways or LINKS.get(link, WAYS)
-            for image in images:
-                going = [ways[key] for key in keys if key in ways]
-                failures: list[str] = []
-                taken = measure(going, link, image, options.times, options.once, failures)
-                figures.put(link, image.name, taken)
-                figures.failures += failures
-                write_results("startup", asdict(figures))
+            going = [ways[key] for key in keys if key in ways]
+            failures: list[str] = []
+            taken = measure(going, link, image, options.times, options.once, failures)
+            figures.put(link, image.name, taken)
+            figures.failures += failures
+            write_results("startup", asdict(figures))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -259,7 +278,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--wait",
         action="store_true",
-        help="prepare, which takes as long as measuring, then wait for a line on standard input",
+        help="prepare, which takes as long as measuring, then measure for each line of standard "
+        "input, which may have other options of these",
     )
     options = parser.parse_args(arguments)
     if not find_spec("matplotlib"):
@@ -271,7 +291,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, FileNotFoundError) as wrong:
         parser.error(f"--add: {wrong}")
     try:
-        run(options, figures)
+        run(parser, options, figures)
     except Unavailable as missing:
         parser.error(str(missing))
     document = asdict(figures)
