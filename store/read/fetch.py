@@ -2,28 +2,21 @@
 
 Concurrent wants of one chunk share one fetch (single flight), in this process and,
 where there is a cache, in all containers on it; wants that lie near one another in a
-pack share one request.  Decisions are made under the lock, I/O outside it.
+pack share one request.  Decisions are made under the lock, I/O outside it.  Who fetches
+is in `store.read.fetchers`.
 """
 
 from __future__ import annotations
 
-from _queue import Empty, SimpleQueue
-from _thread import allocate_lock, start_new_thread
-from time import monotonic, sleep
+from _thread import allocate_lock
+from time import monotonic
 
 from store.errors import BootfsError, TimedOut
 from store.format.digest import check_digest, digest_of, printable
-from store.format.names import pack_name
-from store.format.packfile import FILTERED
 from store.read.counts import Counts
-from store.read.link import Arrivals, Link
+from store.read.link import Link
+from store.read.ranges import RANGE_LIMIT, Range, plan_ranges
 
-GAP_LIMIT = 64 << 10
-"""Unwanted bytes between two chunks that are cheaper to fetch than a second request."""
-RANGE_LIMIT = 1 << 20
-"""Longest range of one request: 902 MB/s on loopback, and longer ones gain nothing."""
-FETCHER_LIMIT = 16
-"""Requests under way at once: with 30 ms each and 1 MiB ranges, 844 MB/s."""
 MEMORY_LIMIT = 8 << 20
 """Plain bytes of verified chunks kept in memory, least recently used dropped first."""
 RUN_LIMIT = 2 << 20
@@ -33,13 +26,6 @@ KEPT_SHARE = 16
 """Where memory is scarce, so much more plain bytes are kept than stored ones are read ahead."""
 RUNS = 64
 """Ends of what was read ahead that are remembered, those of the last."""
-RENEW_S = 0.5
-"""A claim on chunks under way is renewed so often, when bytes arrive."""
-FOLLOW_S = 5.0
-"""For so long at most does one wait for what another container fetches, however steadily."""
-FOLLOW_PAUSE_S = 0.001, 0.025
-"""Pauses between looks for it, doubled from the one to the other."""
-
 BROUGHT_S = 2.0
 """So long at most does a read wait for chunks that somebody brings unasked."""
 AGAIN = 3
@@ -54,6 +40,7 @@ if TYPE_CHECKING:
     from store.format.chunkindex import ChunkIndex
     from store.interfaces import Ahead, Aside, Source
     from store.read.cache import Cache
+    from store.read.fetchers import Fetchers
 
 
 class Flight:
@@ -70,64 +57,6 @@ class Flight:
         self.landed.acquire()
         self.result: bytes | memoryview | None = None
         self.error: BootfsError | None = None
-
-
-class Range:
-    """Chunks to fetch in one request: bytes ``start`` to ``end`` of a pack."""
-
-    __slots__ = ("chunks", "end", "heeds_claims", "pack", "start")
-
-    def __init__(self, pack: int, start: int, end: int, chunks: list[int]) -> None:
-        self.heeds_claims = True
-        """Chunks that other containers fetch are waited for; else they were, long enough."""
-        self.pack = pack
-        self.start = start
-        self.end = end
-        self.chunks = chunks
-
-
-def plan_ranges(index: ChunkIndex, chunks: list[int]) -> list[Range]:
-    """Return the ranges that hold ``chunks``, merged over gaps, in order of their first chunk."""
-    packs, offsets, stored = index.packs, index.offsets, index.stored_sizes
-    ranges: list[Range] = []
-    for chunk in sorted(chunks, key=lambda c: (packs[c], offsets[c])):
-        start = offsets[chunk]
-        end = start + stored[chunk]
-        last = ranges[-1] if ranges else None
-        if (
-            last is not None
-            and last.pack == packs[chunk]
-            and start - last.end <= GAP_LIMIT
-            and end - last.start <= RANGE_LIMIT
-        ):
-            last.end = max(last.end, end)
-            last.chunks.append(chunk)
-        else:
-            ranges.append(Range(packs[chunk], start, end, [chunk]))
-    return ranges
-
-
-def plain_of(stored: bytes | memoryview, plain_size: int, digest: bytes, where: str) -> bytes:
-    """Return the verified plain bytes of a chunk body.
-
-    Raises:
-        IntegrityError: the body is not the chunk ``digest`` of ``plain_size`` bytes.
-
-    """
-    if len(stored) == plain_size:
-        plain = bytes(stored)
-    else:
-        # Here, since a start from the cache needs no decompressor.
-        from store.format.zstdframe import decompress
-
-        if stored[:1] == FILTERED:
-            from store.read.branches import unfiltered
-
-            plain = unfiltered(decompress(stored[1:], plain_size, where))
-        else:
-            plain = decompress(stored, plain_size, where)
-    check_digest(plain, digest, where)
-    return plain
 
 
 def have_landed(flights: list[Flight]) -> bool:
@@ -175,19 +104,12 @@ class ChunkReader:
         self._memory: dict[int, bytes | memoryview] = {}
         self.memory_limit = self._memory_left = memory_limit
         """Plain bytes that are kept; what is wanted ahead should be well below."""
-        self._queue: SimpleQueue[Range] = SimpleQueue()
-        self._fetchers = 0
-        self._spare = 0
-        """Fetchers that are free, less ranges that are queued."""
-        self._shares = cache is not None
-        """Whether to heed what other containers fetch, and what other images have."""
+        self._fetchers: Fetchers | None = None
+        self._making = allocate_lock()
         self._waited_s = monotonic()
         """When somebody last began to wait for a fetch."""
         self._ahead: Ahead | None = None
         """Who may soon say what it brings."""
-        self._followed: dict[int, float] = {}
-        """Chunks that others fetch, and until when one waits for that."""
-        self._is_following = False
         self._link = Link()
         self._runs: dict[int, int] = {}
         """Chunk that follows what was read ahead, to how many stored bytes that was."""
@@ -214,6 +136,18 @@ class ChunkReader:
                 self.memory_limit = kept
             self._room = room
         return self._room
+
+    @property
+    def fetchers(self) -> Fetchers:
+        """Who fetches for this; made when it is first asked for."""
+        if self._fetchers is None:
+            with self._making:
+                if self._fetchers is None:
+                    # Here, since a start from the cache fetches nothing.
+                    from store.read.fetchers import Fetchers
+
+                    self._fetchers = Fetchers(self, self._source, self._cache, self._log)
+        return self._fetchers
 
     @property
     def link(self) -> Link:
@@ -265,7 +199,7 @@ class ChunkReader:
                     mine.append((chunk, flight))
         if mine:
             try:
-                missing = self._land_cached([chunk for chunk, _ in mine])
+                missing = self.land_cached([chunk for chunk, _ in mine])
             except BaseException as error:
                 # Nobody else lands these: who waits for them must not wait for ever.
                 self._crash_unlanded(mine, error)
@@ -358,10 +292,10 @@ class ChunkReader:
         check_digest(plain, digest, f"hot pack: chunk {printable(digest)}")
         aside = self.aside
         is_aside = aside is not None and aside.put(chunk, plain)
-        self._keep(chunk, digest, plain)
+        self.fetchers.keep(chunk, digest, plain)
         self.fetched()
         self.counters.fetched_chunks += 1
-        self._land(chunk, plain, is_kept=not is_aside)
+        self.land(chunk, plain, is_kept=not is_aside)
 
     def abandon(self, ahead: Ahead) -> None:
         """Fetch what ``ahead`` does not bring after all and somebody waits for."""
@@ -373,42 +307,14 @@ class ChunkReader:
                     del self._flights[chunk]
                     flight.error = BootfsError("not brought after all")
                     flight.landed.release()
-        self._change_claims([chunk for chunk, _ in left], ends=True)
+        self.fetchers.change_claims([chunk for chunk, _ in left], ends=True)
         wanted = [chunk for chunk, flight in left if flight.is_wanted]
         if wanted:
             try:
-                self._queue_ranges(plan_ranges(self.index, wanted))
+                self.fetchers.queue(plan_ranges(self.index, wanted))
             except BaseException as error:
                 self._crash_unlanded(left, error)
                 raise
-
-    def claim(self, chunks: list[int]) -> None:
-        """Tell other containers that ``chunks`` are on their way, those that are still not here."""
-        cache = self._cache
-        if cache is None or not self._shares:
-            return
-        try:
-            for chunk in self._unended(chunks):
-                cache.claims.take(self.index.digest(chunk))
-        except OSError as error:
-            self._stop_sharing(error)
-
-    def renew_claims(self, chunks: list[int], hot_pack: bytes) -> None:
-        """Tell them that ``chunks`` still are, and that the hot pack is ours."""
-        self._change_claims(chunks, ends=False)
-        if self._cache is not None and self._shares:
-            try:
-                self._cache.claims.renew(hot_pack)
-            except OSError as error:
-                self._stop_sharing(error)
-
-    def release_claim(self, hot_pack: bytes) -> None:
-        """Tell them that the hot pack is here, or given up."""
-        if self._cache is not None and self._shares:
-            try:
-                self._cache.claims.release(hot_pack)
-            except OSError as error:
-                self._stop_sharing(error)
 
     def _collect(
         self,
@@ -477,7 +383,7 @@ class ChunkReader:
             self._flights.update(mine)
         if mine:
             try:
-                self._queue_ranges(plan_ranges(self.index, [chunk for chunk, _ in mine]))
+                self.fetchers.queue(plan_ranges(self.index, [chunk for chunk, _ in mine]))
             except BaseException as error:
                 self._crash_unlanded(mine, error)
                 raise
@@ -519,40 +425,7 @@ class ChunkReader:
         ranges = plan_ranges(self.index, chunks)
         if self._source.read_ahead:
             self._extend(ranges)
-        self._queue_ranges(ranges)
-
-    def _queue_ranges(self, ranges: list[Range]) -> None:
-        """Give ``ranges`` to fetchers, and see that there are enough of them."""
-        with self._lock:
-            self._spare -= len(ranges)
-            wanted = max(min(-self._spare, FETCHER_LIMIT - self._fetchers), 0)
-            self._spare += wanted
-            self._fetchers += wanted
-        for one in ranges:
-            self._queue.put(one)
-        for started in range(wanted):
-            try:
-                start_new_thread(self._work, ())
-            except RuntimeError:
-                # The container may have no more threads (--pids-limit).
-                self._do_without(wanted - started)
-                return
-
-    def _do_without(self, fetchers: int) -> None:
-        """Go on after so many fetchers could not be started; without any, fetch here."""
-        with self._lock:
-            self._fetchers -= fetchers
-            self._spare -= fetchers
-            if self._fetchers:
-                return
-        while True:
-            try:
-                wanted = self._queue.get_nowait()
-            except Empty:
-                return
-            with self._lock:
-                self._spare += 1
-            self._fetch(wanted)
+        self.fetchers.queue(ranges)
 
     def _extend(self, ranges: list[Range]) -> None:
         """Add the chunks that follow ``ranges`` in their pack, as far as a guess is worth it.
@@ -583,7 +456,7 @@ class ChunkReader:
                 self._add_ahead(more, chunk, budget)
                 ranges += more if more[0].chunks else []
         if ranges:
-            self._queue_ranges(ranges)
+            self.fetchers.queue(ranges)
 
     def _add_ahead(self, ranges: list[Range], chunk: int, budget: int) -> None:
         """Add the chunks from ``chunk`` on to the last of ``ranges``; with the lock.
@@ -632,7 +505,7 @@ class ChunkReader:
             self.begin_wait()
         return cache.read(first, count)
 
-    def _land_cached(self, chunks: list[int]) -> list[int]:
+    def land_cached(self, chunks: list[int]) -> list[int]:
         """Land those of ``chunks`` that are kept unharmed; return the others."""
         cache = self._cache
         aside = self.aside
@@ -664,7 +537,7 @@ class ChunkReader:
                 for chunk, piece in found.items():
                     # Many at once are for the kernel to keep, and a piece here would keep
                     # them all.
-                    self._land(chunk, piece, is_kept=end - at == 1)
+                    self.land(chunk, piece, is_kept=end - at == 1)
                 missing += damaged
             at = end
         return missing
@@ -673,7 +546,7 @@ class ChunkReader:
         plain = aside.get(chunk)
         if plain is None or digest_of(plain) != self.index.digest(chunk):
             return False
-        self._land(chunk, plain)
+        self.land(chunk, plain)
         return True
 
     def _verify_run(
@@ -725,235 +598,8 @@ class ChunkReader:
             self._log(f"cache: chunk {printable(expected)} is damaged; fetching it again")
         return None
 
-    def _work(self) -> None:
-        """Fetch what is queued, for ever: a fetcher thread."""
-        while True:
-            wanted = self._queue.get()
-            try:
-                self._fetch(wanted)
-            except Exception as error:
-                # A fault of ours: the readers get EIO and not a wait without end.
-                self._log(f"fetching failed: {error!r}")
-                self._crash(self._unended(wanted.chunks), BootfsError(f"fetching: {error!r}"))
-            with self._lock:
-                self._spare += 1
-
-    def _fetch(self, wanted: Range) -> None:
-        """Land the chunks of a range: those that others have, or fetch, from there."""
-        if not self._shares or not wanted.heeds_claims:
-            self._fetch_range(wanted)
-            return
-        mine: list[int] = []
-        theirs: list[int] = []
-        try:
-            self._divide(wanted.chunks, mine, theirs)
-        except OSError as error:
-            self._stop_sharing(error)
-            mine = self._unended(wanted.chunks)
-            theirs = []
-        if len(mine) == len(wanted.chunks):
-            self._fetch_range(wanted)
-        else:
-            for one in plan_ranges(self.index, mine):
-                self._fetch_range(one)
-        if theirs:
-            self._follow(theirs)
-
-    def _divide(self, chunks: list[int], mine: list[int], theirs: list[int]) -> None:
-        """Land what is here by now; add to ``mine`` what is claimed for us, the rest to ``theirs``.
-
-        Raises:
-            OSError: the cache's tables fail.
-
-        """
-        cache = self._cache
-        assert cache is not None
-        for chunk in chunks:
-            digest = self.index.digest(chunk)
-            if self._land_shared(cache, chunk):
-                continue
-            if not cache.claims.take(digest):
-                theirs.append(chunk)
-            elif self._land_shared(cache, chunk):
-                # Whoever had the claim before has just ended it, and kept the chunk.
-                cache.claims.release(digest)
-            else:
-                mine.append(chunk)
-        self.counters.followed += len(theirs)
-
-    def _land_shared(self, cache: Cache, chunk: int) -> bool:
-        """Land a chunk that another container has kept, or another image has; say whether."""
-        if cache.has(chunk) and not self._land_cached([chunk]):
-            return True
-        digest = self.index.digest(chunk)
-        plain = cache.places.find(digest, self.index.plain_sizes[chunk])
-        if plain is None:
-            return False
-        if cache.write(chunk, plain):
-            cache.places.add(digest, cache.offset(chunk))
-        self.counters.shared += 1
-        self._land(chunk, plain)
-        return True
-
-    def _stop_sharing(self, error: OSError) -> None:
-        """Go on as if no other container were there."""
-        if self._shares:
-            self._shares = False
-            self._log(f"cache: {error.strerror}; not heeding what other containers fetch")
-
-    def _follow(self, chunks: list[int]) -> None:
-        """Have chunks that others fetch landed when they have come, or fetched after all."""
-        until = monotonic() + FOLLOW_S
-        with self._lock:
-            self._followed.update(dict.fromkeys(chunks, until))
-            begins = not self._is_following
-            self._is_following = True
-        if begins:
-            try:
-                start_new_thread(self._follow_others, ())
-            except RuntimeError:
-                # The container may have no more threads (--pids-limit).
-                self._follow_others()
-
-    def _follow_others(self) -> None:
-        """Look for what others fetch until there is nothing left to look for: a thread."""
-        pause_s, longest_s = FOLLOW_PAUSE_S
-        while True:
-            sleep(pause_s)
-            with self._lock:
-                followed = dict(self._followed)
-                if not followed:
-                    self._is_following = False
-                    return
-            landed: list[int] = []
-            free: list[int] = []
-            overdue: list[int] = []
-            try:
-                self._look_for(followed, landed, free, overdue)
-            except OSError as error:
-                self._stop_sharing(error)
-                landed, overdue = list(followed), []
-                free = self._unended(landed)
-            except Exception as error:
-                # A fault of ours: as in a fetcher.
-                self._log(f"following failed: {error!r}")
-                landed, free, overdue = list(followed), [], []
-                self._crash(self._unended(landed), BootfsError(f"following: {error!r}"))
-            with self._lock:
-                for chunk in (*landed, *free, *overdue):
-                    # It may have been given up and be followed anew since it landed.
-                    if self._followed.get(chunk) == followed[chunk]:
-                        del self._followed[chunk]
-            ranges = plan_ranges(self.index, overdue)
-            for one in ranges:
-                one.heeds_claims = False
-            ranges += plan_ranges(self.index, free)
-            if ranges:
-                self._queue_ranges(ranges)
-            pause_s = FOLLOW_PAUSE_S[0] if landed else min(pause_s * 2, longest_s)
-
-    def _look_for(
-        self, followed: dict[int, float], landed: list[int], free: list[int], overdue: list[int]
-    ) -> None:
-        """Land what has come and add it to ``landed``, what nobody fetches any more to ``free``.
-
-        Raises:
-            OSError: the cache's tables fail.
-
-        """
-        cache = self._cache
-        assert cache is not None
-        now = monotonic()
-        for chunk, until in followed.items():
-            if self._land_shared(cache, chunk):
-                landed.append(chunk)
-            elif cache.claims.is_free(self.index.digest(chunk)):
-                free.append(chunk)
-            elif now >= until:
-                overdue.append(chunk)
-
-    def _fetch_range(self, wanted: Range) -> None:
-        """Fetch one range; land each of its chunks as soon as its bytes are there."""
-        index = self.index
-        pack = pack_name(index.pack_digests[wanted.pack])
-        waiting = wanted.chunks[::-1]
-        size = wanted.end - wanted.start
-        begun_s = renewed_s = monotonic()
-        arrivals = Arrivals(self._link)
-
-        def count(is_failed: bool) -> None:
-            chunks = len(wanted.chunks)
-            self.counts.add_request(wanted.pack, wanted.start, size, chunks, begun_s, is_failed)
-
-        def arrived(body: memoryview) -> None:
-            nonlocal renewed_s
-            arrivals.saw(len(body))
-            while waiting:
-                chunk = waiting[-1]
-                at = index.offsets[chunk] - wanted.start
-                end = at + index.stored_sizes[chunk]
-                if end > len(body):
-                    break
-                digest = index.digest(chunk)
-                where = f"chunk {printable(digest)} in {self._source.location}/{pack}"
-                plain = plain_of(body[at:end], index.plain_sizes[chunk], digest, where)
-                # Before its reader goes on: that may be the last thing the workload waited
-                # for, and the next start is to find the chunk here.
-                self._keep(chunk, digest, plain)
-                self.fetched()
-                self.counters.fetched_chunks += 1
-                self._land(chunk, plain)
-                # Not before: should keeping it fail, its readers are told and go on.
-                waiting.pop()
-            if self._shares and waiting and monotonic() - renewed_s >= RENEW_S:
-                renewed_s = monotonic()
-                self._change_claims(waiting, ends=False)
-
-        try:
-            self._source.fetch(pack, wanted.start, size, arrived)
-            if waiting:
-                raise BootfsError(f"{pack}: the source ended before its bytes did")
-            arrivals.end()
-            count(is_failed=False)
-        except BootfsError as error:
-            count(is_failed=True)
-            self._log(str(error))
-            self._change_claims(waiting, ends=True)
-            self._crash(waiting, error)
-        except Exception as error:
-            # A fault of ours: the readers get EIO and not a wait without end.
-            count(is_failed=True)
-            self._log(f"{pack}: {error!r}")
-            self._change_claims(waiting, ends=True)
-            self._crash(waiting, BootfsError(f"{pack}: {error!r}"))
-
-    def _keep(self, chunk: int, digest: bytes, plain: bytes) -> None:
-        """Put a fetched chunk into the cache, and say there that it is no longer on its way."""
-        cache = self._cache
-        if cache is None:
-            return
-        is_kept = cache.write(chunk, plain)
-        if self._shares:
-            try:
-                if is_kept:
-                    cache.places.add(digest, cache.offset(chunk))
-                cache.claims.release(digest)
-            except OSError as error:
-                self._stop_sharing(error)
-
-    def _change_claims(self, chunks: list[int], ends: bool) -> None:
-        """Release our claims on ``chunks``, or renew them."""
-        cache = self._cache
-        if cache is None or not self._shares:
-            return
-        try:
-            change = cache.claims.release if ends else cache.claims.renew
-            for chunk in chunks:
-                change(self.index.digest(chunk))
-        except OSError as error:
-            self._stop_sharing(error)
-
-    def _land(self, chunk: int, plain: bytes | memoryview, is_kept: bool = True) -> None:
+    def land(self, chunk: int, plain: bytes | memoryview, is_kept: bool = True) -> None:
+        """Give a chunk, whole and verified, to its readers, and keep it in memory for others."""
         with self._lock:
             flight = self._flights.pop(chunk, None)
             if is_kept and chunk not in self._memory:
@@ -970,14 +616,15 @@ class ChunkReader:
         """End those of ``flights`` that are still ours to end."""
         with self._lock:
             left = [chunk for chunk, flight in flights if self._flights.get(chunk) is flight]
-        self._crash(left, BootfsError(f"fetch not begun: {error!r}"))
+        self.crash(left, BootfsError(f"fetch not begun: {error!r}"))
 
-    def _unended(self, chunks: list[int]) -> list[int]:
+    def unended(self, chunks: list[int]) -> list[int]:
         """Return those of ``chunks``, which are all under way by us, that have not landed."""
         with self._lock:
             return [chunk for chunk in chunks if chunk in self._flights]
 
-    def _crash(self, chunks: list[int], error: BootfsError) -> None:
+    def crash(self, chunks: list[int], error: BootfsError) -> None:
+        """Tell the readers of ``chunks`` that these do not come, and why."""
         for chunk in chunks:
             with self._lock:
                 flight = self._flights.pop(chunk, None)

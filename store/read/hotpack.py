@@ -24,7 +24,8 @@ from store.errors import (
 from store.format.names import hot_pack_name, profiles_name
 from store.format.profile import DOCUMENT_LIMIT, WINDOW, choose_profile, parse_profiles
 from store.format.status import HOT_PACK
-from store.read.fetch import RENEW_S, have_landed
+from store.read.fetch import have_landed
+from store.read.fetchers import RENEW_S
 
 DECISION_S = 1.0
 """So long at most does the first reader wait to hear whether what it wants is in a hot pack."""
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
 
 
 class HotPack:
-    """What is on its way for one start; see `store.read.fetch.Ahead`."""
+    """What is on its way for one start; see `store.interfaces.Ahead`."""
 
     def __init__(
         self,
@@ -182,7 +183,7 @@ class HotPack:
     def _renew_until_begun(self) -> None:
         while not self._received and not self.is_over:
             if self.profile is not None:
-                self._reader.renew_claims([], self.profile.hot_pack)
+                self._reader.fetchers.renew_claims([], self.profile.hot_pack)
             sleep(RENEW_S)
 
     def run(self) -> None:
@@ -213,7 +214,7 @@ class HotPack:
             self.is_over = True
             self._reader.abandon(self)
             if profile is not None:
-                self._reader.release_claim(profile.hot_pack)
+                self._reader.fetchers.release_claim(profile.hot_pack)
             self.ended()
 
     def _choose(self) -> Profile | None:
@@ -343,11 +344,11 @@ class HotPack:
                 break
             self._claimed += 1
         if self._claimed > first:
-            self._reader.claim(list(profile.chunks[first : self._claimed]))
+            self._reader.fetchers.claim(list(profile.chunks[first : self._claimed]))
         if now - self._renewed_s >= RENEW_S:
             self._renewed_s = now
             under_way = list(profile.chunks[self._next : self._claimed])
-            self._reader.renew_claims(under_way, profile.hot_pack)
+            self._reader.fetchers.renew_claims(under_way, profile.hot_pack)
 
     def _write(self, piece: memoryview) -> None:
         """Take plain bytes, and land what is whole.

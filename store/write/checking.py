@@ -35,7 +35,7 @@ from store.format.names import (
 )
 from store.format.packfile import HEADER, PackEntry, parse_header
 from store.interfaces import Listing, Objects
-from store.read.fetch import plain_of
+from store.read.body import plain_of
 from store.write.catalogue import read_table
 from store.write.manifest import parse_manifest
 from store.write.profilestore import read_profiles

@@ -19,7 +19,7 @@ from store.format.packfile import (
 from store.format.profile import WINDOW, Profile, parse_profiles
 from store.format.trace import parse_trace
 from store.format.tracenames import trace_file_name, trace_name
-from store.read.fetch import plain_of
+from store.read.body import plain_of
 from store.write.manifest import parse_manifest
 from tests.format.regenerate import CHUNKS, FILES, GOLDEN, calls, noise, read
 

@@ -16,8 +16,8 @@ from store.format.chunkindex import parse_chunk_index
 from store.format.digest import digest_of
 from store.format.packfile import FILTERED
 from store.read import branches
+from store.read.body import plain_of
 from store.read.branches import filtered, unfiltered
-from store.read.fetch import plain_of
 from store.write.backends.directory import DirectoryBackend
 from store.write.catalogue import read_catalogue
 from store.write.checking import Problem, StoreCheck

@@ -17,11 +17,13 @@ from store.format.chunkindex import ChunkIndex
 from store.format.digest import digest_of
 from store.format.names import CACHE_LAYOUT
 from store.format.status import REQUEST, REQUESTS_AT
-from store.read import fetch
+from store.read import fetchers
+from store.read.body import plain_of
 from store.read.cache import Cache
 from store.read.counts import Counts
-from store.read.fetch import GAP_LIMIT, RANGE_LIMIT, ChunkReader, plain_of, plan_ranges
+from store.read.fetch import ChunkReader
 from store.read.local import DirectorySource
+from store.read.ranges import GAP_LIMIT, RANGE_LIMIT, plan_ranges
 from store.write.packwriter import compress
 from tests.support.statuses import memory
 from tests.support.stores import NAME, StoredImage, WatchedSource
@@ -260,7 +262,7 @@ def test_a_container_without_threads_fetches_in_the_reader(
     def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(fetch, "start_new_thread", refuse)
+    monkeypatch.setattr(fetchers, "start_new_thread", refuse)
     reader = make_reader(image, watched(image))
     for chunk in range(image.index.chunk_count):
         assert reader.read([chunk])[chunk] == plain(image, chunk)
@@ -370,7 +372,7 @@ def test_a_claim_that_runs_out_delays_and_nothing_else(image: StoredImage, tmp_p
 def test_a_claim_renewed_for_ever_is_not_waited_for_for_ever(
     image: StoredImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetch, "FOLLOW_S", 0.3)
+    monkeypatch.setattr(fetchers, "FOLLOW_S", 0.3)
     other, cache = (image.open_cache(tmp_path / "c", owner=n) for n in (1, 2))
     digest = image.index.digest(1)
     assert other.claims.take(digest)

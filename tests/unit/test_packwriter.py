@@ -8,7 +8,7 @@ import pytest
 from store.errors import FormatError, StorageFull
 from store.format.digest import digest_of
 from store.format.packfile import CHUNK_LIMIT, parse_header
-from store.read.fetch import plain_of
+from store.read.body import plain_of
 from store.write import packwriter
 from store.write.backends.directory import DirectoryBackend
 from store.write.catalogue import read_catalogue, read_table
