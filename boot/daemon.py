@@ -254,6 +254,9 @@ class Service:
         is called when a start seems to be over.  To be called by the main thread.
         """
         read_ahead = ReadAhead(self._image, self._order, Pages(self._image.size), started)
+        recording = self._recording
+        if recording is not None:
+            read_ahead.only_watches = lambda: not recording.is_over()
         if self._hot is not None:
             read_ahead.follow_profile(self._hot)
 

@@ -15,6 +15,10 @@ import pytest
 from bench.images import IMAGES, build_image
 from boot.kernelreads import ADVICE, SHORT_READ_AHEAD
 from converter.cli import main
+from converter.images.recorded import read_container_traces
+from converter.platforms import OWN_OR_ONLY
+from converter.profileplace import open_profiled
+from converter.reference import parse_reference
 from tests.system.test_daemon_death import daemon_of
 
 if TYPE_CHECKING:
@@ -103,6 +107,38 @@ def test_the_kernel_reads_on_as_ever_after_a_start_with_a_profile(
     # When the start is over; or by the daemon that takes the place of the one that was killed.
     wait_for(name, ADVICE)
     assert container.run("perl", "-e", "print 7").stdout == "7"
+
+
+def test_the_kernel_reads_on_as_ever_after_a_start_that_an_earlier_one_told_of(
+    engine: Engine, conversions: Conversions
+) -> None:
+    image = conversions.convert(build_image(IMAGES["deb"]))
+    cache = ("-v", f"{engine.volume()}:/.bootfs/cache")
+    assert image.run(engine, *COMMAND, options=cache).stdout == "READY\n"
+    before = set(read_aheads())
+    image.start(engine, "sleep", "1000", options=cache)
+    (name,) = set(read_aheads()) - before
+    wait_for(name, SHORT_READ_AHEAD)
+    wait_for(name, ADVICE)
+
+
+def test_a_recording_from_the_cache_is_as_precise_as_the_first(
+    engine: Engine, conversions: Conversions
+) -> None:
+    image = conversions.convert(build_image(IMAGES["deb"]))
+    cache = ("-v", f"{engine.volume()}:/.bootfs/cache")
+    record = (*cache, "-e", "BOOTFS_RECORD=1", "-e", "BOOTFS_RECORD_TO=cache")
+    for options in (record, cache, record):
+        container = image.start(engine, *COMMAND, options=options)
+        assert container.wait() == 0
+    said: list[str] = []
+    opened = open_profiled(parse_reference(image.boot), str(conversions.directory), OWN_OR_ONLY)
+    pages = [
+        sum(pages for _, _, pages in found.trace.reads)
+        for found in read_container_traces(container.name, opened.image, said.append)
+    ]
+    assert len(pages) == 2 and not said
+    assert max(pages) < min(pages) * 1.1
 
 
 @pytest.mark.parametrize("mode", ["fuse", "eager"])

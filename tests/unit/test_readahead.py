@@ -6,12 +6,14 @@ import random
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from boot.readahead import AHEAD, BEHIND, MARGIN, ReadAhead
+from boot.readahead import AHEAD, BEHIND, MARGIN, RUN, UNKNOWN, ReadAhead
 from boot.replay import Replay
 from store.format.chunkindex import BLOCK, FRAME
+from store.read.hotpack import HotPack
 from store.read.image import ImageReader
 from store.read.local import DirectorySource
 from store.read.order import Pages, StartOrder
@@ -126,6 +128,82 @@ def test_nothing_beside_a_read_is_advised_after_a_fetch(image: StoredImage) -> N
     reader.read(image.index.data_start, 40 * BLOCK)
     ahead._follow(image.index.data_start, BLOCK)
     assert not advised.runs
+
+
+def test_who_reads_on_and_on_is_read_ahead_for_more_each_time_even_after_a_fetch(
+    image: StoredImage, tmp_path: Path
+) -> None:
+    cache = image.open_cache(tmp_path)
+    reader = image.open_reader(cache=cache)
+    start = image.index.data_start
+    reader.read(start, image.index.data_size // BLOCK * BLOCK)
+    order = StartOrder(cache.path, reader.size)
+    advised = Advised()
+    ahead = read_ahead(reader, advised, order)
+    for at in range(0, RUN - STEP, STEP):
+        ahead._follow(start + at, STEP)
+    assert not advised.runs
+    ahead._follow(start + RUN - STEP, STEP)
+    first = len(advised.pages()) * BLOCK
+    assert first >= RUN
+    # Where that ends is the next that one hears of.
+    end = max(offset + size for offset, size in advised.runs)
+    ahead._follow(end, BLOCK)
+    assert len(advised.pages()) * BLOCK - first > min(first, reader.size - end - STEP) // 2
+    known = Pages(reader.size)
+    for read in StartOrder(cache.path, reader.size).reads:
+        known.add(*read)
+    assert all(known.holds(*run) for run in advised.runs)
+
+
+def test_nothing_is_advised_while_somebody_wants_to_hear_of_all(
+    image: StoredImage, tmp_path: Path
+) -> None:
+    reader, _ = cached_reader(image, tmp_path / "cache")
+    advised = Advised()
+    ahead = read_ahead(reader, advised)
+    ahead.only_watches = lambda: True
+    for offset in (0, image.index.data_start):
+        ahead._follow(offset, BLOCK)
+    assert not advised.runs
+    ahead.only_watches = lambda: False
+    ahead._follow(image.index.data_start, BLOCK)
+    assert advised.runs
+
+
+def test_much_that_nobody_told_of_is_another_start(image: StoredImage, tmp_path: Path) -> None:
+    reader, _ = cached_reader(image, tmp_path / "cache")
+    started: list[None] = []
+    ahead = ReadAhead(reader, None, Pages(reader.size), lambda: started.append(None))
+    start = image.index.data_start
+    ahead._take(start, UNKNOWN)
+    assert not started  # one that was told of nothing
+    ahead.hold()
+    ahead._take(start, UNKNOWN - BLOCK)
+    assert not started
+    ahead._take(start, BLOCK)
+    ahead._take(start, UNKNOWN)
+    assert len(started) == 1
+
+
+def test_what_a_profile_names_is_noted_ahead_of_what_it_lacks(
+    image: StoredImage, tmp_path: Path
+) -> None:
+    reader, _ = cached_reader(image, tmp_path / "cache")
+    order = StartOrder(str(tmp_path), reader.size)
+    first = image.index.data_start // BLOCK
+    hot = HotPack.__new__(HotPack)
+    hot.profile = None
+    ahead = read_ahead(reader, Advised(), order)
+    ahead.follow_profile(hot)
+    ahead._take(first * BLOCK, BLOCK)
+    hot.profile = SimpleNamespace(reads=[(first + 9, 2), (first + 4, 1), (1 << 40, 1)])
+    ahead._take((first + 1) * BLOCK, BLOCK)
+    ahead._take_profile()
+    found = [
+        (offset // BLOCK - first) for offset, _ in StartOrder(str(tmp_path), reader.size).reads
+    ]
+    assert found == [0, 9, 4, 1]
 
 
 def test_a_frame_is_advised_whole_and_once(image: StoredImage) -> None:
