@@ -19,12 +19,6 @@ from store.format.chunkindex import BLOCK, FRAME, HOLE
 
 AHEAD = 512 << 10
 """Plain bytes advised past the end of a read."""
-RUN = 1 << 20
-"""Bytes that somebody has read one after the other, of who it is expected to read on."""
-MOST_AHEAD = 4 << 20
-"""Plain bytes advised past the end of such a read at most: as many as were read before."""
-RUNS = 64
-"""Reads of which it is known where they have ended: the last ones."""
 BEHIND = 64 << 10
 """Plain bytes: so far before a page that a mapping lacks does the kernel begin to read."""
 MARGIN = 256 << 10
@@ -82,8 +76,6 @@ class ReadAhead:
         """Places that were read and not yet seen to by `_settle`."""
         self._has_profile = False
         """What the profile names is noted."""
-        self._runs: dict[int, int] = {}
-        """Where what was read, or advised, one after the other has ended, to its bytes."""
         self._unknown_left = 0
         """Bytes until this is taken for another start than the one told of; 0 where none is."""
         self._is_quiet = True
@@ -249,7 +241,7 @@ class ReadAhead:
                 start = offset // FRAME * FRAME
                 self._advise_new(start, min(FRAME, index.bootstrap_size - start))
             elif offset >= index.data_start:
-                self._advise_on(offset, size)
+                self._advise_near(self._places(offset, size)[0], size + AHEAD)
         except (BootfsError, OSError):
             # Whoever needs the bytes reads them, and is told.
             return
@@ -262,34 +254,19 @@ class ReadAhead:
                 # No room to note it: the next start is as fast as this one.
                 self._order = None
 
-    def _advise_on(self, offset: int, size: int) -> None:
-        """Advise what lies behind a read, the more the longer it goes on."""
-        run = self._runs.pop(offset, 0) + size
-        end = offset + size
-        ahead = min(run, MOST_AHEAD) if run >= RUN else AHEAD
-        if not self._image.chunks.counters.fetched_chunks:
-            end = max(end, self._advise_near(self._places(offset, size)[0], size + ahead))
-        elif run >= RUN and self._order is not None:
+    def _advise_near(self, first: int, limit: int) -> None:
+        """Advise from place ``first`` on, as far as all is near, ``limit`` bytes at most."""
+        if self._image.chunks.counters.fetched_chunks:
             # What is read on advice, one does not hear of when the workload wants it.  A cold
-            # start hears of all, for the next one and for `_settle`, but of what is read on and on.
-            end = max(end, self._advise_near(self._places(offset, size)[0], size + ahead))
-            self._note((offset, end - offset))
-        self._runs[end] = run + end - offset - size
-        if len(self._runs) > RUNS:
-            del self._runs[next(iter(self._runs))]
-
-    def _advise_near(self, first: int, limit: int) -> int:
-        """Advise from place ``first`` on, as far as all is near, ``limit`` bytes at most.
-
-        Return where that ends in image.erofs, 0 where nothing is near.
-        """
+            # start hears of all: for the next one, and for `_settle`.
+            return
         starts = self._image.index.starts
         count = len(self._image.index.place_chunks)
         last = first
         while last < count and starts[last] < starts[first] + limit and self._is_near(last):
             last += 1
         if last == first:
-            return 0
+            return
         # A page that two chunks share is read when both are near.
         begin = -(-starts[first] // BLOCK) * BLOCK
         if first and self._is_near(first - 1):
@@ -299,7 +276,6 @@ class ReadAhead:
             end = -(-starts[last] // BLOCK) * BLOCK
         self._unsettled.update(range(first, last))
         self._advise_new(self._image.index.data_start + begin, end - begin)
-        return self._image.index.data_start + end
 
     def _advise_new(self, offset: int, size: int) -> None:
         """Advise the first run of pages that were not advised before."""

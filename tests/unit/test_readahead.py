@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from boot.readahead import AHEAD, BEHIND, MARGIN, RUN, UNKNOWN, ReadAhead
+from boot.readahead import AHEAD, BEHIND, MARGIN, UNKNOWN, ReadAhead
 from boot.replay import Replay
 from store.format.chunkindex import BLOCK, FRAME
 from store.read.hotpack import HotPack
@@ -128,32 +128,6 @@ def test_nothing_beside_a_read_is_advised_after_a_fetch(image: StoredImage) -> N
     reader.read(image.index.data_start, 40 * BLOCK)
     ahead._follow(image.index.data_start, BLOCK)
     assert not advised.runs
-
-
-def test_who_reads_on_and_on_is_read_ahead_for_more_each_time_even_after_a_fetch(
-    image: StoredImage, tmp_path: Path
-) -> None:
-    cache = image.open_cache(tmp_path)
-    reader = image.open_reader(cache=cache)
-    start = image.index.data_start
-    reader.read(start, image.index.data_size // BLOCK * BLOCK)
-    order = StartOrder(cache.path, reader.size)
-    advised = Advised()
-    ahead = read_ahead(reader, advised, order)
-    for at in range(0, RUN - STEP, STEP):
-        ahead._follow(start + at, STEP)
-    assert not advised.runs
-    ahead._follow(start + RUN - STEP, STEP)
-    first = len(advised.pages()) * BLOCK
-    assert first >= RUN
-    # Where that ends is the next that one hears of.
-    end = max(offset + size for offset, size in advised.runs)
-    ahead._follow(end, BLOCK)
-    assert len(advised.pages()) * BLOCK - first > min(first, reader.size - end - STEP) // 2
-    known = Pages(reader.size)
-    for read in StartOrder(cache.path, reader.size).reads:
-        known.add(*read)
-    assert all(known.holds(*run) for run in advised.runs)
 
 
 def test_nothing_is_advised_while_somebody_wants_to_hear_of_all(
