@@ -2,7 +2,7 @@
 
 Each file system has one, of 128 KiB, in sysfs (class/bdi, Documentation/ABI/testing/
 sysfs-class-bdi).  Ours are changed: that of ``image.erofs`` takes longer advice, and that of
-EROFS reads on less while a start is to read just what its profile says.
+EROFS reads on less while a start is to read just what its profile, or an earlier start, tells.
 """
 
 from __future__ import annotations

@@ -154,14 +154,12 @@ def mount_overlay(lower: bytes, writable: Writable) -> None:
     work = f"{writable.path}/work"
     if writable.fresh:
         # Of a start that was cut off there may be one.
-        apart = None if os.path.isdir(upper) else make_apart(os.fsencode(writable.path))
-        if apart is None:
-            os.makedirs(upper, exist_ok=True)
-        else:
-            os.rename(apart, upper)
+        if not os.path.isdir(upper):
+            _make_apart(writable.path, upper)
         _copy_attributes(os.fsdecode(lower), upper)
-        # Last, since its presence says that the upper directory is as it should be.
-        os.mkdir(work, 0o700)
+        # Last, since its presence says that the upper directory is as it should be.  The kernel
+        # makes copies of the image's directories in it, and moves them to the other.
+        _make_apart(writable.path, work)
     options = f"lowerdir={os.fsdecode(lower)},upperdir={upper},workdir={work},index=off,xino=on"
     if os.readlink("/proc/self/ns/user") != _FIRST_USER_NAMESPACE:
         # Its marks on directories are trusted.* by default, which need rights over the
@@ -175,6 +173,15 @@ def mount_overlay(lower: bytes, writable: Writable) -> None:
             "it must lie on a file system like ext4 or xfs"
         ) from None
     unmount(lower, MNT_DETACH)
+
+
+def _make_apart(parent: str, path: str) -> None:
+    """Make the directory ``path`` in ``parent``, apart from those of other containers."""
+    apart = make_apart(os.fsencode(parent))
+    if apart is None:
+        os.mkdir(path, 0o700)
+    else:
+        os.rename(apart, path)
 
 
 def _copy_attributes(source: str, target: str) -> None:

@@ -248,3 +248,19 @@ def test_the_writable_layer_is_made_apart_and_nothing_else_beside_it(
     made_anew = docker("restart", "-t", "0", container.name)
     assert made_anew.returncode == 0
     assert layer.stat().st_ino == status.st_ino
+
+
+def test_copies_of_the_image_s_directories_lie_elsewhere_in_each_container(
+    engine: Engine, workshop: Converted
+) -> None:
+    groups = set()
+    for _ in range(4):
+        container = workshop.start(engine, "sh", "-c", "touch /tmp/x; echo up; exec sleep 1000")
+        container.wait_for_line("up")
+        mounts = container.inspect()["Mounts"]
+        (place,) = (m["Source"] for m in mounts if m["Destination"] == "/.bootfs/rw")
+        (copied,) = Path(place).glob("*/*/upper/tmp")
+        # ext4 has some thousands of inodes in a group, one after the other.
+        groups.add(copied.stat().st_ino >> 13)
+        container.remove()
+    assert len(groups) > 1
