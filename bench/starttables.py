@@ -181,9 +181,13 @@ def draw(figures: Figures, path: Path) -> None:
         for at, way in enumerate(ways):
             taken = _bars(cold, link, images, way)
             places = [place + (at - (len(ways) - 1) / 2) * width for place, _ in taken]
-            bars = panel.bar(places, [s for _, s in taken], width, label=way, color=f"C{at}")
+            # More ways than the usual ten colours.
+            colour = mpl.colormaps["tab20"](at)
+            bars = panel.bar(places, [s for _, s in taken], width, label=way, color=colour)
             panel.bar_label(bars, fmt="%.1f", fontsize=6)
         panel.set_xticks(range(len(images)), images)
+        # As the others, also where it has not all of the images.
+        panel.set_xlim(-0.6, len(images) - 0.4)
         # From half a second to two minutes: on a linear axis the short ones cannot be told apart.
         panel.set_yscale("log")
         panel.set_title(f"cold start to READY, {link}")
