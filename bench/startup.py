@@ -218,7 +218,8 @@ def run(parser: argparse.ArgumentParser, options: argparse.Namespace, figures: F
             except (SystemExit, ValueError):
                 # It has said what is wrong, and what is prepared has taken an hour.
                 continue
-            if missing := set(wanted.images) - set(options.images):
+            asked = {*wanted.images, *(wanted.ways or ())}
+            if missing := asked - {*options.images, *ways}:
                 progress(f"not prepared: {', '.join(sorted(missing))}")
                 continue
             measure_all(place, ways, wanted, figures)

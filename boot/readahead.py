@@ -191,10 +191,11 @@ class ReadAhead:
 
     def _note_profile(self) -> None:
         """Note what the profile names, once it is known: ahead of what it lacks."""
-        if not self._has_profile:
-            reads = list(self._reads_of(self._hot))
-            self._has_profile = bool(reads)
-            self._note(*reads)
+        hot = self._hot
+        if hot is not None and hot.profile is not None and not self._has_profile:
+            # Once, also where none of it is of this image: this is asked at every read.
+            self._has_profile = True
+            self._note(*self._reads_of(hot))
 
     def _reads_of(self, hot: HotPack | None) -> Iterator[tuple[int, int]]:
         profile = None if hot is None else hot.profile

@@ -94,9 +94,13 @@ class Replay:
         self._under_way -= size
 
     def _gather(self, order: StartOrder) -> Iterator[None]:
+        """Put the first `LIMIT` bytes of the list into neighbourhoods, a slice at a time."""
         near = self._near
+        left = LIMIT
         for number, (offset, size) in enumerate(order.reads, 1):
-            end = offset + size
+            # Others write into the list: one read of it may be the whole image.
+            end = offset + min(size, left)
+            left -= end - offset
             for place in range(offset // NEIGHBOURHOOD, -(-end // NEIGHBOURHOOD)):
                 start = max(offset, place * NEIGHBOURHOOD)
                 part = start, min(end, (place + 1) * NEIGHBOURHOOD) - start
@@ -105,11 +109,12 @@ class Replay:
                     near[place] = [part]
                 else:
                     reads.append(part)
+            if left <= 0:
+                return
             if not number % SLICE:
                 yield
 
     def _iter_pieces(self, step: int) -> Iterator[tuple[int, int]]:
-        left = LIMIT
         limit = WINDOW
         window: list[tuple[int, int]] = []
         size = 0
@@ -119,9 +124,6 @@ class Replay:
             if size < limit:
                 continue
             yield from self._in_place_order(window, step)
-            left -= size
-            if left <= 0:
-                return
             window, size = [], 0
             limit *= 2
         yield from self._in_place_order(window, step)

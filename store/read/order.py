@@ -1,9 +1,9 @@
 """What starts of an image read, kept in its cache for the next start on this machine.
 
-A list of reads of ``image.erofs`` in the order in which they were first made, eight
-bytes each, little-endian: number of the first page, number of pages.  It only says
-what to read early, so nothing here is trusted and a list that is wrong costs time.
-Every container adds what it finds missing, up to a limit.
+A list of reads of ``image.erofs`` in the order in which they were first made, what a profile
+names ahead of what it lacks, eight bytes each, little-endian: number of the first page, number
+of pages.  It only says what to read early, so nothing here is trusted and a list that is
+wrong costs time.  Every container adds what it finds missing, up to a limit.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -178,6 +178,25 @@ def test_what_a_profile_names_is_noted_ahead_of_what_it_lacks(
         (offset // BLOCK - first) for offset, _ in StartOrder(str(tmp_path), reader.size).reads
     ]
     assert found == [0, 9, 4, 1]
+
+
+def test_a_profile_of_another_image_is_looked_at_once(image: StoredImage, tmp_path: Path) -> None:
+    class Counted(list[tuple[int, int]]):
+        looks = 0
+
+        def __iter__(self) -> Iterator[tuple[int, int]]:
+            self.looks += 1
+            return super().__iter__()
+
+    reader, _ = cached_reader(image, tmp_path / "cache")
+    reads = Counted([(1 << 40, 1)])
+    hot = HotPack.__new__(HotPack)
+    hot.profile = SimpleNamespace(reads=reads)
+    ahead = read_ahead(reader, Advised(), StartOrder(str(tmp_path), reader.size))
+    ahead.follow_profile(hot)
+    for page in range(4):
+        ahead._take(image.index.data_start + page * BLOCK, BLOCK)
+    assert reads.looks == 1
 
 
 def test_a_frame_is_advised_whole_and_once(image: StoredImage) -> None:

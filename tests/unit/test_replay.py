@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from boot import replay as replay_module
 from boot.replay import GAP, NEIGHBOURHOOD, SLICE, Replay
 from store.format.chunkindex import BLOCK
 from store.read.image import ImageReader
-from store.read.order import LIMIT, Pages, StartOrder
+from store.read.order import ENTRY, LIMIT, Pages, StartOrder
 from tests.support.stores import StoredImage
 from tests.support.trees import make_directory, make_file
 
@@ -84,7 +85,7 @@ def test_what_later_starts_missed_comes_with_its_neighbours(
 ) -> None:
     start = -(-image.index.data_start // NEIGHBOURHOOD) * NEIGHBOURHOOD
     # More than a window, so that the last of the list would come after it.
-    reads = [(start + n * NEIGHBOURHOOD, NEIGHBOURHOOD - 32 * BLOCK // 2) for n in range(12)]
+    reads = [(start + n * NEIGHBOURHOOD, NEIGHBOURHOOD // 2) for n in range(20)]
     late = start + NEIGHBOURHOOD - 2 * BLOCK
     order = order_of(tmp_path, reader, *reads, (late, BLOCK))
     kernel = Kernel()
@@ -92,8 +93,27 @@ def test_what_later_starts_missed_comes_with_its_neighbours(
     while replay.advise_next(is_idle=True):
         pass
     asked = [offset for offset, _ in kernel.asked]
-    assert asked.index(late) < asked.index(start + 6 * NEIGHBOURHOOD)
+    assert asked.index(late) < asked.index(start + 10 * NEIGHBOURHOOD)
     assert len(asked) == len(set(asked))
+
+
+def test_of_a_list_of_too_much_only_the_first_is_read(
+    image: StoredImage, reader: ImageReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay_module, "LIMIT", STEP)
+    pages = reader.size // BLOCK
+    (tmp_path / "reads").write_bytes(ENTRY.pack(0, pages) * 5000)
+    kernel = Kernel()
+    replay = Replay(
+        reader, StartOrder(str(tmp_path), reader.size), kernel, STEP, Pages(reader.size)
+    )
+    turns = 0
+    while replay.advise_next(is_idle=True):
+        turns += 1
+    # The list of places is made in some more.
+    assert turns < 5000 // SLICE
+    assert 0 < sum(size for _, size in kernel.asked) <= STEP
+    assert max(offset + size for offset, size in kernel.asked) <= STEP
 
 
 def test_a_long_list_is_looked_at_between_requests(
