@@ -614,8 +614,7 @@ def check_start_order(data: bytes) -> bool:
             assert 0 <= offset <= offset + length < size + BLOCK
             assert offset % BLOCK == length % BLOCK == 0
         _check_replay(reader, order)
-        order.add(BLOCK, BLOCK)
-        order.add(size - BLOCK, BLOCK)
+        order.add((BLOCK, BLOCK), (size - BLOCK, BLOCK))
     finally:
         os.close(order._fd)
     added = path.read_bytes()
