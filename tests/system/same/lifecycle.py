@@ -484,6 +484,22 @@ def committed(side: Side) -> str:
     return side.shown(done)
 
 
+@case(everywhere=True)
+def built_on(side: Side) -> str:
+    """`docker build` on it: may it `RUN` something, and is there what it had copied in?"""
+    base, context = side.image(), side.directory
+    (context / "added").write_text("added\n")
+    (context / "Dockerfile").write_text(f"FROM {base}\nCOPY added /etc/added\n")
+    image = side.engine.image_name()
+    docker("build", "-q", "-t", image, str(context))
+    done = side.engine.run(image, "cat", "/etc/added", options=side.options())
+    running = docker(
+        *("build", "--force-rm", "-q", "-t", side.engine.image_name(), "-"),
+        stdin=f"FROM {base}\nRUN true\n", check=False,
+    )  # fmt: skip
+    return side.shown(done) + titled(runs=running.returncode == 0)
+
+
 @case()
 def listed(side: Side) -> str:
     """What `docker ps` shows as the command."""
