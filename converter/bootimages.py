@@ -16,12 +16,17 @@ from store.errors import NotFound, UsageError
 
 
 def open_boot_images(
-    names: Sequence[str], spool: Spool, platform: Platform | None = None
+    names: Sequence[str],
+    spool: Spool,
+    platform: Platform | None = None,
+    *,
+    measures: bool = False,
 ) -> list[BootView]:
     """Return the boot images that references name; files stay open as long as ``spool``.
 
     Of an image index that for ``platform``, or without one that for this machine, or the only
     one.  None is opened, which may copy all of it, where one of them cannot be a boot image.
+    ``measures`` is as for `read_boot_image`.
 
     Raises:
         UsageError: one is no reference, or no boot image.
@@ -33,7 +38,10 @@ def open_boot_images(
     for reference in references:
         _refuse_root(reference)
     wish = platform or OWN_OR_ONLY
-    return [read_boot_image(open_image(reference, spool, wish), spool) for reference in references]
+    return [
+        read_boot_image(open_image(reference, spool, wish), spool, measures=measures)
+        for reference in references
+    ]
 
 
 def iter_boot_images(reference: Reference, spool: Spool) -> Iterator[tuple[ImageView, BootView]]:

@@ -45,7 +45,8 @@ class BootView:
     """The origins file; None in an image of a release that wrote none."""
     own_layer_size: int
     """Of the plain tar, as that of the runtime: the engine gives layers no other way."""
-    runtime_layer_size: int
+    runtime_layer_size: int | None
+    """None where it was not asked for: to tell it, all of the runtime is read."""
 
     @property
     def labels(self) -> dict[str, str]:
@@ -114,8 +115,8 @@ class BootView:
         return image
 
 
-def read_boot_image(image: ImageView, spool: Spool) -> BootView:
-    """Return the parts of a boot image.
+def read_boot_image(image: ImageView, spool: Spool, *, measures: bool = False) -> BootView:
+    """Return the parts of a boot image; with ``measures``, the runtime is read too.
 
     Raises:
         UsageError: it is an image, but no boot image.
@@ -130,6 +131,9 @@ def read_boot_image(image: ImageView, spool: Spool) -> BootView:
     config = parse_boot_config(_file(files, b"config"))
     encoded = _file(files, b"chunk-index")
     check_digest(encoded, config.chunk_index, f"chunk index of {image.name}")
+    runtime_size = None
+    if measures:
+        runtime_size = sum(read_layer(layer, spool).size for layer in image.layers[:-1])
     return BootView(
         name=image.name,
         image_config=image.config,
@@ -138,7 +142,7 @@ def read_boot_image(image: ImageView, spool: Spool) -> BootView:
         frames=_file(files, b"bootstrap"),
         origins=_file(files, b"origins") if b"origins" in files.children else None,
         own_layer_size=read_layer(image.layers[-1], spool).size,
-        runtime_layer_size=sum(read_layer(layer, spool).size for layer in image.layers[:-1]),
+        runtime_layer_size=runtime_size,
     )
 
 

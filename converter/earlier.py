@@ -110,7 +110,7 @@ def read_earlier(destination: Reference, spool: Spool, platform: Wish) -> Earlie
             return None
         image = open_image(destination, spool, platform)
         digest = image.named_digest or image.manifest_digest
-        return Earlier(read_boot_image(image, spool), digest, image)
+        return Earlier(read_boot_image(image, spool, measures=True), digest, image)
     except (NotFound, UsageError, FormatError, IntegrityError):
         # Whatever else is there is for `check_destination` to judge.
         return None

@@ -42,7 +42,7 @@ def inspect_image(
 
     """
     with Spool() as spool:
-        (view,) = open_boot_images((image,), spool, platform)
+        (view,) = open_boot_images((image,), spool, platform, measures=True)
     facts = describe(view)
     facts |= describe_contents(view, depth)
     if store is not None:
