@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ssl
 
 import httpx
@@ -22,7 +23,7 @@ def open_client(endpoint: Endpoint) -> httpx.Client:
         AccessDenied: an authority's certificate cannot be read.
 
     """
-    verify = True if endpoint.is_plain else _context(endpoint.host)
+    verify = _context("" if endpoint.is_plain else endpoint.host)
     try:
         return httpx.Client(
             verify=verify,
@@ -40,9 +41,16 @@ def open_client(endpoint: Endpoint) -> httpx.Client:
 
 
 def _context(host: str) -> ssl.SSLContext:
-    """Return what to trust: the machine's authorities, and those that docker has for the host."""
+    """Return what to trust: the machine's authorities, and those that docker has for the host.
+
+    An empty host has none, and is for who may be sent on to some TLS server.
+    """
+    further = sorted((CERTIFICATES / host).glob("*.crt")) if host else []
+    if not further:
+        paths = ssl.get_default_verify_paths()
+        return _shared_context(machine_authorities(), paths.cafile, paths.capath)
     context = ssl.create_default_context(cafile=machine_authorities() or None)
-    for path in sorted((CERTIFICATES / host).glob("*.crt")):
+    for path in further:
         try:
             context.load_verify_locations(path)
         except OSError as error:  # ssl.SSLError is one
@@ -51,3 +59,13 @@ def _context(host: str) -> ssl.SSLContext:
                 "put a PEM certificate there, or remove it"
             ) from error
     return context
+
+
+@functools.cache
+def _shared_context(authorities: str, *_: str | None) -> ssl.SSLContext:
+    """Return what checks by a file of ``authorities``, or where there is none by OpenSSL's own.
+
+    Made once: a context of all public authorities takes some 50 ms, and a command may open many
+    repositories.  The others say where OpenSSL's own are, which variables may change.
+    """
+    return ssl.create_default_context(cafile=authorities or None)
