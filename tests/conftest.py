@@ -145,7 +145,12 @@ def sshd() -> Iterator[Sshd]:
 
 
 @pytest.fixture
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep what a push remembers apart from the user's, and the runtime layer where it is."""
+def kept_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the runtime layer where it is, wherever home will be: another takes half a minute."""
     monkeypatch.setenv("BOOTFS_RUNTIME_CACHE", str(cache_directory()))
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, kept_runtime: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what a push remembers apart from the user's."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path.parent / f"{tmp_path.name}-cache"))

@@ -33,7 +33,7 @@ LIMIT_S = 5.0
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(tmp_path: Path, kept_runtime: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Give this user's docker directory, and no account elsewhere."""
     for name in [n for n in os.environ if n.lower().endswith("_proxy") or n.startswith("AWS_")]:
         monkeypatch.delenv(name)

@@ -14,6 +14,7 @@ from bench.images import IMAGES, build_image
 from tests.support.converted import gateway
 from tests.support.engine import BOOT_OPTIONS, Engine, docker, has_image
 from tests.support.layers import docker_archive, file, tar_of
+from tests.support.mkimage import build_mkimage
 from tests.support.pods import pod_of, read_manifests, run_options
 from tests.support.require import require
 from tests.support.servers import Registry
@@ -27,7 +28,6 @@ pytestmark = [pytest.mark.system, pytest.mark.requires("docker", "fuse")]
 TOP = Path(__file__).parents[2]
 SOCKET = ("-v", "/var/run/docker.sock:/var/run/docker.sock")
 BOOTFS = "/opt/bootfs/bin/bootfs"
-AUTHORITIES = Path("/usr/local/share/ca-certificates")
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +36,7 @@ def mkimage(base_image: str) -> Iterator[str]:
     require("docker")
     engine = Engine()
     reference = engine.image_name()
-    authorities = "".join(path.read_text() for path in sorted(AUTHORITIES.glob("*.crt")))
-    command = ["build", "-f", str(TOP / "Dockerfile.mkimage"), "-t", reference]
-    docker(*command, "--build-arg", f"EXTRA_CA={authorities}", str(TOP), timeout_s=600)
+    build_mkimage(reference)
     yield reference
     engine.close()
 

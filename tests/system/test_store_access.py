@@ -156,7 +156,7 @@ def bootfs(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str
 
 
 def test_a_store_in_s3_is_kept_as_any_other(
-    in_s3: InS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    in_s3: InS3, tmp_path: Path, kept_runtime: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = tmp_path / ".aws"
     write_credentials(home).joinpath("s3").rename(home / "credentials")
