@@ -33,8 +33,8 @@ CACHE_LEAST = 4 << 20
 """Bytes below which a cache would only be written, never read (BOOTFS_CACHE_LIMIT)."""
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 GATES = (
-    *("file", "grep", "gzip", "lighttpd", "nginx", "openresty", "ruby", "smbd", "squid", "tar"),
-    *("truncate", "vsftpd"),
+    *("chattr", "darkhttpd", "file", "grep", "gzip", "lftp", "lighttpd", "lsattr", "nginx"),
+    *("openresty", "ruby", "smbd", "squid", "tar", "truncate", "vsftpd", "xz"),
 )
 """Programs that open files with O_NONBLOCK and take EAGAIN for an answer (BOOTFS_GATES).
 
@@ -53,6 +53,7 @@ class Settings:
         "complete",
         "entrypoint",
         "fill_limit_s",
+        "finds_gates",
         "gates",
         "keeps_admin",
         "mode",
@@ -123,6 +124,8 @@ class Settings:
             raise BootError(f"BOOTFS_WHOLE is {self.whole!r}; give one of {', '.join(WHOLE)}")
         self.fill_limit_s = self.read_limit_s if limit else FILL_LIMIT_S
         gates = environment.get(b"BOOTFS_GATES")
+        self.finds_gates = gates is None
+        """Whether programs of other names are looked at too (boot/lease/gates.py)."""
         self.gates = tuple(os.fsencode(g) for g in GATES) if gates is None else tuple(gates.split())
         kept = environment.get(b"BOOTFS_KEEP_CAPS", b"")
         if kept not in (b"", b"SYS_ADMIN"):

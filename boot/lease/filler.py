@@ -13,6 +13,7 @@ from _thread import allocate_lock, start_new_thread
 from errno import ENODATA
 from time import monotonic, sleep
 
+from boot.lease.gates import Search
 from boot.lease.leases import is_wanted
 from boot.log import log
 from boot.rights import set_mode
@@ -49,7 +50,10 @@ if TYPE_CHECKING:
 class File:
     """A file of the tree that is not filled yet."""
 
-    __slots__ = ("begun", "fd", "has_xattrs", "is_gate", "offset", "row", "size", "wanted_s")
+    __slots__ = (
+        *("begun", "fd", "has_xattrs", "is_gate", "is_written", "offset", "row", "size"),
+        "wanted_s",
+    )
 
     def __init__(self, fd: int, row: int, offset: int, size: int, has_xattrs: bool) -> None:
         self.fd = fd
@@ -63,13 +67,10 @@ class File:
         """Starts a program that is let in only when all files are filled."""
         self.begun = False
         """A thread fills it."""
+        self.is_written = False
+        """It has its contents; one that has them and is not let in turned out to be a gate."""
         self.wanted_s = 0.0
         """When somebody began to wait for it, by `monotonic`; 0.0 when nobody does."""
-
-
-def is_gate(name: bytes, mode: int, gates: tuple[bytes, ...]) -> bool:
-    """Whether a file of this name and mode starts a program of ``gates``, whatever its version."""
-    return bool(mode & 0o111) and name.rstrip(b"0123456789.") in gates
 
 
 class Filler:
@@ -85,16 +86,20 @@ class Filler:
         failed: Callable[[BaseException], None],
         profiled: Profiled | None = None,
         recording: Recording | None = None,
+        *,
+        finds_gates: bool = False,
     ) -> None:
         """Fill nothing yet.
 
         ``files`` become this object's.  ``failed`` is called when a file that somebody
         waits for cannot be filled; it ends the container.  What ``profiled`` names is filled
-        first.  With a ``recording`` only what is asked for is filled, as long as it lasts.
+        first.  With a ``recording`` only what is asked for is filled, as long as it lasts.  With
+        ``finds_gates``, a program is a gate too where its contents say so.
         """
         self._profiled = profiled
         self._recording = recording
         """Until it has ended."""
+        self._finds_gates = finds_gates
         files.sort(key=lambda file: file.offset)
         self._image = image
         self._counts = image.chunks.counts
@@ -155,8 +160,11 @@ class Filler:
         """Note that somebody opens ``file``; nothing after that is noted if it ``is_last``."""
         recording.saw(file.offset, file.size)
         if is_last:
-            log("recording ends here: a program starts that waits for all files (BOOTFS_GATES)")
-            self._recording = None
+            self._end_recording()
+
+    def _end_recording(self) -> None:
+        log("recording ends here: a program starts that waits for all files (BOOTFS_GATES)")
+        self._recording = None
 
     def want_all_lost(self) -> None:
         """Look for files that somebody waits for, after signals were lost for want of room."""
@@ -256,13 +264,13 @@ class Filler:
 
         """
         status = os.fstat(file.fd)
-        if status.st_nlink:
+        if status.st_nlink and not file.is_written:
             capability = b""
             if file.has_xattrs:
                 capability = _capability(file.fd)
             try:
                 times = (status.st_atime_ns, status.st_mtime_ns)
-                self._write(file, times)
+                is_gate = self._write(file, times, status.st_mode)
                 # Writing takes these away.
                 if status.st_mode & 0o6000:
                     set_mode(file.fd, stat.S_IMODE(status.st_mode), status.st_gid)
@@ -271,23 +279,48 @@ class Filler:
             except OSError as error:
                 name = os.fsdecode(_name_of(file.fd))
                 raise BootError(f"cannot fill {name}: {error.strerror}") from None
+            file.is_written = True
+            if is_gate and self._keep_shut(file):
+                return
         # Else its last name is gone: nobody can open it any more.
         self._release(file, status.st_nlink > 0)
 
-    def _write(self, file: File, times: tuple[int, int]) -> None:
+    def _write(self, file: File, times: tuple[int, int], mode: int) -> bool:
         """Write a file's contents; once more, where that fails by a fault of ours.
+
+        Returns whether they say that it is a gate.
 
         Raises:
             BootfsError, OSError: as `write_contents`.
 
         """
+        search = Search() if self._finds_gates and mode & 0o111 else None
+        saw = None if search is None else search.saw
         try:
-            write_contents(self._image, file.fd, file.offset, file.size, times)
+            write_contents(self._image, file.fd, file.offset, file.size, times, saw)
         except (BootfsError, OSError):
             raise
         except Exception as error:
             log(f"filling {os.fsdecode(_name_of(file.fd))} failed: {error!r}; once more")
             write_contents(self._image, file.fd, file.offset, file.size, times)
+        return search is not None and search.has_found
+
+    def _keep_shut(self, file: File) -> bool:
+        """Let nobody into a file that turned out to be a gate; False where all others are filled.
+
+        Once nothing else is left it is claimed again, as gates are.
+        """
+        with self._lock:
+            if file.is_gate or self._left <= 1:
+                return False
+            file.is_gate = True
+            file.begun = False
+            self._left -= 1
+            is_wanted = bool(file.wanted_s)
+            self._hurry = self._hurry or is_wanted
+        if is_wanted and self._recording is not None:
+            self._end_recording()
+        return True
 
     def _release(self, file: File, is_filled: bool) -> None:
         with self._lock:
@@ -436,12 +469,17 @@ def _name_of(fd: int) -> bytes:
 
 
 def write_contents(
-    image: ImageReader, fd: int, offset: int, size: int, times: tuple[int, int] | None = None
+    image: ImageReader,
+    fd: int,
+    offset: int,
+    size: int,
+    times: tuple[int, int] | None = None,
+    saw: Callable[[bytes | memoryview], None] | None = None,
 ) -> None:
     """Write ``size`` bytes from ``offset`` of image.erofs to a new file of that size.
 
     With ``times``, access and modification in ns, the file has them again after each piece:
-    others can see it, and a piece may be long in coming.
+    others can see it, and a piece may be long in coming.  ``saw`` is told the bytes in order.
 
     Raises:
         BootfsError: they cannot be had; OSError: they cannot be written.
@@ -457,6 +495,8 @@ def write_contents(
             # Holes are there already.
             if not isinstance(piece, memoryview) or piece.obj is not ZEROS:
                 _write_all(fd, piece, place)
+            if saw is not None:
+                saw(piece)
             place += len(piece)
         if times is not None:
             os.utime(fd, ns=times)

@@ -8,7 +8,8 @@ from time import monotonic, sleep
 
 from boot.lease import eager
 from boot.lease.earlier import find, iter_files
-from boot.lease.filler import File, is_gate
+from boot.lease.filler import File
+from boot.lease.gates import is_gate
 from boot.lease.leases import take_lease
 from boot.lease.skeleton import NEW_FILE, Builder, explained
 from boot.memorylimit import memory_limit

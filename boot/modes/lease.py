@@ -196,7 +196,9 @@ def boot(
         os._exit(failures[0])
 
     signals = ALL_SIGNALS
-    filler = Filler(reader, journal, files, freezer, limit_s, fail, profiled, recording)
+    filler = Filler(reader, journal, files, freezer, limit_s, fail, profiled, recording,
+        finds_gates=settings.finds_gates,
+    )  # fmt: skip
     if files:
         signals -= {SIGNAL}
         start_new_thread(_listen, (filler, workload, processes, has_begun, fail))

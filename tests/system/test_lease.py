@@ -462,6 +462,24 @@ def test_nginx_serves_what_is_not_there_yet(
     assert done.stdout == "HTTP/1.1 200 OK\nall right\n"
 
 
+def test_programs_of_haskell_are_held_back(engine: Engine, conversions: Conversions) -> None:
+    """GHC's run-time system opens all files with O_NONBLOCK, whatever the program is called."""
+    source = conversions.engine.build(
+        "FROM debian:bookworm-slim\n"
+        "RUN apt-get update -q && apt-get install -qy --no-install-recommends hscolour"
+        " && rm -rf /var/lib/apt/lists/* && mv /usr/bin/HsColour /usr/bin/shows"
+        " && echo 'main = print 7' >/srv/Main.hs\n"
+        'CMD ["shows", "-css", "-anchor", "/srv/Main.hs"]\n'
+    )
+    image = dataclasses.replace(conversions.convert(source), mode="lease")
+    plain, booted = image.run_source(engine), image.run(engine)
+    assert plain.returncode == 0 and "main" in plain.stdout
+    assert (booted.returncode, booted.stdout, booted.stderr) == (0, plain.stdout, "")
+    known = image.run(engine, options=("-e", "BOOTFS_GATES=grep"))
+    assert known.returncode != 0
+    assert "Resource temporarily unavailable" in known.stderr
+
+
 def test_an_open_that_does_not_wait_fails(engine: Engine, own: OwnStore) -> None:
     own.serve("limit_rate 100k;")
     options = own.image.options("-e", "BOOTFS_GATES=", *EMPTY)
