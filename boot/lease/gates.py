@@ -7,9 +7,12 @@ known names (`Settings.gates`), and those that tell it by what is in them.
 from __future__ import annotations
 
 PROGRAM = b"\x7fELF"
-MARKS = (b"GHCRTS\0", b"libHSrts")
-"""Of GHC's run-time system, which opens all files so: the variable that it reads where it is linked
-in, or the library that is needed where it is not."""
+MARKS = (b"GHCRTS\0", b"libHSrts", b"PLTUSERHOME\0")
+"""Of run-time systems that open all files so.
+
+GHC's: the variable that it reads where it is linked in, the library where it is not; Racket's: a
+variable.
+"""
 LONGEST = max(map(len, MARKS))
 
 
