@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PURE = ("unit", "contract", "format", "property", "fuzz")
-APART = ("system/same", "system/test_workload.py")
+APART = ("system/same", "system/test_workload.py", "budget")
 """What takes a third of the time that system tests take."""
 LAST = ("fault", "soak")
 LINES = 2
@@ -76,7 +76,7 @@ def count(reports: Sequence[Path]) -> dict[str, int]:
 def list_rest() -> list[str]:
     """Give the other system tests: one part, since some look at all that is mounted here."""
     files = sorted(f"system/{path.name}" for path in Path("tests/system").glob("test_*.py"))
-    return ["budget", *(name for name in files if name not in APART)]
+    return [name for name in files if name not in APART]
 
 
 def run_part(run: Run, command: Sequence[str], is_shown: bool) -> int:

@@ -131,7 +131,9 @@ def test_a_trace_is_sent_to_s3(engine: Engine, in_s3: InS3, tmp_path: Path) -> N
     auth = ("-v", f"{write_credentials(tmp_path / 'auth')}:{PLACE}:ro")
     container = in_s3.image.start(engine, "true", options=(*auth, "-e", "BOOTFS_RECORD=1"))
     assert container.wait() == 0
-    (sent,) = (in_s3.server.bucket / "images/traces").rglob("trace-*")
+    traces = [*(in_s3.server.bucket / "images/traces").rglob("trace-*")]
+    assert len(traces) == 1, container.logs()
+    sent = traces[0]
     assert f": traces/{sent.parent.name}/{sent.name}; " in container.logs()
     boot, store = in_s3.image.boot, in_s3.server.store_url("images")
     credentials = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET}
