@@ -19,7 +19,7 @@ from pathlib import Path
 
 PURE = ("unit", "contract", "format", "property", "fuzz")
 APART = ("system/same", "system/test_workload.py", "budget")
-"""What takes a third of the time that system tests take."""
+"""What looks at nothing that is others', and takes a third of the time that system tests take."""
 LAST = ("fault", "soak")
 LINES = 2
 """With a third one two processors were busy all the time, and limits of tests were near."""

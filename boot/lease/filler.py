@@ -294,15 +294,19 @@ class Filler:
             BootfsError, OSError: as `write_contents`.
 
         """
-        search = Search() if self._finds_gates and mode & 0o111 else None
-        saw = None if search is None else search.saw
+        is_searched = self._finds_gates and bool(mode & 0o111)
         try:
-            write_contents(self._image, file.fd, file.offset, file.size, times, saw)
+            return self._write_once(file, times, is_searched)
         except (BootfsError, OSError):
             raise
         except Exception as error:
             log(f"filling {os.fsdecode(_name_of(file.fd))} failed: {error!r}; once more")
-            write_contents(self._image, file.fd, file.offset, file.size, times)
+            return self._write_once(file, times, is_searched)
+
+    def _write_once(self, file: File, times: tuple[int, int], is_searched: bool) -> bool:
+        search = Search() if is_searched else None
+        saw = None if search is None else search.saw
+        write_contents(self._image, file.fd, file.offset, file.size, times, saw)
         return search is not None and search.has_found
 
     def _keep_shut(self, file: File) -> bool:
